@@ -1,0 +1,3 @@
+from esdnet_cli.cli import cli
+
+cli(prog_name="esdnet")

@@ -1,0 +1,71 @@
+"""Published PyTorch checkpoints (.pth) in, clean state dicts out."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from esdnet_cli.checkpoint.infer import config_from_shapes, problems
+from esdnet_cli.checkpoint.store import faulty_value
+from esdnet_cli.errors import CheckpointError, one_line
+from esdnet_cli.model.config import ESDNetConfig
+
+CONTAINERS = ("state_dict", "params", "params_ema", "model")
+DATA_PARALLEL = "module."
+
+
+def read_pth(path: Path) -> tuple[dict[str, Tensor], ESDNetConfig]:
+    """Tensors and configuration of a .pth file: a state dict, bare or in one of CONTAINERS, with or without `module.`.
+
+    Loaded with `weights_only=True` on the CPU; floats become float32. Raises CheckpointError, which lists every
+    missing, extra or misshapen tensor: nothing is converted in part.
+    """
+    state = _unwrap(_load(path), path)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    config = config_from_shapes(shapes, str(path))
+    if found := problems(shapes, config):
+        raise CheckpointError(
+            f"{path}: does not fit ESDNet {config.to_dict()}; mend or retrain it:\n  " + "\n  ".join(found)
+        )
+    if problem := faulty_value(state):
+        raise CheckpointError(f"{path}: {problem}; train or export it again")
+    return state, config
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such file") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: holds more than tensors (or is no PyTorch file) and is not opened; save its state_dict alone"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
+        # what torch.load raises on a broken archive or stream is not documented
+        raise CheckpointError(
+            f"{path}: not a whole PyTorch checkpoint ({one_line(error)[:120]}); download it again"
+        ) from error
+
+
+def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
+    for key in CONTAINERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, dict) or not loaded:
+        raise CheckpointError(
+            f"{path}: holds no state dict (bare or under {', '.join(CONTAINERS)}); save model.state_dict()"
+        )
+    state = {}
+    for name, value in loaded.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise CheckpointError(f"{path}: entry {name!r} is no dense tensor; save model.state_dict() alone")
+        state[name.removeprefix(DATA_PARALLEL)] = value.float() if value.is_floating_point() else value
+    return state

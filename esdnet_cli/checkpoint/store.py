@@ -1,0 +1,183 @@
+"""Checkpoints on disk: safetensors, checked before anything is believed. Nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from esdnet_cli.checkpoint.bundled import PREFIX, bundled
+from esdnet_cli.checkpoint.infer import config_from_shapes, problems, summary
+from esdnet_cli.errors import CheckpointError, one_line
+from esdnet_cli.files import write_atomically
+from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.model.network import ESDNet
+
+PUBLISHED_TILE, PUBLISHED_OVERLAP = 80, 8
+_FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_COUNTERS = {"I64", "I32"}  # num_batches_tracked
+_PICKLES = (b"PK\x03\x04", b"\x80", b"\x1f\x8b")  # torch.save's zip, a bare pickle, a compressed one
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A safetensors file whose header was read and fits an ESDNet; its tensors are read by `load_network`.
+
+    tile, overlap: the tiling that it was tuned for, the published one (80, 8) where it says nothing.
+    metadata: the header's strings as they stand. shapes: of every tensor.
+    """
+
+    name: str
+    path: Path
+    config: ESDNetConfig
+    tile: int
+    overlap: int
+    metadata: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers: everything but the batch-norm statistics."""
+        statistics = (".running_mean", ".running_var", ".num_batches_tracked")
+        sizes = (torch.Size(shape).numel() for name, shape in self.shapes.items() if not name.endswith(statistics))
+        return sum(sizes)
+
+    @property
+    def sha256(self) -> str:
+        """Of the file, in hexadecimal."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def find(weights: str) -> tuple[str, Path]:
+    """Name and file of a bundled checkpoint (`small`, `esdnet-small`) or of a path. Raises CheckpointError."""
+    path = Path(weights)
+    known = bundled()
+    if (name := weights.removeprefix(PREFIX)) in known and not path.exists():
+        return name, known[name]
+    if path.is_file():
+        return path.stem, path
+    if path.is_dir():
+        raise CheckpointError(f"{weights}: is a folder; name the .safetensors file in it")
+    raise CheckpointError(
+        f"{weights}: no such checkpoint; give a file or one of: {', '.join(known) or '(none bundled)'}"
+    )
+
+
+def open_checkpoint(weights: str) -> Checkpoint:
+    """Read and check the header of a bundled checkpoint or a file: names, shapes, dtypes, metadata; no tensor yet.
+
+    Raises CheckpointError with one line that names the file, the tensor and the mend.
+    """
+    name, path = find(weights)
+    _refuse_pickle(path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = dict(file.metadata() or {})
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+            shapes = {key: tuple(value.get_shape()) for key, value in slices.items()}
+            dtypes = {key: value.get_dtype() for key, value in slices.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: not a whole safetensors file ({one_line(error)}); download or convert it again"
+        ) from error
+    config = _config(metadata, shapes, path)
+    if found := problems(shapes, config):
+        raise CheckpointError(
+            f"{path}: does not fit ESDNet {config.to_dict()}: {summary(found)}; convert the original again"
+        )
+    for key, dtype in dtypes.items():
+        allowed = _COUNTERS if key.endswith("num_batches_tracked") else _FLOATS
+        if dtype not in allowed:
+            raise CheckpointError(
+                f"{path}: tensor {key} is {dtype}; only {', '.join(sorted(allowed))} are read, convert it again"
+            )
+    tile = _whole(metadata, "tile", PUBLISHED_TILE, path)
+    overlap = _whole(metadata, "overlap", PUBLISHED_OVERLAP, path)
+    if tile and overlap >= tile:
+        raise CheckpointError(
+            f"{path}: metadata overlap {overlap} is not smaller than tile {tile}; convert the original again"
+        )
+    return Checkpoint(name, path, config, tile, overlap, metadata, shapes)
+
+
+def load_network(checkpoint: Checkpoint) -> ESDNet:
+    """Read the tensors (float32 in memory, whatever the disk holds), check their values, build the network.
+
+    Raises CheckpointError for NaN, infinity or a negative variance, naming the tensor.
+    """
+    state = {}
+    try:
+        with safe_open(checkpoint.path, "pt") as file:
+            for key in checkpoint.shapes:
+                tensor = file.get_tensor(key)
+                state[key] = tensor.float() if tensor.is_floating_point() else tensor.long()
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{checkpoint.path}: cannot be read ({one_line(error)}); download or convert it again"
+        ) from error
+    if problem := faulty_value(state):
+        raise CheckpointError(f"{checkpoint.path}: {problem}; train or export it again")
+    with torch.device("meta"):
+        network = ESDNet(checkpoint.config)
+    network.load_state_dict(state, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def faulty_value(state: dict[str, Tensor]) -> str | None:
+    """What no trained network holds: NaN, infinity, a negative variance; None if all is well."""
+    for key, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            return f"tensor {key} holds NaN or infinity"
+        if key.endswith(".running_var") and (tensor < 0).any():
+            return f"tensor {key} holds a negative variance"
+    return None
+
+
+def save(path: Path, state: dict[str, Tensor], config: ESDNetConfig, metadata: dict[str, str]) -> None:
+    """Write a checkpoint, under its final name only when it is whole; `metadata` stands beside format and config."""
+    header = {"format": "esdnet", "config": json.dumps(config.to_dict()), **metadata}
+    write_atomically(path, safetensors.torch.save({key: tensor.contiguous() for key, tensor in state.items()}, header))
+
+
+def _refuse_pickle(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check the file's permissions") from error
+    if start.startswith(_PICKLES):
+        raise CheckpointError(
+            f"{path}: is a pickle, not safetensors; run `esdnet convert {path.name} {path.stem}.safetensors`"
+        )
+
+
+def _config(metadata: dict[str, str], shapes: dict[str, tuple[int, ...]], path: Path) -> ESDNetConfig:
+    """From names and shapes; the metadata may add what these cannot show, but not contradict them."""
+    shown = config_from_shapes(shapes, str(path))
+    if "config" not in metadata:
+        return shown
+    try:
+        stated = ESDNetConfig.from_dict(json.loads(metadata["config"]))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: metadata config: {one_line(error)}; convert the original again") from error
+    if replace(stated, shortcut=shown.shortcut) != shown:
+        raise CheckpointError(
+            f"{path}: metadata config says {stated.to_dict()}, tensors {shown.to_dict()}; convert the original again"
+        )
+    return stated
+
+
+def _whole(metadata: dict[str, str], key: str, default: int, path: Path) -> int:
+    text = metadata.get(key, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 7):
+        raise CheckpointError(
+            f"{path}: metadata {key} is {text[:20]!r}, not a whole number; convert the original again"
+        )
+    return int(text)

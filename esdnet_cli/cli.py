@@ -1,0 +1,53 @@
+"""The command group. A command's module is imported when it is named, and torch and OpenCV only when it runs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from esdnet_cli import __version__
+from esdnet_cli.errors import EsdnetError
+
+COMMANDS = ("images", "energy", "convert", "weights")
+INTERRUPTED = 130  # as shells report a process that SIGINT ended
+
+
+class _Failure(click.ClickException):
+    exit_code = 2
+
+
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"esdnet_cli.commands.{cmd_name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """The one place where errors become exit codes: 2 for what stops a command, 130 for an interruption."""
+        try:
+            return super().invoke(ctx)
+        except EsdnetError as error:
+            raise _Failure(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="esdnet")
+def cli() -> None:
+    """Remove rain from pictures with a spiking neural network, and see what it costs.
+
+    Every option can also be set by an environment variable: --device by ESDNET_DEVICE, and so on.
+    Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage or checkpoint, 130 interrupted.
+
+    \b
+    Example:
+      esdnet images rainy/ -o derained/
+    """

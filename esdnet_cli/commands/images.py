@@ -1,0 +1,60 @@
+"""esdnet images: files, folders and patterns of pictures -> derained pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from esdnet_cli.options import inputs_argument, option, overwrite_option, recursive_option, run_options
+from esdnet_cli.settings import RunOptions
+
+
+@click.command(name="images")
+@inputs_argument
+@option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for the derained pictures.",
+)
+@recursive_option
+@option(
+    "--format",
+    "file_format",
+    type=click.Choice(["png", "jpg", "webp", "tiff"]),
+    help="Write this format.  [default: the input's]",
+)
+@overwrite_option
+@run_options
+@click.pass_context
+def command(
+    ctx: click.Context, inputs: tuple[str, ...], output: Path, recursive: bool, file_format: str | None,
+    overwrite: bool, options: RunOptions,
+) -> None:  # fmt: skip
+    """Derain pictures: files, folders, quoted patterns.
+
+    Outputs keep name, size, bit depth, alpha, EXIF and ICC profile. A rerun skips what is done.
+
+    \b
+    Examples:
+      esdnet images holiday/ -o derained/ -r
+      esdnet images 'rain-*.jpg' -o derained/ --format png --report run.json
+    """
+    from esdnet_cli.pipeline.images import find_sources, make_folder, plan_outputs
+
+    sources, unusable = find_sources(inputs, recursive, leave_out=output)
+    jobs = plan_outputs(sources, output, file_format)
+    from esdnet_cli.pipeline.journal import Journal
+    from esdnet_cli.pipeline.run import Output, derain_files, pixel_settings
+    from esdnet_cli.terminal import load_derainer, show_plan, show_run
+
+    derainer = load_derainer(options)
+    target = Output(Journal(output, pixel_settings(derainer)), overwrite)
+    if options.dry_run:
+        ctx.exit(show_plan(derainer, jobs, unusable, target))
+    make_folder(output)
+    run = lambda progress: derain_files(derainer, jobs, target, progress)  # noqa: E731
+    ctx.exit(show_run(derainer, options, len(jobs), unusable, run))

@@ -1,0 +1,64 @@
+"""esdnet weights: the bundled checkpoints, or all about one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from esdnet_cli.checkpoint.store import Checkpoint
+
+
+@click.command(name="weights")
+@click.argument("weights", required=False, metavar="[NAME|PATH]")
+def command(weights: str | None) -> None:
+    """List the bundled checkpoints; describe one.
+
+    A file of your own is described, and checked, by its path.
+
+    \b
+    Examples:
+      esdnet weights
+      esdnet weights small
+    """
+    from esdnet_cli.checkpoint.bundled import bundled
+    from esdnet_cli.checkpoint.store import load_network, open_checkpoint
+
+    if weights is None:
+        _show([("name", "M parameters", "size", "trained on"), *(_line(open_checkpoint(name)) for name in bundled())])
+        return
+    checkpoint = open_checkpoint(weights)
+    load_network(checkpoint)  # a file that is described is one that loads
+    facts = {
+        "name": checkpoint.name,
+        "file": str(checkpoint.path),
+        "sha256": checkpoint.sha256,
+        "parameters": f"{checkpoint.parameters:,}",
+        "config": str(checkpoint.config.to_dict()),
+        "tile": str(checkpoint.tile),
+        "overlap": str(checkpoint.overlap),
+    }
+    others = {key: text for key, text in checkpoint.metadata.items() if key not in facts}
+    _show([("", ""), *facts.items(), *sorted(others.items())])
+
+
+def _line(checkpoint: Checkpoint) -> tuple[str, ...]:
+    config = checkpoint.config
+    blocks = f"{config.encoder_blocks} {config.decoder_blocks}"
+    size = f"d {config.dim}, blocks {blocks}, T {config.timesteps}, {config.shortcut} shortcut"
+    return checkpoint.name, f"{checkpoint.parameters / 1e6:.2f}", size, checkpoint.metadata.get("trained_on", "")
+
+
+def _show(rows: list[tuple[str, ...]]) -> None:
+    """A table whose first row is its heading."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=any(rows[0]))
+    for heading in rows[0]:
+        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
+    for row in rows[1:]:
+        table.add_row(*(Text(cell) for cell in row))  # Text: a stranger's metadata is no markup
+    Console(highlight=False).print(table)

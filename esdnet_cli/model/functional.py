@@ -1,0 +1,61 @@
+"""The neuron's equations, once: everything else refers to them (Song et al., IJCAI 2024, section 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+V_THRESHOLD = 0.15
+TAU = 2.0  # the membrane potential keeps 1 - 1/TAU of itself from step to step; the input does not decay
+SURROGATE_ALPHA = 4.0  # sharpness of the sigmoid whose derivative stands in for the spike's
+
+
+class _LIF(torch.autograd.Function):
+    """The whole sequence as one autograd node that keeps only the membrane potentials h."""
+
+    @staticmethod
+    def forward(ctx: Any, x_seq: Tensor) -> Tensor:
+        dtype = torch.promote_types(x_seq.dtype, torch.float32)  # bf16 cannot resolve h near the threshold
+        spike_seq = torch.empty_like(x_seq)
+        h_seq = []
+        v = None
+        for x, spike in zip(x_seq, spike_seq):
+            h = x.to(dtype) if v is None else torch.add(x, v, alpha=1 - 1 / TAU)
+            fired = h >= V_THRESHOLD
+            spike.copy_(fired)
+            v = h.masked_fill(fired, 0)
+            if ctx.needs_input_grad[0]:
+                h_seq.append(h)
+        if h_seq:
+            ctx.save_for_backward(torch.stack(h_seq))
+        return spike_seq
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        (h_seq,) = ctx.saved_tensors
+        (grad_spike_seq,) = grad_outputs
+        grad_x_seq = torch.empty_like(grad_spike_seq)
+        grad_v = torch.zeros_like(h_seq[0])
+        for t in reversed(range(len(h_seq))):
+            h = h_seq[t]
+            sigmoid = torch.sigmoid(SURROGATE_ALPHA * (h - V_THRESHOLD))
+            surrogate = SURROGATE_ALPHA * sigmoid * (1 - sigmoid)
+            # v = h (1 - spike) and the reset is not detached: dv/dh = (1 - spike) - h dspike/dh
+            grad_h = grad_spike_seq[t] * surrogate + grad_v * ((h < V_THRESHOLD) - h * surrogate)
+            grad_x_seq[t] = grad_h
+            grad_v = grad_h * (1 - 1 / TAU)
+        return grad_x_seq
+
+
+def lif(x_seq: Tensor) -> Tensor:
+    """Leaky integrate-and-fire neurons with hard reset, T steps from rest; no state outlives the call.
+
+        h[t] = v[t-1] (1 - 1/TAU) + x[t],  spike[t] = 1 where h[t] >= V_THRESHOLD else 0,  v[t] = h[t] (1 - spike[t])
+
+    x_seq: [T, ...], any float dtype and device; v[-1] = 0. Returns spikes of 0 and 1, same shape, dtype and layout.
+    The membrane potential is kept in float32 or better. Gradient of a spike: derivative of
+    sigmoid(SURROGATE_ALPHA (h - V_THRESHOLD)) (surrogate gradient; Song et al., IJCAI 2024, eq. 1 to 3).
+    """
+    return _LIF.apply(x_seq)  # type: ignore[no-untyped-call]

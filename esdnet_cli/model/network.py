@@ -1,0 +1,145 @@
+"""ESDNet, the spiking deraining network, in the order in which a picture runs through it.
+
+Source: Song et al., "Learning A Spiking Neural Network for Efficient Image Deraining", IJCAI 2024.
+Attribute names are the published checkpoint's, so its tensors load without a renaming table.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d, scu
+
+STRIDE = 4  # two halvings: height and width must be multiples of this
+
+
+class OverlapPatchEmbed(nn.Module):
+    """The first convolution, real-valued: the same for every step, so it runs once."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, 3, padding=1, bias=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.proj(image.to(self.proj.weight.dtype))
+
+
+class SpikingResidualBlock(nn.Module):
+    """SRB: x + MAU(SCU(SCU(x)) + tdBN(conv3x3(x))); with `shortcut` = `spike` the last conv takes the first spikes."""
+
+    def __init__(self, channels: int, config: ESDNetConfig) -> None:
+        super().__init__()
+        self.spike_driven = config.shortcut == "spike"
+        self.residual = nn.Sequential(*scu(channels, channels), *scu(channels, channels, gain=0.2))
+        self.shortcut = nn.Sequential(SeqConv2d(channels, channels, 3, padding=1, bias=False), TDBatchNorm2d(channels))
+        self.attn = MixedAttentionUnit(channels, config.timesteps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.residual[0](x)
+        shortcut = self.shortcut(spikes if self.spike_driven else x)
+        return x + self.attn(self.residual[1:](spikes) + shortcut)
+
+
+class Down(nn.Module):
+    """Halves height and width, doubles channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.maxpool_conv = nn.Sequential(
+            *scu(channels, 2 * channels, stride=2)
+        )  # the published name; there is no pooling
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.maxpool_conv(x)
+
+
+class Up(nn.Module):
+    """Doubles height and width (bilinear, corners not aligned), halves channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.up = nn.Sequential(*scu(channels, channels // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        larger = F.interpolate(x.flatten(0, 1), scale_factor=2, mode="bilinear", align_corners=False)
+        return self.up(larger.unflatten(0, x.shape[:2]))
+
+
+class FeatureRefinement(nn.Module):
+    """(1 - f) a + f x with channel attention a and pixel attention f, both of x [N, C, H, W]; not spiking."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(channels // 8, 1)
+        self.ca = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, hidden, 1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, channels, 1),
+            nn.Sigmoid(),
+        )
+        self.sa = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(hidden, channels, 3, padding=1), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, f = self.ca(x), self.sa(x)
+        return (1 - f) * a + f * x
+
+
+class ESDNet(nn.Module):
+    """The network.
+
+    forward: rainy [N, 3, H, W], RGB in [0, 1], H and W multiples of STRIDE -> derained, same shape, not clamped.
+    """
+
+    def __init__(self, config: ESDNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        d = config.dim
+
+        def level(channels: int, blocks: int) -> nn.Sequential:
+            return nn.Sequential(*(SpikingResidualBlock(channels, config) for _ in range(blocks)))
+
+        encoder, decoder = config.encoder_blocks, config.decoder_blocks
+        self.patch_embed = OverlapPatchEmbed(d)
+        self.encoder_level1 = level(d, encoder[0])
+        self.down1_2 = Down(d)
+        self.encoder_level2 = level(2 * d, encoder[1])
+        self.down2_3 = Down(2 * d)
+        self.encoder_level3 = level(4 * d, encoder[2])
+        self.decoder_level3 = level(4 * d, decoder[2])
+        self.up3_2 = Up(4 * d)
+        self.reduce_chan_level2 = nn.Sequential(*scu(4 * d, 2 * d, kernel_size=1))
+        self.decoder_level2 = level(2 * d, decoder[1])
+        self.up2_1 = Up(2 * d)
+        self.decoder_level1 = level(2 * d, decoder[0])
+        self.refinement = FeatureRefinement(2 * d)
+        self.output = nn.Sequential(nn.Conv2d(2 * d, 3, 3, padding=1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.patch_embed(image).expand(self.config.timesteps, -1, -1, -1, -1)  # [T, N, d, H, W]
+        level1 = self.encoder_level1(x)
+        level2 = self.encoder_level2(self.down1_2(level1))  # [T, N, 2d, H/2, W/2]
+        x = self.encoder_level3(self.down2_3(level2))  # [T, N, 4d, H/4, W/4]
+        x = self.up3_2(self.decoder_level3(x))
+        x = self.decoder_level2(self.reduce_chan_level2(torch.cat((x, level2), dim=2)))
+        x = torch.cat((self.up2_1(x), level1), dim=2)  # [T, N, 2d, H, W]
+        x = self.decoder_level1(x).mean(0)  # [N, 2d, H, W]
+        return self.output(self.refinement(x)) + image
+
+    def spiking_convs(self) -> dict[str, tuple[str, ...]]:
+        """Which convolutions the spikes of each neuron layer drive, by module name; all others are real-valued."""
+        driven: dict[str, tuple[str, ...]] = {}
+        for name, module in self.named_modules():
+            if isinstance(module, LIF):
+                parent, _, index = name.rpartition(".")
+                driven[name] = (f"{parent}.{int(index) + 1}",)
+                block = parent.removesuffix(".residual")
+                if index == "0" and block != parent and self.config.shortcut == "spike":
+                    driven[name] += (f"{block}.shortcut.0",)
+        return driven

@@ -1,0 +1,130 @@
+"""Options that several commands share, each written once; they arrive as one frozen RunOptions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from esdnet_cli.energy.cost import PJ_AC, PJ_MAC, EnergyCosts
+from esdnet_cli.settings import DEFAULT_WEIGHTS, RunOptions
+
+Command = Callable[..., Any]
+REPORT_ENDINGS = (".json", ".csv")
+
+
+def option(name: str, *rest: Any, **attributes: Any) -> Callable[[Command], Command]:
+    """click.option that also reads an environment variable: --pj-mac is ESDNET_PJ_MAC."""
+    long = next(part for part in (name, *rest) if part.startswith("--")).split("/")[0]
+    return click.option(name, *rest, envvar="ESDNET_" + long.removeprefix("--").replace("-", "_").upper(), **attributes)
+
+
+class _Tile(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 only
+    name = "tile"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "auto|N|0"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value == "auto":
+            return None
+        try:
+            side = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither auto nor a number of pixels", param, ctx)
+        if side != 0 and side < 8:
+            self.fail(f"{side} is too small; use 8 or more, or 0 for the picture in one piece", param, ctx)
+        return side
+
+
+def _report(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    if path.suffix.lower() not in REPORT_ENDINGS:
+        raise click.BadParameter(f"{path}: the ending says the format; use {' or '.join(REPORT_ENDINGS)}")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise click.BadParameter(f"{path}: is a folder, or its folder does not exist; make it first")
+    return path
+
+
+inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+recursive_option = option("-r", "--recursive", is_flag=True, help="Look into subfolders too.")
+overwrite_option = option("--overwrite", is_flag=True, help="Replace whatever is in the way of an output.")
+weights_option = option(
+    "--weights",
+    default=DEFAULT_WEIGHTS,
+    show_default=True,
+    metavar="NAME|PATH",
+    help="Bundled checkpoint or .safetensors file.",
+)
+
+_RUN_OPTIONS = (
+    weights_option,
+    option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute."),
+    option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16"]),
+        default="auto",
+        show_default=True,
+        help="Number format of the convolutions; auto is fp32.",
+    ),
+    option("--tile", type=_Tile(), default="auto", show_default=True, help="Tile side in pixels; 0: in one piece."),
+    option(
+        "--overlap",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Pixels that neighbouring tiles share.  [default: the checkpoint's]",
+    ),
+    option("--batch", type=click.IntRange(min=1), metavar="N", help="Tiles computed at once.  [default: what fits]"),
+    option(
+        "--pj-mac",
+        type=click.FloatRange(0, 1e6),  # a NaN fails this too
+        default=PJ_MAC,
+        show_default=True,
+        metavar="PJ",
+        help="Picojoules of a multiply-accumulate.",
+    ),
+    option(
+        "--pj-ac",
+        type=click.FloatRange(0, 1e6),
+        default=PJ_AC,
+        show_default=True,
+        metavar="PJ",
+        help="Picojoules of an accumulate.",
+    ),
+    option(
+        "--report",
+        type=click.Path(path_type=Path),
+        callback=_report,
+        metavar="FILE",
+        help="Also write all figures to FILE: .json (with layers) or .csv.",
+    ),
+    option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+    option("-q", "--quiet", is_flag=True, help="Print errors only."),
+    option("-v", "--verbose", is_flag=True, help="Show the layers of each picture."),
+)
+
+
+def run_options(command: Command) -> Command:
+    """Put the options of every run on a command, which takes them as `options: RunOptions`."""
+
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any, weights: str, device: str, precision: Any, tile: int | None, overlap: int | None, batch: int | None,
+        pj_mac: float, pj_ac: float, report: Path | None, dry_run: bool, quiet: bool, verbose: bool, **rest: Any,
+    ) -> Any:  # fmt: skip
+        if quiet and verbose:
+            raise click.UsageError("--quiet and --verbose exclude each other.")
+        if tile and overlap is not None and overlap >= tile:
+            raise click.UsageError(f"--overlap {overlap} must be smaller than --tile {tile}.")
+        costs = EnergyCosts(pj_mac, pj_ac)
+        options = RunOptions(weights, device, precision, tile, overlap, batch, costs, report, dry_run, quiet, verbose)
+        return command(*args, options=options, **rest)
+
+    decorated: Command = wrapped
+    for decorate in reversed(_RUN_OPTIONS):  # the help shows them as they are written here
+        decorated = decorate(decorated)
+    return decorated

@@ -1,0 +1,102 @@
+"""A checkpoint ready for use: pixels in, derained pixels and their activity out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esdnet_cli.checkpoint.store import Checkpoint, load_network, open_checkpoint
+from esdnet_cli.energy.cost import Activity
+from esdnet_cli.energy.counter import ActivityCounter
+from esdnet_cli.errors import EsdnetError
+from esdnet_cli.model.inference import Inference, choose_batch, choose_device, choose_precision
+from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_tiled
+from esdnet_cli.settings import DEFAULT_WEIGHTS
+
+
+@dataclass(frozen=True)
+class Derained:
+    """image: [H, W, 3], the input's dtype. activity: spikes and operations that it took, None if not asked for."""
+
+    image: NDArray[Any]
+    activity: Activity | None
+
+
+class Derainer:
+    """A network on its device with its tiling; made by `load`, called with pictures."""
+
+    def __init__(self, checkpoint: Checkpoint, inference: Inference, tiling: Tiling, batch: int | None) -> None:
+        self.checkpoint = checkpoint
+        self.tiling = tiling
+        self._inference = inference
+        self._batch = batch
+        self.on_smaller_batch: Callable[[int], None] = lambda size: None
+
+    @property
+    def device(self) -> str:
+        """Such as `cpu` or `cuda:0`."""
+        return str(self._inference.device)
+
+    @property
+    def precision(self) -> str:
+        """`fp32` or `bf16`."""
+        return self._inference.precision
+
+    def __call__(self, image: NDArray[Any], count: bool = True, on_tile: Callable[[], None] = lambda: None) -> Derained:
+        """Derain RGB [H, W, 3]: uint8 or uint16 of full range, or float32 in [0, 1]; any size from 1x1.
+
+        count: also count spikes and operations. on_tile: called after each tile.
+        Raises ValueError for another shape or dtype, PictureError if memory does not suffice for one tile or the
+        network returns NaN.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(f"image must be [H, W, 3], not {list(image.shape)}")
+        if image.dtype not in (np.uint8, np.uint16, np.float32):
+            raise ValueError(f"image must be uint8, uint16 or float32, not {image.dtype}")
+        if not count:
+            return Derained(self._derain(image, on_tile), None)
+        with ActivityCounter(self._inference.network) as counter:
+            derained = self._derain(image, on_tile)
+            return Derained(derained, counter.activity())
+
+    def _derain(self, image: NDArray[Any], on_tile: Callable[[], None]) -> NDArray[Any]:
+        height, width = (self.tiling.window(size) for size in image.shape[:2])
+        batch = self._batch or choose_batch(self._inference.network, height, width, self._inference.device)
+
+        def halved(size: int) -> None:
+            self._batch = size  # what did not fit once will not fit for the next picture
+            self.on_smaller_batch(size)
+
+        return derain_tiled(image, self.tiling, Batches(self._inference, batch, halved), on_tile)
+
+
+def load(
+    weights: str = DEFAULT_WEIGHTS,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    tile: int | None = None,
+    overlap: int | None = None,
+    batch: int | None = None,
+) -> Derainer:
+    """Load a checkpoint, by bundled name or path, onto a device.
+
+    device: auto, cpu, cuda, cuda:N or mps. precision: auto, fp32 or bf16. tile: side in pixels, 0 for one piece.
+    tile and overlap default to what the checkpoint was tuned for, batch to what memory allows.
+    Raises EsdnetError (CheckpointError) with one line that says what to do.
+    """
+    checkpoint = open_checkpoint(weights)
+    chosen = choose_device(device)
+    chosen_precision = choose_precision(precision, chosen)
+    side = checkpoint.tile if tile is None else tile
+    shared = (
+        (checkpoint.overlap if tile is None else min(checkpoint.overlap, tile // 4)) if overlap is None else overlap
+    )
+    if side and not 0 <= shared < side:
+        raise EsdnetError(f"--overlap {shared} must be smaller than --tile {side}")
+    inference = Inference(load_network(checkpoint), chosen, chosen_precision)
+    return Derainer(checkpoint, inference, Tiling(side, shared), batch)

@@ -1,0 +1,69 @@
+"""What a run hands to whoever shows it: plain frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from esdnet_cli.energy.cost import Activity, ActivityTotal, EnergyCosts, total
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """One input's fate. seconds: cutting, network and blending, without waiting for files."""
+
+    input: str
+    output: str | None
+    status: Literal["ok", "skipped", "failed"]
+    error: str | None = None
+    width: int | None = None
+    height: int | None = None
+    seconds: float | None = None
+    activity: Activity | None = None
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What the figures of a run depend on. started: ISO 8601 with time zone. seconds: wall clock of the whole run."""
+
+    weights_name: str
+    weights_sha256: str
+    config: dict[str, object]
+    device: str
+    precision: str
+    tile: int
+    overlap: int
+    timesteps: int
+    costs: EnergyCosts
+    started: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts over all inputs, sums over those that are ok."""
+
+    ok: int
+    skipped: int
+    failed: int
+    megapixels: float
+    activity: ActivityTotal
+
+
+def totals(results: Sequence[ImageResult], costs: EnergyCosts) -> Totals:
+    """Add a run's results up."""
+    done = [result for result in results if result.status == "ok"]
+    return Totals(
+        ok=len(done),
+        skipped=sum(result.status == "skipped" for result in results),
+        failed=sum(result.status == "failed" for result in results),
+        megapixels=sum((result.width or 0) * (result.height or 0) for result in done) / 1e6,
+        activity=total((result.activity for result in done if result.activity), costs),
+    )
+
+
+def shown(path: Path) -> str:
+    """A path as text that any terminal and file can take; bytes that are no UTF-8 become U+FFFD."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,176 @@
+"""A batch of files through a Derainer: reading, network and writing overlap in time; one bad file stops nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from esdnet_cli.errors import PictureError, one_line
+from esdnet_cli.files import digest, write_atomically
+from esdnet_cli.pipeline.derainer import Derainer
+from esdnet_cli.pipeline.images import Job, Picture, encode_picture, grey_again, read_picture
+from esdnet_cli.pipeline.journal import Journal
+from esdnet_cli.pipeline.results import ImageResult, shown
+
+R = TypeVar("R")
+READ_AHEAD = 2  # pictures decoded and waiting, and as many waiting to be written: more would only take memory
+
+Progress = Callable[[float], None]  # told the share of one picture that was just done
+
+
+def pixel_settings(derainer: Derainer) -> dict[str, Any]:
+    """Everything that shapes an output's pixels: what the journal compares before it skips a picture."""
+    return {
+        "weights": derainer.checkpoint.sha256,
+        "precision": derainer.precision,
+        "tile": derainer.tiling.tile,
+        "overlap": derainer.tiling.overlap,
+    }
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where pictures go: `journal` knows what is done; `overwrite` replaces whatever is in the way."""
+
+    journal: Journal
+    overwrite: bool
+
+    def is_done(self, path: Path, source_sha256: str) -> bool:
+        """True to skip, False to go on. Raises PictureError if something else is in the way."""
+        if self.overwrite or not os.path.lexists(path):
+            return False
+        if path.is_file() and self.journal.is_done(path, source_sha256):
+            return True
+        raise PictureError(
+            f"{shown(path)} is in the way and was not made from this input with these options; --overwrite replaces it"
+        )
+
+    def write(self, path: Path, picture: Picture, source_sha256: str) -> None:
+        """Encode and write one picture, then note it."""
+        encoded = encode_picture(picture, path)
+        write_atomically(path, encoded)
+        self.journal.note(path, source_sha256, digest(encoded))
+
+
+@dataclass(frozen=True)
+class _Read:
+    sha256: str
+    picture: Picture
+
+
+def derain_files(
+    derainer: Derainer, jobs: Sequence[Job], output: Output | None, progress: Progress = lambda share: None
+) -> Iterator[ImageResult]:
+    """Derain each job's source into its output, or only measure it if `output` is None; results in order, as they come.
+
+    Reader thread -> this thread (network) -> writer thread. What goes wrong with a picture is its result, no exception.
+    """
+
+    def read(job: Job) -> _Read | ImageResult:
+        data = job.source.path.read_bytes()
+        sha256 = digest(data)
+        if output is not None and job.output is not None and output.is_done(job.output, sha256):
+            return _result(job, "skipped")
+        return _Read(sha256, read_picture(data, job.source.path))
+
+    def write(job: Job, sha256: str, derained: tuple[Picture, ImageResult]) -> ImageResult:
+        picture, result = derained
+        if output is not None and job.output is not None:
+            output.write(job.output, picture, sha256)
+        return result
+
+    waiting = deque(jobs)
+    reading: deque[tuple[Job, Future[_Read | ImageResult]]] = deque()
+    writing: deque[Future[ImageResult]] = deque()
+    # leaving this block waits for the writes in hand: an interrupted run loses no finished picture
+    with ThreadPoolExecutor(1, "writer") as writer, ThreadPoolExecutor(1, "reader") as reader:
+        try:
+            while waiting or reading:
+                while waiting and len(reading) < READ_AHEAD:
+                    job = waiting.popleft()
+                    reading.append((job, reader.submit(_or_failed, job, read, job)))
+                job, future = reading.popleft()
+                content = future.result()
+                if isinstance(content, _Read):
+                    derained = _or_failed(job, _derain, derainer, job, content.picture, progress)
+                    if not isinstance(derained, ImageResult):
+                        writing.append(writer.submit(_or_failed, job, write, job, content.sha256, derained))
+                    else:
+                        writing.append(_settled(derained))
+                    del derained
+                else:
+                    writing.append(_settled(content))
+                    progress(1)
+                del content, future  # a large picture need not wait for the next one
+                while writing and (len(writing) > READ_AHEAD or writing[0].done()):
+                    yield writing.popleft().result()
+            while writing:
+                yield writing.popleft().result()
+        except BaseException:
+            for _, future in reading:
+                future.cancel()
+            raise
+
+
+def plan(job: Job, output: Output | None) -> ImageResult:
+    """What `derain_files` would begin to do with a job, without decoding, computing or writing anything."""
+
+    def look() -> ImageResult:
+        data = job.source.path.read_bytes()
+        done = output is not None and job.output is not None and output.is_done(job.output, digest(data))
+        return _result(job, "skipped" if done else "ok")
+
+    return _or_failed(job, look)
+
+
+def _derain(derainer: Derainer, job: Job, picture: Picture, progress: Progress) -> tuple[Picture, ImageResult]:
+    tiles = derainer.tiling.count(picture.height, picture.width)
+    left = tiles
+
+    def on_tile() -> None:
+        nonlocal left
+        left -= 1
+        progress(1 / tiles)
+
+    started = time.perf_counter()
+    try:
+        derained = derainer(picture.rgb, on_tile=on_tile)
+    finally:
+        progress(left / tiles)
+    rgb = grey_again(derained.image) if picture.grey else derained.image
+    seconds = time.perf_counter() - started
+    result = _result(job, "ok", None, picture.width, picture.height, seconds, derained.activity)
+    return replace(picture, rgb=rgb), result
+
+
+def _result(job: Job, status: Literal["ok", "skipped", "failed"], *rest: Any) -> ImageResult:
+    return ImageResult(shown(job.source.path), None if job.output is None else shown(job.output), status, *rest)
+
+
+def _or_failed(job: Job, step: Callable[..., R], *args: Any) -> R | ImageResult:
+    """Run one step for one picture; what goes wrong with it becomes its failed result."""
+    try:
+        return step(*args)
+    except PictureError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"{error.strerror or one_line(error)}; check that it exists, its permissions and the disk's space"
+        if error.filename is not None and os.fspath(error.filename) != os.fspath(job.source.path):
+            reason = f"{shown(Path(os.fsdecode(error.filename)))}: {reason}"
+    except MemoryError:
+        reason = "not enough memory for this picture; use a smaller --tile or cut it into parts"
+    except RuntimeError as error:
+        reason = f"the network failed on it ({one_line(error)[:200]}); try --device cpu"
+    return _result(job, "failed", reason)
+
+
+def _settled(result: ImageResult) -> Future[ImageResult]:
+    future: Future[ImageResult] = Future()
+    future.set_result(result)
+    return future

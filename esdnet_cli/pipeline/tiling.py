@@ -1,0 +1,151 @@
+"""Cut a picture into overlapping tiles, run them in batches, blend: memory stays bounded whatever the picture.
+
+The published inference, kept because the network pools over its whole input, so that tiling is part of the result:
+square tiles at a fixed stride, the last row and column flush with the border, blended with weights that fall with the
+distance from the tile's centre.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from esdnet_cli.errors import PictureError
+from esdnet_cli.model.network import STRIDE
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """tile: side in pixels, 0 for the picture in one piece. overlap: pixels that neighbours share, less than tile."""
+
+    tile: int
+    overlap: int
+
+    def window(self, size: int) -> int:
+        """Side of a tile along an axis of `size` pixels."""
+        return min(self.tile, size) if self.tile else size
+
+    def starts(self, size: int) -> list[int]:
+        """First pixel of each tile along an axis of `size` pixels; the last tile ends at the border."""
+        last = size - self.window(size)
+        if not last:
+            return [0]
+        return [*range(0, last, self.tile - self.overlap), last]
+
+    def count(self, height: int, width: int) -> int:
+        """How many tiles cover a picture."""
+        return len(self.starts(height)) * len(self.starts(width))
+
+
+def blend_weight(height: int, width: int) -> Tensor:
+    """Weight of each pixel of a tile: 1 / sqrt((y - h/2)^2 + (x - w/2)^2 + 1e-3), float32 [height, width]."""
+    y = torch.arange(height, dtype=torch.float32)[:, None] - height / 2
+    x = torch.arange(width, dtype=torch.float32) - width / 2
+    return 1 / torch.sqrt(y**2 + x**2 + 1e-3)
+
+
+def pad(tiles: Tensor) -> Tensor:
+    """[N, 3, H, W] grown at its lower and right edge to multiples of STRIDE: reflected, replicated where too small."""
+    for axis in (3, 2):
+        missing = -tiles.shape[axis] % STRIDE
+        if missing:
+            widths = (0, missing) if axis == 3 else (0, 0, 0, missing)
+            tiles = F.pad(tiles, widths, mode="reflect" if missing < tiles.shape[axis] else "replicate")
+    return tiles
+
+
+class Batches:
+    """Runs tiles through the network, as many at once as fit: out of memory halves the batch, for good, and goes on."""
+
+    def __init__(self, network: Callable[[Tensor], Tensor], size: int, on_halved: Callable[[int], None]) -> None:
+        self._network = network
+        self._size = size
+        self._on_halved = on_halved
+
+    def run(self, tiles: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Each tile [3, h, w] derained, in order. Raises PictureError if not even one fits into memory."""
+        waiting: list[Tensor] = []
+        for tile in tiles:
+            waiting.append(tile)
+            while len(waiting) >= self._size:
+                yield from self._forward(waiting)
+        while waiting:
+            yield from self._forward(waiting)
+
+    def _forward(self, waiting: list[Tensor]) -> Iterator[Tensor]:
+        batch = torch.stack(waiting[: self._size])
+        try:
+            derained = self._network(pad(batch))[..., : batch.shape[2], : batch.shape[3]]
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            # the CPU allocator has no class of its own for it
+            if isinstance(error, RuntimeError) and not _out_of_memory(error):
+                raise
+            if self._size == 1:
+                height, width = batch.shape[2:]
+                raise PictureError(f"not enough memory for a tile of {width}x{height}; use a smaller --tile") from error
+            self._size = max(min(self._size, len(batch)) // 2, 1)
+            self._on_halved(self._size)
+            return
+        del waiting[: len(batch)]
+        yield from derained
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "not enough memory" in str(error)
+        or "can't allocate memory" in str(error)
+    )
+
+
+def derain_tiled(
+    pixels: NDArray[Any], tiling: Tiling, batches: Batches, on_tile: Callable[[], None] = lambda: None
+) -> NDArray[Any]:
+    """Derain RGB [H, W, 3] of uint8, uint16 (full range) or float32 ([0, 1]); same shape and dtype, clamped.
+
+    Only one row of tiles is held in float. Calls `on_tile` after each tile. Raises PictureError if the network
+    returns NaN or infinity.
+    """
+    height, width = pixels.shape[:2]
+    h, w = tiling.window(height), tiling.window(width)
+    tops, lefts = tiling.starts(height), tiling.starts(width)
+    peak = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
+
+    def cut() -> Iterator[Tensor]:
+        for top in tops:
+            for left in lefts:
+                tile = pixels[top : top + h, left : left + w].astype(np.float32) / np.float32(peak)
+                yield torch.from_numpy(np.ascontiguousarray(tile.transpose(2, 0, 1)))
+
+    weight = blend_weight(h, w)
+    derained = batches.run(cut())
+    result = np.empty_like(pixels)
+    band = torch.zeros(3, h, width)  # the row of tiles being blended, from its top
+    norm = torch.zeros(h, width)
+    for top, following in zip(tops, [*tops[1:], height]):
+        for left in lefts:
+            tile = next(derained)
+            if not torch.isfinite(tile).all():
+                raise PictureError("the network returned NaN or infinity; try --precision fp32 or another checkpoint")
+            band[:, :, left : left + w] += tile * weight
+            norm[:, left : left + w] += weight
+            on_tile()
+        done = following - top  # no later tile reaches these rows
+        rows = (band[:, :done] / norm[:done]).clamp_(0, 1).mul_(peak)
+        if peak > 1:
+            rows.round_()
+        result[top:following] = rows.permute(1, 2, 0).numpy().astype(pixels.dtype)
+        band, norm = _next_band(band, done), _next_band(norm, done)
+    return result
+
+
+def _next_band(band: Tensor, done: int) -> Tensor:
+    """Drop the finished rows at the top, make room at the bottom."""
+    return torch.cat((band[..., done:, :], torch.zeros_like(band[..., :done, :])), dim=-2)

@@ -1,0 +1,29 @@
+"""What the shared command line options say, in one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from esdnet_cli.energy.cost import EnergyCosts
+
+Precision = Literal["auto", "fp32", "bf16"]
+DEFAULT_WEIGHTS = "small"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """None stands for auto: tile and overlap from the checkpoint, batch from memory."""
+
+    weights: str = DEFAULT_WEIGHTS
+    device: str = "auto"
+    precision: Precision = "auto"
+    tile: int | None = None
+    overlap: int | None = None
+    batch: int | None = None
+    costs: EnergyCosts = field(default_factory=EnergyCosts)
+    report: Path | None = None
+    dry_run: bool = False
+    quiet: bool = False
+    verbose: bool = False

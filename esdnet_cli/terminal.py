@@ -1,0 +1,167 @@
+"""One run shown in a terminal: progress on stderr, rows on stdout, then summary, report and exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from esdnet_cli import report
+from esdnet_cli.energy.cost import LEFT_OUT
+from esdnet_cli.errors import EsdnetError
+from esdnet_cli.files import write_atomically
+from esdnet_cli.pipeline.derainer import Derainer, load
+from esdnet_cli.pipeline.images import Job, Unusable
+from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals, totals
+from esdnet_cli.pipeline.run import Output, plan
+from esdnet_cli.settings import RunOptions
+
+BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} pictures [{elapsed}<{remaining}]"
+
+
+def load_derainer(options: RunOptions) -> Derainer:
+    """The Derainer that these options ask for; it says on stderr when memory made it take smaller batches."""
+    derainer = load(
+        options.weights, device=options.device, precision=options.precision,
+        tile=options.tile, overlap=options.overlap, batch=options.batch,
+    )  # fmt: skip
+    if not options.quiet:
+        derainer.on_smaller_batch = lambda size: tell(f"Out of memory: going on with {size} tiles at once.")
+    return derainer
+
+
+def tell(message: str) -> None:
+    """A line on stderr, above the progress bar if there is one."""
+    tqdm.write(message, file=sys.stderr)
+
+
+def show_run(
+    derainer: Derainer,
+    options: RunOptions,
+    count: int,
+    unusable: Sequence[Unusable],
+    run: Callable[[Callable[[float], None]], Iterator[ImageResult]],
+) -> int:
+    """Print the results of `run` (called with a progress function) as they come; returns the exit code.
+
+    Interrupted (SIGINT or SIGTERM), it still prints the summary and writes the report, then raises KeyboardInterrupt.
+    """
+    results = [ImageResult(entry.input, None, "failed", entry.error) for entry in unusable]
+    started, clock = datetime.now(UTC).astimezone().isoformat(timespec="seconds"), time.perf_counter()
+    interrupted = False
+    with _sigterm_interrupts(), _bar(count, options.quiet) as bar:
+        for result in results:
+            tell(f"{result.input}: {result.error}")
+        if not options.quiet and count:
+            _print(report.HEADER, report.UNITS)
+        try:
+            for result in run(bar.update):
+                results.append(result)
+                _show(result, options)
+        except KeyboardInterrupt:
+            interrupted = True
+    info = replace(_run_info(derainer, options, started), seconds=time.perf_counter() - clock)
+    summary = totals(results, options.costs)
+    if not options.quiet:
+        _print(report.total_row(summary, info.seconds))
+        tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
+        for result in results:
+            if result.status == "failed":
+                tell(f"failed: {result.input}: {result.error}")
+    if interrupted and not options.quiet:
+        tell(
+            f"Interrupted after {summary.ok + summary.skipped} of {count} pictures; the same command goes on from here."
+        )
+    if options.report is not None:
+        _write_report(options.report, results, info, summary)
+    if interrupted:
+        raise KeyboardInterrupt
+    return 1 if summary.failed else 0
+
+
+def show_plan(derainer: Derainer, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | None) -> int:
+    """Print what a run would do with each input, touching nothing; returns the exit code that it would begin with."""
+    failed = len(unusable)
+    for entry in unusable:
+        tell(f"{entry.input}: {entry.error}")
+    for job in jobs:
+        fate = plan(job, output)
+        failed += fate.status == "failed"
+        verb = {"ok": "derain" if output else "measure", "skipped": "skip", "failed": "fail"}[fate.status]
+        arrow = f" -> {fate.output}" if fate.output else ""
+        _print(f"{verb:<8} {fate.input}{arrow}{f': {fate.error}' if fate.error else ''}")
+    tiling = derainer.tiling
+    side = f"tiles of {tiling.tile}, overlap {tiling.overlap}" if tiling.tile else "one piece"
+    tell(f"Dry run: {derainer.checkpoint.name}, {derainer.device}, {derainer.precision}, {side}; nothing was written.")
+    return 1 if failed else 0
+
+
+def _show(result: ImageResult, options: RunOptions) -> None:
+    if result.status == "failed":
+        tell(f"{result.input}: {result.error}")
+    if options.quiet:
+        return
+    _print(report.row(result, options.costs))
+    if options.verbose and result.activity is not None:
+        _print(*report.layer_rows(result.activity))
+
+
+def _print(*lines: str) -> None:
+    for line in lines:
+        tqdm.write(line, file=sys.stdout)
+
+
+def _bar(count: int, quiet: bool) -> Any:
+    # disable=None: no bar where stderr is no terminal
+    return tqdm(
+        total=count, bar_format=BAR, disable=True if quiet or not count else None, dynamic_ncols=True, leave=False
+    )
+
+
+def _run_info(derainer: Derainer, options: RunOptions, started: str) -> RunInfo:
+    checkpoint = derainer.checkpoint
+    return RunInfo(
+        weights_name=checkpoint.name,
+        weights_sha256=checkpoint.sha256,
+        config=checkpoint.config.to_dict(),
+        device=derainer.device,
+        precision=derainer.precision,
+        tile=derainer.tiling.tile,
+        overlap=derainer.tiling.overlap,
+        timesteps=checkpoint.config.timesteps,
+        costs=options.costs,
+        started=started,
+    )
+
+
+def _write_report(path: Path, results: Sequence[ImageResult], info: RunInfo, summary: Totals) -> None:
+    try:
+        write_atomically(path, report.render(path, results, info, summary))
+    except OSError as error:
+        raise EsdnetError(f"{path}: the report cannot be written ({error.strerror}); choose another place") from error
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: the picture being written is finished, the summary printed."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only there are signals handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
