@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,12 @@ class _Tile(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         if side != 0 and side < 8:
             self.fail(f"{side} is too small; use 8 or more, or 0 for the picture in one piece", param, ctx)
         return side
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):  # FloatRange lets both pass
+        raise click.BadParameter(f"{value} is no cost; give picojoules, such as {param.default}")
+    return value
 
 
 def _report(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
@@ -81,7 +88,8 @@ _RUN_OPTIONS = (
     option("--batch", type=click.IntRange(min=1), metavar="N", help="Tiles computed at once.  [default: what fits]"),
     option(
         "--pj-mac",
-        type=click.FloatRange(0, 1e6),  # a NaN fails this too
+        type=click.FloatRange(min=0),
+        callback=_finite,
         default=PJ_MAC,
         show_default=True,
         metavar="PJ",
@@ -89,7 +97,8 @@ _RUN_OPTIONS = (
     ),
     option(
         "--pj-ac",
-        type=click.FloatRange(0, 1e6),
+        type=click.FloatRange(min=0),
+        callback=_finite,
         default=PJ_AC,
         show_default=True,
         metavar="PJ",

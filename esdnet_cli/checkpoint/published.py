@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,25 @@ def read_pth(path: Path) -> tuple[dict[str, Tensor], ESDNetConfig]:
 
 def _load(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # a file object: from a path, torch.load would guess the format by the ending
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols, of no use to a user
+            try:
+                return torch.load(file, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError as error:
+                raise CheckpointError(
+                    f"{path}: holds more than tensors (or is no PyTorch file) and is not opened; save its state_dict alone"
+                ) from error
+            except Exception as error:  # what torch.load raises on a broken archive or stream is not documented
+                reason = one_line(error)[:120]
+                raise CheckpointError(
+                    f"{path}: not a whole PyTorch checkpoint ({reason}); download it again"
+                ) from error
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such file") from error
+        raise CheckpointError(f"{path}: no such file; check the name") from error
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or one_line(error)})") from error
-    except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path}: holds more than tensors (or is no PyTorch file) and is not opened; save its state_dict alone"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError) as error:
-        # what torch.load raises on a broken archive or stream is not documented
-        raise CheckpointError(
-            f"{path}: not a whole PyTorch checkpoint ({one_line(error)[:120]}); download it again"
+            f"{path}: cannot be read ({error.strerror}); check what it is and its permissions"
         ) from error
 
 

@@ -52,9 +52,10 @@ def command(
     from esdnet_cli.terminal import load_derainer, show_plan, show_run
 
     derainer = load_derainer(options)
+    if not options.dry_run:
+        make_folder(output)
     target = Output(Journal(output, pixel_settings(derainer)), overwrite)
     if options.dry_run:
         ctx.exit(show_plan(derainer, jobs, unusable, target))
-    make_folder(output)
     run = lambda progress: derain_files(derainer, jobs, target, progress)  # noqa: E731
     ctx.exit(show_run(derainer, options, len(jobs), unusable, run))

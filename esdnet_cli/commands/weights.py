@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -61,4 +62,5 @@ def _show(rows: list[tuple[str, ...]]) -> None:
         table.add_column(heading, overflow="fold", no_wrap=heading == "name")
     for row in rows[1:]:
         table.add_row(*(Text(cell) for cell in row))  # Text: a stranger's metadata is no markup
-    Console(highlight=False).print(table)
+    # a pipe gets each value on one line
+    Console(highlight=False, width=None if sys.stdout.isatty() else 10_000).print(table)

@@ -113,7 +113,7 @@ class ActivityCounter:
 
     def _neuron_hook(self, name: str, convs: dict[str, nn.Module]) -> Any:
         def hook(_: nn.Module, __: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
-            timesteps, batch, _, height, width = spike_seq.shape
+            timesteps, batch, height, width = (spike_seq.shape[axis] for axis in (0, 1, 3, 4))
             # at most T * N * C in a float32, so this sum is exact; the sums over the plane are in int64
             plane = spike_seq.sum((0, 1, 2), dtype=torch.float32).long()
             spikes, neuron_steps = plane.sum(), spike_seq.numel()

@@ -43,7 +43,7 @@ class _LIF(torch.autograd.Function):
             sigmoid = torch.sigmoid(SURROGATE_ALPHA * (h - V_THRESHOLD))
             surrogate = SURROGATE_ALPHA * sigmoid * (1 - sigmoid)
             # v = h (1 - spike) and the reset is not detached: dv/dh = (1 - spike) - h dspike/dh
-            grad_h = grad_spike_seq[t] * surrogate + grad_v * ((h < V_THRESHOLD) - h * surrogate)
+            grad_h = grad_spike_seq[t] * surrogate + grad_v * ((h < V_THRESHOLD).to(h.dtype) - h * surrogate)
             grad_x_seq[t] = grad_h
             grad_v = grad_h * (1 - 1 / TAU)
         return grad_x_seq

@@ -52,7 +52,7 @@ WRITERS = {
     ".webp": Writer(".webp", alpha=True, params=(cv2.IMWRITE_WEBP_QUALITY, 101)),  # over 100: lossless
     **dict.fromkeys((".tif", ".tiff"), _TIFF),
     **dict.fromkeys((".bmp", ".dib"), Writer(".bmp", alpha=True)),
-    ".jp2": Writer(".jp2", sixteen_bit=True, alpha=True),
+    ".jp2": Writer(".jp2", sixteen_bit=True, alpha=True, params=(cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)),
     ".avif": Writer(".avif", alpha=True, params=(cv2.IMWRITE_AVIF_QUALITY, 95)),
     ".gif": Writer(".gif", alpha=True),
     **dict.fromkeys((".ppm", ".pgm", ".pnm"), Writer(".pnm", sixteen_bit=True)),
@@ -112,13 +112,15 @@ def find_sources(
 ) -> tuple[list[Source], list[Unusable]]:
     """Pictures named by files, folders (by ending; below them too if `recursive`) and patterns, in order, each once.
 
-    Hidden files and everything below the folder `leave_out` (our own outputs) are passed over in folders and patterns.
+    Raises EsdnetError if `leave_out` is itself an input. Hidden files and everything below the folder `leave_out` (our own outputs) are passed over in folders and patterns.
     """
     sources: dict[Path, Source] = {}
     unusable: list[Unusable] = []
     for text in inputs:
         path = Path(text)
         if path.is_dir():
+            if leave_out is not None and leave_out.is_dir() and path.samefile(leave_out):
+                raise EsdnetError(f"{text}: is input and output folder at once; choose another output folder")
             found: Iterable[Source] = _in_folder(path, recursive, leave_out, unusable)
             trouble = f"no pictures in this folder{'' if recursive else '; -r looks into subfolders'}"
         elif path.exists() or path.is_symlink():

@@ -31,7 +31,7 @@ class Journal:
             return
         except OSError as error:
             raise EsdnetError(
-                f"{self._path}: cannot be read ({error.strerror}); check permissions or remove it"
+                f"{self._path}: cannot be read ({error.strerror}); check the output folder and its permissions"
             ) from error
         for line in lines:
             try:

@@ -56,7 +56,7 @@ def pad(tiles: Tensor) -> Tensor:
     for axis in (3, 2):
         missing = -tiles.shape[axis] % STRIDE
         if missing:
-            widths = (0, missing) if axis == 3 else (0, 0, 0, missing)
+            widths = (0, missing, 0, 0) if axis == 3 else (0, 0, 0, missing)
             tiles = F.pad(tiles, widths, mode="reflect" if missing < tiles.shape[axis] else "replicate")
     return tiles
 

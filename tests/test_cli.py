@@ -1,0 +1,92 @@
+"""The group: help, start-up, errors; and the README, which must stay true."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from conftest import Run, photo, write
+
+from esdnet_cli import __version__
+from esdnet_cli.cli import COMMANDS, cli
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_stands_in_the_readme(command: str) -> None:
+    result = CliRunner().invoke(cli, [command, "--help"], prog_name="esdnet", terminal_width=100)
+    assert result.exit_code == 0
+    assert "Example" in result.stdout
+    block = f"```\n$ esdnet {command} --help\n{result.stdout.strip()}\n```"
+    assert block in README, f"README's help of {command} is out of date; it should be:\n{block}"
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").stdout == f"esdnet, version {__version__}\n"
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_unknown_command_is_usage(run: Run) -> None:
+    result = run("derain")
+    assert result.exit_code == 2 and "No such command" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["images", "--help"], ["weights", "--help"]], ids=str)
+def test_help_imports_neither_torch_nor_opencv(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom esdnet_cli.cli import cli\n"
+        f"try:\n    cli({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'cv2', 'numpy', 'rich', 'tqdm', 'safetensors'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_opencv_without_its_system_library_names_the_package(tmp_path: Path, tiny: Path) -> None:
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "esdnet_cli", "images", "x.png", "-o", str(tmp_path / "out"), "--weights", str(tiny)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2
+    assert "libGL.so.1" in done.stderr and "apt-get install libgl1 libglib2.0-0" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_module_and_script_are_the_same() -> None:
+    done = subprocess.run([sys.executable, "-m", "esdnet_cli", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"esdnet, version {__version__}\n"
+
+
+def test_readme_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    write(tmp_path / "rainy.png", photo())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(snippet, names)
+    assert (tmp_path / "derained.png").exists()
+    assert 0 < names["derained"].activity.spike_rate < 1  # type: ignore[attr-defined]
+
+
+def test_library_refuses_what_is_no_picture(tiny: Path) -> None:
+    import esdnet_cli
+
+    derainer = esdnet_cli.load(str(tiny), device="cpu")
+    for image, message in (
+        (photo()[..., 0], r"must be \[H, W, 3\]"),
+        (photo().astype("float64"), "uint8, uint16 or float32"),
+        (photo()[:0], r"must be \[H, W, 3\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            derainer(image)
+    assert derainer(photo(), count=False).activity is None
+    with pytest.raises(esdnet_cli.CheckpointError):
+        esdnet_cli.load("nothing")
+    with pytest.raises(AttributeError, match="no attribute 'derain'"):
+        esdnet_cli.derain  # noqa: B018

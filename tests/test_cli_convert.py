@@ -1,0 +1,117 @@
+"""esdnet convert and esdnet weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import GOLDEN, TINY, Run, tiny_network
+
+from esdnet_cli.checkpoint.bundled import bundled
+from esdnet_cli.checkpoint.store import load_network, open_checkpoint
+from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.model.network import ESDNet
+
+CONTAINERS = {
+    "raw": lambda state: state,
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "params": lambda state: {"params": state},
+    "module": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+    "module in state_dict": lambda state: {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}},
+    "double precision": lambda state: {k: v.double() if v.is_floating_point() else v for k, v in state.items()},
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_published_forms_are_converted(container: str, tmp_path: Path, run: Run) -> None:
+    state = load_network(open_checkpoint(str(GOLDEN / "compact-weights.safetensors"))).state_dict()
+    source, target = tmp_path / "published.pth", tmp_path / "new" / "converted.safetensors"
+    torch.save(CONTAINERS[container](state), source)
+    result = run("convert", source, target)
+    assert result.exit_code == 0, result.stderr
+    assert "250 tensors" in result.stdout
+    converted = open_checkpoint(str(target))
+    assert converted.config == ESDNetConfig(16, (2, 2, 2), (1, 1, 1))
+    loaded = load_network(converted).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("config", [TINY, ESDNetConfig(32, (1, 2, 1), (2, 1, 1), 3)], ids=str)
+def test_any_width_and_depth(config: ESDNetConfig, tmp_path: Path, run: Run) -> None:
+    torch.save(ESDNet(config).state_dict(), tmp_path / "a.pth")
+    assert run("convert", tmp_path / "a.pth", tmp_path / "a.safetensors").exit_code == 0
+    assert open_checkpoint(str(tmp_path / "a.safetensors")).config == config
+
+
+def test_everything_that_does_not_fit_is_listed_and_nothing_written(tmp_path: Path, run: Run) -> None:
+    state = tiny_network().state_dict()
+    state["head.weight"] = state.pop("output.0.weight")
+    state["output.0.bias"] = torch.zeros(5)
+    torch.save(state, tmp_path / "odd.pth")
+    result = run("convert", tmp_path / "odd.pth", tmp_path / "odd.safetensors")
+    assert result.exit_code == 2
+    for phrase in ("odd.pth", "missing output.0.weight", "extra head.weight", "output.0.bias is [5], should be [3]"):
+        assert phrase in result.stderr
+    assert not (tmp_path / "odd.safetensors").exists()
+
+
+BAD = {
+    "no file": (None, "no such file"),
+    "text": (b"not a checkpoint", "holds more than tensors (or is no PyTorch file)"),
+    "empty": (b"", "not a whole PyTorch checkpoint"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_sources_get_one_line(case: str, tmp_path: Path, run: Run) -> None:
+    content, message = BAD[case]
+    source = tmp_path / "bad.pth"
+    if content is not None:
+        source.write_bytes(content)
+    result = run("convert", source, tmp_path / "bad.safetensors")
+    assert result.exit_code == 2
+    assert str(source) in result.stderr and message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, [torch.zeros(1)], {}, {"state_dict": {"x": "text"}}], ids=str)
+def test_files_without_a_state_dict_are_refused(content: object, tmp_path: Path, run: Run) -> None:
+    torch.save(content, tmp_path / "odd.pth")
+    result = run("convert", tmp_path / "odd.pth", tmp_path / "odd.safetensors")
+    assert result.exit_code == 2 and "save model.state_dict()" in result.stderr
+
+
+def test_truncated_archive_is_refused(tmp_path: Path, run: Run) -> None:
+    torch.save(tiny_network().state_dict(), tmp_path / "whole.pth")
+    (tmp_path / "half.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:5000])
+    result = run("convert", tmp_path / "half.pth", tmp_path / "half.safetensors")
+    assert result.exit_code == 2 and "not a whole PyTorch checkpoint" in result.stderr
+
+
+def test_target_is_not_replaced_unasked(tiny: Path, tmp_path: Path, run: Run) -> None:
+    torch.save(tiny_network().state_dict(), tmp_path / "a.pth")
+    before = tiny.read_bytes()
+    assert run("convert", tmp_path / "a.pth", tiny).exit_code == 2
+    assert tiny.read_bytes() == before
+    assert run("convert", tmp_path / "a.pth", tiny, "--overwrite").exit_code == 0
+    assert tiny.read_bytes() != before
+    assert run("convert", tmp_path / "a.pth", tmp_path / "a.pt").exit_code == 2
+
+
+def test_weights_lists_the_bundled_ones(run: Run) -> None:
+    result = run("weights")
+    assert result.exit_code == 0
+    for name in bundled():
+        assert name in result.stdout
+
+
+def test_weights_describes_one(tiny: Path, run: Run) -> None:
+    result = run("weights", tiny)
+    assert result.exit_code == 0
+    facts = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if line.strip())
+    checkpoint = open_checkpoint(str(tiny))
+    assert facts["sha256"].strip() == checkpoint.sha256
+    assert facts["tile"].strip() == "16"
+    assert "'dim': 8" in facts["config"]
+    assert facts["parameters"].strip() == f"{sum(p.numel() for p in tiny_network().parameters()):,}"

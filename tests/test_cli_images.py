@@ -1,0 +1,357 @@
+"""esdnet images, from files to files, as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Run, load_json, photo, read, write
+
+from esdnet_cli.pipeline.journal import JOURNAL
+
+ESDNET = [sys.executable, "-m", "esdnet_cli"]
+
+
+@pytest.fixture
+def rainy(tmp_path: Path) -> Path:
+    """A folder of four pictures, one of them in a subfolder."""
+    folder = tmp_path / "rainy"
+    write(folder / "a.png")
+    write(folder / "b.jpg", photo(20, 50))
+    write(folder / "c.png", photo()[..., 0])
+    write(folder / "sub" / "a.png", photo(18, 18).astype(np.uint16) * 257)
+    return folder
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_folder_in_folder_out(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "out"
+    result = run("images", rainy, "-o", out, "-r", "--weights", tiny)
+    assert result.exit_code == 0, result.stderr
+    assert files(out) == [JOURNAL, "a.png", "b.jpg", "c.png", "sub/a.png"]
+    assert read(out / "a.png").shape == (24, 30, 3) and read(out / "b.jpg").shape == (20, 50, 3)
+    assert read(out / "c.png").shape == (24, 30), "grey stays grey"
+    assert read(out / "sub" / "a.png").dtype == np.uint16
+    assert not np.array_equal(read(out / "a.png"), read(rainy / "a.png"))
+    rows = result.stdout.splitlines()
+    assert [row.split()[0] for row in rows[2:]] == ["30x24", "50x20", "30x24", "18x18", "0.00"]
+    assert "4 done, 0 skipped, 0 failed" in rows[-1]
+    assert "memory traffic" in result.stderr
+
+
+def test_library_and_command_give_the_same_picture(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    import esdnet_cli
+
+    assert run("images", rainy / "a.png", "-o", tmp_path, "--weights", tiny).exit_code == 0
+    derained = esdnet_cli.load(str(tiny), device="cpu")(np.ascontiguousarray(read(rainy / "a.png")[..., ::-1]))
+    np.testing.assert_array_equal(derained.image[..., ::-1], read(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (3, 5), (17, 200)])
+def test_any_size_from_one_pixel(shape: tuple[int, int], tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "x.png", photo(*shape))
+    for tile in ("auto", "0", "80"):
+        result = run(
+            "images", tmp_path / "x.png", "-o", tmp_path / "out", "--weights", tiny, "--tile", tile, "--overwrite"
+        )
+        assert result.exit_code == 0, result.stderr
+        assert read(tmp_path / "out" / "x.png").shape == (*shape, 3)
+
+
+def test_alpha_is_copied(tiny: Path, tmp_path: Path, run: Run) -> None:
+    pixels = np.dstack((photo(), photo(seed=5)[..., 0]))
+    write(tmp_path / "x.png", pixels)
+    assert run("images", tmp_path / "x.png", "-o", tmp_path / "out", "--weights", tiny).exit_code == 0
+    np.testing.assert_array_equal(read(tmp_path / "out" / "x.png")[..., 3], pixels[..., 3])
+
+
+def test_format_changes_the_ending(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "out"
+    assert run("images", rainy, "-o", out, "--weights", tiny, "--format", "webp").exit_code == 0
+    assert files(out) == [JOURNAL, "a.webp", "b.webp", "c.webp"]
+
+
+def test_reports_hold_every_figure(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(rainy / "broken.png").write_bytes(b"no picture")
+    options = ("-r", "--weights", tiny, "--overwrite", "--pj-mac", "3", "--pj-ac", "1")
+    result = run("images", rainy, "-o", tmp_path / "out", *options, "--report", tmp_path / "r.json")
+    assert result.exit_code == 1
+    report = load_json(tmp_path / "r.json")
+    assert set(report) == {"schema", "tool", "weights", "run", "images", "totals"} and report["schema"] == 1
+    assert report["weights"]["config"]["dim"] == 8 and len(report["weights"]["sha256"]) == 64
+    run_info = report["run"]
+    assert (run_info["tile"], run_info["overlap"], run_info["timesteps"], run_info["pj_mac"]) == (16, 4, 4, 3)
+    assert any("memory traffic" in phrase for phrase in run_info["energy_leaves_out"])
+    done = [image for image in report["images"] if image["status"] == "ok"]
+    (failed,) = (image for image in report["images"] if image["status"] == "failed")
+    assert failed["input"].endswith("broken.png") and failed["error"] and failed["mac"] is None and not failed["layers"]
+    for image in done:
+        assert image["mac"] == sum(layer["mac"] for layer in image["layers"])
+        assert image["ac"] == sum(layer["ac"] for layer in image["layers"])
+        assert image["energy_mj"] == pytest.approx((image["mac"] * 3 + image["ac"] * 1) * 1e-9)
+        spikes, neurons = (sum(layer[key] for layer in image["layers"]) for key in ("spikes", "neurons"))
+        assert image["spike_rate"] == pytest.approx(spikes / (neurons * 4)) and 0 < image["spike_rate"] < 1
+        assert 0 < image["energy_spike_only_mj"] < image["energy_mj"]
+    totals = report["totals"]
+    assert (totals["ok"], totals["skipped"], totals["failed"]) == (4, 0, 1)
+    assert totals["ac"] == sum(image["ac"] for image in done)
+    run("images", rainy, "-o", tmp_path / "out", *options, "--report", tmp_path / "r.csv")
+    with (tmp_path / "r.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["input"] for row in rows] == [image["input"] for image in report["images"]]
+    assert [row["ac"] for row in rows] == [str(image["ac"] or "") for image in report["images"]]
+
+
+def test_rerun_skips_what_is_done(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "out"
+    command = ("images", rainy, "-o", out, "--weights", tiny)
+    run(*command)
+    (out / "b.jpg").unlink()
+    before = (out / "a.png").stat().st_mtime_ns
+    result = run(*command)
+    assert result.exit_code == 0
+    assert "1 done, 2 skipped, 0 failed" in result.stdout
+    assert (out / "a.png").stat().st_mtime_ns == before and (out / "b.jpg").exists()
+    assert "3 done" in run(*command, "--overwrite").stdout
+
+
+@pytest.mark.parametrize("change", ["input", "output", "tile", "precision", "weights", "journal", "torn journal"])
+def test_what_is_in_the_way_is_an_error(change: str, rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    out, options = tmp_path / "out", ["--weights", tiny]
+    write(rainy / "z.png")
+    run("images", rainy / "a.png", "-o", out, *options)
+    kept = (out / "a.png").read_bytes()
+    if change == "input":
+        write(rainy / "a.png", photo(seed=9))
+    elif change == "output":
+        kept = write(out / "a.png", photo(seed=9)).read_bytes()
+    elif change == "tile":
+        options += ["--tile", "24"]
+    elif change == "precision":
+        options += ["--precision", "bf16"]
+    elif change == "weights":
+        options = ["--weights", "small"]
+    elif change == "journal":
+        (out / JOURNAL).unlink()
+    else:
+        (out / JOURNAL).write_bytes((out / JOURNAL).read_bytes()[:-20])
+    result = run("images", rainy / "a.png", rainy / "z.png", "-o", out, *options)
+    assert result.exit_code == 1
+    assert "a.png is in the way" in result.stderr and "--overwrite replaces it" in result.stderr
+    assert (out / "a.png").read_bytes() == kept
+    assert (out / "z.png").exists(), "the others are done all the same"
+    assert run("images", rainy / "a.png", "-o", out, *options, "--overwrite").exit_code == 0
+    assert "1 skipped" in run("images", rainy / "a.png", "-o", out, *options).stdout
+
+
+def test_one_bad_input_never_stops_the_batch(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    whole = (rainy / "a.png").read_bytes()
+    (rainy / "a-truncated.png").write_bytes(whole[: len(whole) // 2])
+    (rainy / "empty.png").touch()
+    (rainy / "notes.txt").write_text("a list")
+    (tmp_path / "nothing").mkdir()
+    inputs = (rainy, rainy / "notes.txt", tmp_path / "missing.png", tmp_path / "nothing", tmp_path / "*.tif")
+    result = run("images", *inputs, "-o", tmp_path / "out", "--weights", tiny)
+    assert result.exit_code == 1
+    assert "3 done, 0 skipped, 6 failed" in result.stdout
+    for name in ("a-truncated.png", "empty.png", "notes.txt", "missing.png", "nothing", "*.tif"):
+        lines = [line for line in result.stderr.splitlines() if name in line]
+        assert len(lines) == 2, "once when it happens, once in the summary"
+        assert all(": " in line and ("; " in line) for line in lines), "each says what to do"
+    assert files(tmp_path / "out") == [JOURNAL, "a.png", "b.jpg", "c.png"]
+
+
+USAGE = {
+    "no output": (("images", "{rainy}"), "Missing option '-o'"),
+    "no input": (("images", "-o", "{out}"), "Missing argument 'INPUT...'"),
+    "unknown device": (("images", "{rainy}", "-o", "{out}", "--device", "tpu"), "--device tpu: no such device"),
+    "cuda without cuda": (("images", "{rainy}", "-o", "{out}", "--device", "cuda"), "no CUDA device is available here"),
+    "cuda:3 without cuda": (("images", "{rainy}", "-o", "{out}", "--device", "cuda:3"), "no CUDA device"),
+    "mps without mps": (("images", "{rainy}", "-o", "{out}", "--device", "mps"), "no Apple GPU is available here"),
+    "unknown precision": (("images", "{rainy}", "-o", "{out}", "--precision", "int3"), "'int3' is not one of"),
+    "small tile": (("images", "{rainy}", "-o", "{out}", "--tile", "4"), "4 is too small; use 8 or more"),
+    "tile of words": (("images", "{rainy}", "-o", "{out}", "--tile", "large"), "neither auto nor a number"),
+    "overlap": (
+        ("images", "{rainy}", "-o", "{out}", "--tile", "16", "--overlap", "16"),
+        "must be smaller than --tile 16",
+    ),
+    "cost": (("images", "{rainy}", "-o", "{out}", "--pj-mac", "nan"), "nan is no cost"),
+    "report ending": (("images", "{rainy}", "-o", "{out}", "--report", "r.pdf"), "use .json or .csv"),
+    "report folder": (("images", "{rainy}", "-o", "{out}", "--report", "{out}/no/r.json"), "folder does not exist"),
+    "quiet and verbose": (("images", "{rainy}", "-o", "{out}", "-q", "-v"), "exclude each other"),
+    "no weights": (("images", "{rainy}", "-o", "{out}", "--weights", "huge"), "huge: no such checkpoint"),
+    "same folder": (("images", "{rainy}", "-o", "{rainy}"), "is input and output folder at once"),
+    "over an input": (("images", "{rainy}/a.png", "-o", "{rainy}"), "would be written over an input"),
+    "file as folder": (("images", "{rainy}", "-o", "{rainy}/a.png"), "cannot be used as output folder"),
+    "one name": (("images", "{rainy}/a.png", "{rainy}/sub/a.png", "-o", "{out}"), "would both become"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_wrong_usage_is_one_line_and_code_2(case: str, rainy: Path, tmp_path: Path, run: Run) -> None:
+    if "cuda" in case and torch.cuda.is_available() or "mps" in case and torch.backends.mps.is_available():
+        pytest.skip("this machine has that device")
+    arguments, message = USAGE[case]
+    before = files(tmp_path)
+    result = run(*(part.format(rainy=rainy, out=tmp_path / "out") for part in arguments))
+    assert result.exit_code == 2
+    assert message in result.stderr.splitlines()[-1]
+    assert result.stdout == ""
+    assert files(tmp_path) == before, "nothing was written"
+
+
+def test_options_come_from_the_environment(
+    rainy: Path, tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESDNET_WEIGHTS", str(tiny))
+    monkeypatch.setenv("ESDNET_OUTPUT", str(tmp_path / "out"))
+    monkeypatch.setenv("ESDNET_TILE", "24")
+    assert run("images", rainy, "--report", tmp_path / "r.json").exit_code == 0
+    assert load_json(tmp_path / "r.json")["run"]["tile"] == 24
+    monkeypatch.setenv("ESDNET_DEVICE", "tpu")
+    assert run("images", rainy).exit_code == 2
+
+
+def test_dry_run_touches_nothing(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "out"
+    command = ("images", rainy, "-o", out, "--weights", tiny)
+    result = run(*command, "--dry-run")
+    assert result.exit_code == 0 and not out.exists()
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["derain"] * 3
+    run(*command)
+    write(out / "b.jpg", photo(seed=4))
+    result = run(*command, "--dry-run")
+    assert result.exit_code == 1
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["skip", "fail", "skip"]
+
+
+def test_quiet_prints_errors_only_and_verbose_the_layers(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    quiet = run("images", rainy, tmp_path / "missing", "-o", tmp_path / "out", "--weights", tiny, "-q")
+    assert quiet.exit_code == 1 and quiet.stdout == ""
+    assert quiet.stderr.splitlines() == [f"{tmp_path / 'missing'}: no such file or folder; check the name"]
+    verbose = run("images", rainy / "a.png", "-o", tmp_path / "out2", "--weights", tiny, "-v")
+    assert "encoder_level1.0.residual.0" in verbose.stdout and "refinement.sa.0" in verbose.stdout
+
+
+def test_odd_names(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for name in ("with space.png", "Regentröpfchen-雨.png", "-dash.PNG", "two.dots.png", "'quoted'.png"):
+        write(folder / name)
+    os.link(folder / "two.dots.png", os.fsencode(folder) + b"/latin-\xe9.png")
+    command = [
+        *ESDNET,
+        "images",
+        "--weights",
+        tiny,
+        "-o",
+        "../out",
+        "--report",
+        "../r.json",
+        "--",
+        *os.listdir(os.fsencode(folder)),
+    ]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(os.listdir(os.fsencode(tmp_path / "out"))) == {*os.listdir(os.fsencode(folder)), JOURNAL.encode()}
+    assert load_json(tmp_path / "r.json")["totals"]["ok"] == 6
+
+
+def _many(folder: Path, count: int) -> None:
+    for index in range(count):
+        write(folder / f"{index:03}.png", photo(60, 60, seed=index))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_runs_end_cleanly_and_go_on(how: signal.Signals, tiny: Path, tmp_path: Path, run: Run) -> None:
+    _many(tmp_path / "in", 40)
+    out = tmp_path / "out"
+    command = [
+        *ESDNET,
+        "images",
+        str(tmp_path / "in"),
+        "-o",
+        str(out),
+        "--weights",
+        str(tiny),
+        "--report",
+        str(tmp_path / "r.json"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _wait_for(lambda: len(list(out.glob("*.png"))) >= 3)
+    process.send_signal(how)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on from here" in stderr and "total" in stdout
+    done = sorted(out.glob("*.png"))
+    assert 3 <= len(done) < 40
+    assert all(read(path).shape == (60, 60, 3) for path in done)
+    assert not list(out.glob("*.part"))
+    assert load_json(tmp_path / "r.json")["totals"]["ok"] in (len(done), len(done) - 1, len(done) - 2)
+    result = run("images", tmp_path / "in", "-o", out, "--weights", tiny)
+    assert result.exit_code == 0
+    assert f"{40 - len(done)} done, {len(done)} skipped, 0 failed" in result.stdout
+
+
+def test_killed_runs_leave_whole_files_and_go_on(tiny: Path, tmp_path: Path, run: Run) -> None:
+    _many(tmp_path / "in", 40)
+    out = tmp_path / "out"
+    process = subprocess.Popen([*ESDNET, "images", str(tmp_path / "in"), "-o", str(out), "--weights", str(tiny), "-q"])
+    _wait_for(lambda: len(list(out.glob("*.png"))) >= 3)
+    process.kill()
+    process.wait()
+    done = list(out.glob("*.png"))
+    assert all(read(path).shape == (60, 60, 3) for path in done)
+    # at most one picture was renamed but not yet noted: it is in the way then, and said to be
+    result = run("images", tmp_path / "in", "-o", out, "--weights", tiny)
+    assert result.exit_code in (0, 1)
+    assert len(list(out.glob("*.png"))) == 40
+
+
+def _wait_for(condition: object, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs Linux")
+def test_disk_full_is_said_and_leaves_nothing_half_written(tiny: Path, tmp_path: Path) -> None:
+    write(tmp_path / "large.bmp", photo(300, 300))  # 270 kB, over the limit below
+    write(tmp_path / "small.png", photo(8, 8))
+    limited = ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash"]  # files of at most 100 kB: the write fails halfway
+    command = [
+        *ESDNET,
+        "images",
+        str(tmp_path / "large.bmp"),
+        str(tmp_path / "small.png"),
+        "-o",
+        str(tmp_path / "out"),
+        "--weights",
+        str(tiny),
+    ]
+    done = subprocess.run([*limited, *command], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "large.bmp: " in done.stderr and "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert files(tmp_path / "out") == [JOURNAL, "small.png"]
+
+
+def test_a_closed_pipe_is_no_traceback(rainy: Path, tiny: Path, tmp_path: Path) -> None:
+    script = (
+        f"{shutil.which('env')} {' '.join(ESDNET)} images {rainy} -o {tmp_path / 'out'} --weights {tiny} | head -c 1"
+    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,149 @@
+"""Operations counted against other ways of counting: by hand, by brute force, by a convolution with ones."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from conftest import TINY, tiny_network
+from torch.nn import functional as F
+
+from esdnet_cli.energy.cost import Activity, EnergyCosts, LayerActivity, total
+from esdnet_cli.energy.counter import ActivityCounter, fan_out
+from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.model.layers import LIF
+from esdnet_cli.model.network import ESDNet
+
+
+@pytest.mark.parametrize("size, kernel, stride", [*itertools.product((1, 2, 3, 7, 8), (1, 3), (1, 2))])
+def test_fan_out_equals_brute_force(size: int, kernel: int, stride: int) -> None:
+    padding = kernel // 2
+    outputs = range((size + 2 * padding - kernel) // stride + 1)
+    reach = [sum(0 <= i - (o * stride - padding) < kernel for o in outputs) for i in range(size)]
+    assert fan_out(size, kernel, stride, padding).tolist() == reach
+
+
+def count(network: ESDNet, *images: torch.Tensor) -> dict[str, LayerActivity]:
+    with torch.inference_mode(), ActivityCounter(network) as counter:
+        for image in images:
+            network(image)
+    return {layer.name: layer for layer in counter.activity().layers}
+
+
+@pytest.mark.parametrize("shortcut", ["membrane", "spike"])
+def test_accumulations_equal_a_convolution_of_the_spikes_with_ones(shortcut: str) -> None:
+    network = tiny_network(ESDNetConfig.from_dict({**TINY.to_dict(), "shortcut": shortcut}))
+    modules = dict(network.named_modules())
+    driven = network.spiking_convs()
+    spikes: dict[str, torch.Tensor] = {}
+    for name in driven:
+        modules[name].register_forward_hook(lambda _, __, out, name=name: spikes.__setitem__(name, out.flatten(0, 1)))
+    layers = count(network, torch.rand(2, 3, 12, 20))
+    for neuron, convs in driven.items():
+        for name in convs:
+            conv = modules[name]
+            ones = torch.ones_like(conv.weight, dtype=torch.float64)
+            reached = F.conv2d(spikes[neuron].double(), ones, stride=conv.stride, padding=conv.padding)
+            assert layers[name].ac == int(reached.sum()), name
+            assert layers[name].mac == 0
+        assert layers[neuron].spikes == int(spikes[neuron].sum()) > 0
+
+
+def test_everything_of_a_tiny_network_by_hand() -> None:
+    network = tiny_network()
+    layers = count(network, torch.rand(1, 3, 8, 12))
+    pixels, d, steps = 8 * 12, TINY.dim, TINY.timesteps
+    assert layers["patch_embed.proj"].mac == pixels * 3 * d * 9  # once: every step sees the same picture
+    block = "encoder_level1.0"
+    assert layers[f"{block}.shortcut.0"].mac == steps * pixels * d * d * 9
+    assert layers[f"{block}.residual.0"].neurons == pixels * d
+    assert layers[f"{block}.residual.0"].mac == steps * pixels * d  # membrane updates
+    assert layers[f"{block}.attn.ta.sharedMLP.0"].mac == layers[f"{block}.attn.ta.sharedMLP.2"].mac == 2 * steps
+    assert layers[f"{block}.attn.ca.sharedMLP.0"].mac == 2 * d  # mean and maximum, one hidden channel
+    assert layers[f"{block}.attn.sa.conv"].mac == pixels * 2 * 9
+    assert layers[f"{block}.attn"].mac == 3 * steps * pixels * d  # temporal, channel, spatial products
+    assert layers["down1_2.maxpool_conv.0"].neurons == pixels * d
+    assert layers["up3_2.up.0"].neurons == pixels // 4 * 4 * d
+    assert layers["refinement.sa.0"].mac == pixels * (2 * d) ** 2 * 9
+    assert layers["refinement.ca.1"].mac == 2 * d * 2
+    assert layers["refinement"].mac == 2 * pixels * 2 * d
+    assert layers["output.0"].mac == pixels * 2 * d * 3 * 9
+    dense = {name: layer.dense for name, layer in layers.items()}
+    assert dense["down1_2.maxpool_conv.1"] == steps * pixels // 4 * d * 2 * d * 9
+    assert dense["reduce_chan_level2.1"] == steps * pixels // 4 * 4 * d * 2 * d
+
+
+def test_published_size_has_the_published_operations() -> None:
+    """DESIGN: 492 GMAC for 256x256 over four steps, 333 driven by spikes, 152 real-valued shortcuts."""
+    # operations grow with the pixels, save for a few pooled ones: 32x32 costs 1/64
+    layers = count(ESDNet(ESDNetConfig()).eval(), torch.rand(1, 3, 32, 32)).values()
+    spiking = sum(layer.dense for layer in layers if layer.kind == "conv" and not layer.mac)
+    shortcuts = sum(layer.dense for layer in layers if ".shortcut." in layer.name)
+    assert sum(layer.dense for layer in layers) * 64 / 1e9 == pytest.approx(492, abs=0.5)
+    assert spiking * 64 / 1e9 == pytest.approx(333, abs=0.5)
+    assert shortcuts * 64 / 1e9 == pytest.approx(152, abs=0.5)
+
+
+def test_passes_add_up_and_a_failed_pass_counts_nothing() -> None:
+    network, image = tiny_network(), torch.rand(1, 3, 16, 16)
+    once, twice = count(network, image), count(network, image, image)
+    assert all(twice[name].ac == 2 * layer.ac and twice[name].mac == 2 * layer.mac for name, layer in once.items())
+    assert count(network, torch.cat((image, image))) == twice
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with torch.inference_mode(), ActivityCounter(network) as counter:
+        handle = network.refinement.register_forward_hook(fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            network(image)
+        handle.remove()
+        network(image)
+    assert {layer.name: layer for layer in counter.activity().layers} == once
+
+
+def test_leaving_the_counter_leaves_no_hook() -> None:
+    network = tiny_network()
+    with ActivityCounter(network):
+        pass
+    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in network.modules())
+    assert hooks == 0
+
+
+def test_silent_and_saturated_neurons() -> None:
+    network = tiny_network()
+    for module in network.modules():
+        if isinstance(module, LIF):
+            module.register_forward_pre_hook(lambda _, args: (torch.full_like(args[0], -1.0),))
+    silent = count(network, torch.rand(1, 3, 16, 16))
+    assert sum(layer.ac + layer.spikes for layer in silent.values()) == 0
+
+
+def test_three_figures_by_hand() -> None:
+    activity = Activity(
+        timesteps=4,
+        layers=(
+            LayerActivity("embed", "embedding", mac=1000, dense=1000, ann_mac=1000, inputs=30),
+            LayerActivity("lif", "neuron", spikes=2, neurons=5, mac=20),
+            # two spikes that reach three outputs each: six accumulations
+            LayerActivity("conv", "conv", ac=6, dense=400, ann_mac=100, nonzero=2, inputs=20),
+            LayerActivity("shortcut", "conv", mac=400, dense=400, ann_mac=100, nonzero=15, inputs=20),
+            LayerActivity("attn", "product", mac=60, ann_mac=15),
+        ),
+    )
+    assert activity.spike_rate == 2 / (5 * 4)
+    assert (activity.mac, activity.ac) == (1480, 6)
+    energy = activity.energy()
+    assert energy.strict_mj == pytest.approx((1480 * 4.6 + 6 * 0.9) * 1e-9)
+    assert energy.spike_only_mj == pytest.approx((1000 * 4.6 + (400 * 2 / 20 + 400 * 15 / 20) * 0.9) * 1e-9)
+    assert energy.ann_mj == pytest.approx(1215 * 4.6e-9)
+    free = activity.energy(EnergyCosts(pj_mac=0, pj_ac=1))
+    assert free.strict_mj == pytest.approx(6e-9)
+
+
+def test_totals_divide_sums_once() -> None:
+    small = Activity(1, (LayerActivity("lif", "neuron", spikes=1, neurons=1),))
+    large = Activity(1, (LayerActivity("lif", "neuron", spikes=0, neurons=99),))
+    assert total([small, large]).spike_rate == 0.01
+    assert total([]).spike_rate is None

@@ -1,0 +1,65 @@
+"""The neuron, followed by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from esdnet_cli.model.functional import SURROGATE_ALPHA, V_THRESHOLD, lif
+
+
+def test_nine_steps_by_hand() -> None:
+    #  v before:  0    0.10  0.14  0     0     0.02  0    -0.4  -0.2
+    x = torch.tensor([0.10, 0.09, 0.08, 0.15, 0.02, 0.20, -0.4, 0.00, 0.30])
+    # h:              0.10  0.14  0.15  0.15  0.02  0.21  -0.4  -0.2  0.20
+    assert lif(x.double()).tolist() == [0, 0, 1, 1, 0, 1, 0, 0, 1]
+
+
+def test_fires_exactly_at_the_threshold_and_not_below() -> None:
+    threshold = torch.tensor(V_THRESHOLD)
+    below = torch.nextafter(threshold, torch.tensor(0.0))
+    assert lif(threshold[None]).item() == 1
+    assert lif(below[None]).item() == 0
+
+
+def test_nothing_is_remembered_between_calls() -> None:
+    x = torch.full((3, 2, 2), 0.1)
+    first = lif(x)
+    assert torch.equal(first, lif(x))
+    assert first[0].sum() == 0  # a leftover potential of 0.05 or more would fire here
+
+
+def _plain(x_seq: Tensor) -> Tensor:
+    """The same neuron through autograd, step by step: a Heaviside whose gradient is the surrogate's."""
+    v = torch.zeros_like(x_seq[0])
+    spikes = []
+    for x in x_seq:
+        h = v / 2 + x
+        smooth = torch.sigmoid(SURROGATE_ALPHA * (h - V_THRESHOLD))
+        spike = smooth + ((h >= V_THRESHOLD).to(h.dtype) - smooth).detach()
+        v = h * (1 - spike)  # not detached
+        spikes.append(spike)
+    return torch.stack(spikes)
+
+
+def test_gradient_equals_plain_autograd() -> None:
+    x = torch.randn(4, 2, 3, 5, 5, dtype=torch.float64).mul_(0.3).requires_grad_()
+    upstream = torch.randn_like(x)
+    (ours,) = torch.autograd.grad((lif(x) * upstream).sum(), x)
+    (plain,) = torch.autograd.grad((_plain(x) * upstream).sum(), x)
+    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-12)
+    assert ours.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_spikes_keep_the_dtype_and_are_zero_or_one(dtype: torch.dtype) -> None:
+    spikes = lif(torch.randn(4, 100).to(dtype))
+    assert spikes.dtype == dtype
+    assert set(spikes.unique().tolist()) == {0.0, 1.0}
+
+
+def test_bfloat16_input_keeps_a_float32_membrane() -> None:
+    x = torch.tensor([0.0010, 0.1494]).to(torch.bfloat16)
+    assert x[0] / 2 + x[1] >= V_THRESHOLD, "in bfloat16 the sum of 0.1499 would round up past the threshold"
+    assert lif(x).tolist() == [0, 0]

@@ -1,0 +1,299 @@
+"""Pictures come back as they were: files of many kinds, made here by OpenCV and Pillow."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import photo, read, write
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from esdnet_cli.errors import EsdnetError, PictureError
+from esdnet_cli.pipeline.images import Source, encode_picture, find_sources, grey_again, plan_outputs, read_picture
+
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def pillow(path: Path, mode: str = "RGB", pixels: NDArray[np.uint8] | None = None, **options: object) -> Path:
+    Image.fromarray(photo() if pixels is None else pixels).convert(mode).save(path, **options)
+    return path
+
+
+def exif(orientation: int = 1) -> bytes:
+    block = Image.Exif()
+    block[0x0112] = orientation
+    block[0x010E] = "a rainy day"
+    return block.tobytes()
+
+
+def through(path: Path, output: Path | None = None) -> NDArray[np.generic]:
+    """Decode and encode a file without touching its pixels; what then stands in the output."""
+    output = output or path.with_name("out" + path.suffix)
+    output.write_bytes(encode_picture(read_picture(path.read_bytes(), path), output))
+    return read(output)
+
+
+COLOUR = photo(40, 48)  # OpenCV writes no JPEG 2000 below 32 pixels
+GREY = COLOUR[..., 0]
+WITH_ALPHA = np.dstack((COLOUR, GREY))
+DEEP = COLOUR.astype(np.uint16) * 257 ^ 37  # the lower bytes must survive too
+
+
+@pytest.mark.parametrize(
+    "ending, pixels",
+    [(ending, COLOUR) for ending in (".png", ".PNG", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".ppm", ".pnm")]
+    + [(ending, GREY) for ending in (".png", ".tif", ".bmp", ".jp2", ".pgm")]
+    + [(ending, WITH_ALPHA) for ending in (".png", ".webp", ".tif", ".bmp", ".jp2")]
+    + [(ending, DEEP) for ending in (".png", ".tif", ".ppm")]
+    + [(ending, DEEP[..., 0]) for ending in (".png", ".tif", ".pgm")]
+    + [(".png", np.dstack((DEEP, DEEP[..., 0]))), (".tif", np.dstack((DEEP, DEEP[..., 0])))],
+)
+def test_lossless_formats_keep_every_bit(ending: str, pixels: NDArray[np.generic], tmp_path: Path) -> None:
+    before = write(tmp_path / f"in{ending}", pixels)
+    after = through(before)
+    np.testing.assert_array_equal(after, read(before))
+    assert after.dtype == pixels.dtype and after.shape == pixels.shape or ending == ".webp"
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".JPEG", ".avif", ".gif"])
+def test_lossy_formats_stay_close(ending: str, tmp_path: Path) -> None:
+    smooth = cv2.GaussianBlur(photo(64, 80), (0, 0), 3)
+    before = write(tmp_path / f"in{ending}", smooth)
+    error = np.abs(through(before).astype(int) - read(before))
+    assert error.mean() < (8 if ending == ".gif" else 2)
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "LA", "L", "RGBA", "I;16"])
+def test_png_kinds(mode: str, tmp_path: Path) -> None:
+    image = Image.fromarray(photo()).convert("L" if mode == "I;16" else mode).convert(mode)
+    image.save(tmp_path / "in.png")
+    picture = read_picture((tmp_path / "in.png").read_bytes(), tmp_path / "in.png")
+    assert picture.grey == (mode in ("1", "LA", "L", "I;16"))
+    assert (picture.alpha is not None) == (mode in ("LA", "RGBA"))
+    np.testing.assert_array_equal(through(tmp_path / "in.png"), read(tmp_path / "in.png"))
+
+
+def test_cmyk_and_progressive_jpeg(tmp_path: Path) -> None:
+    for name, mode, options in (("c.jpg", "CMYK", {}), ("p.jpg", "RGB", {"progressive": True})):
+        path = pillow(tmp_path / name, mode, **options)
+        assert read_picture(path.read_bytes(), path).rgb.shape == (24, 30, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
+def test_orientation_is_shown_right_and_turned_once(ending: str, orientation: int, tmp_path: Path) -> None:
+    smooth = cv2.GaussianBlur(photo(40, 56), (0, 0), 3)
+    path = pillow(tmp_path / f"in{ending}", pixels=smooth, exif=exif(orientation))
+    output = tmp_path / f"out{ending}"
+    through(path, output)
+    # Pillow is the judge: it turns as EXIF asks
+    shown = [np.asarray(_transposed(file)).astype(int) for file in (path, output)]
+    assert shown[0].shape == shown[1].shape == ((56, 40, 3) if orientation > 4 else (40, 56, 3))
+    assert np.abs(shown[0] - shown[1]).mean() < 3
+    with Image.open(output) as image:
+        assert image.getexif()[0x0112] == 1
+        assert image.getexif()[0x010E] == "a rainy day"
+
+
+def _transposed(path: Path) -> Image.Image:
+    from PIL import ImageOps
+
+    with Image.open(path) as image:
+        return ImageOps.exif_transpose(image)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
+def test_icc_profile_is_kept(ending: str, tmp_path: Path) -> None:
+    path = pillow(tmp_path / f"in{ending}", icc_profile=ICC)
+    through(path)
+    with Image.open(tmp_path / f"out{ending}") as image:
+        assert image.info["icc_profile"] == ICC
+
+
+@pytest.mark.parametrize(
+    "block", [b"", b"II", b"MM\0*\0\0\0\xff", b"II*\0\x08\0\0\0\xff\xff" + b"\x12\x01" * 9, b"Exif\0\0II*\0\x08\0\0\0"]
+)
+def test_broken_exif_is_kept_and_harmless(block: bytes, tmp_path: Path) -> None:
+    kinds, blobs = [cv2.IMAGE_METADATA_EXIF], [np.frombuffer(block + b"\0" * 2, np.uint8)]
+    done, data = cv2.imencodeWithMetadata(".jpg", photo(), kinds, blobs)
+    assert done
+    assert read_picture(bytes(data), tmp_path / "x.jpg").rgb.shape == (24, 30, 3)
+
+
+def test_grey_stays_grey_whatever_the_network_does(tmp_path: Path) -> None:
+    coloured = grey_again(photo())
+    assert (coloured[..., 0] == coloured[..., 1]).all() and (coloured[..., 1] == coloured[..., 2]).all()
+
+
+@pytest.mark.parametrize(
+    "pixels, ending, shape, dtype",
+    [
+        (DEEP, ".jpg", (40, 48, 3), np.uint8),
+        (WITH_ALPHA, ".jpg", (40, 48, 3), np.uint8),
+        (np.dstack((DEEP, DEEP[..., 0])), ".webp", (40, 48, 4), np.uint8),
+        (GREY, ".webp", (40, 48, 3), np.uint8),
+        (GREY, ".tiff", (40, 48), np.uint8),
+    ],
+)
+def test_changing_the_format_keeps_what_it_can(
+    pixels: NDArray[np.generic], ending: str, shape: tuple[int, ...], dtype: type, tmp_path: Path
+) -> None:
+    after = through(write(tmp_path / "in.png", pixels), tmp_path / f"out{ending}")
+    assert after.shape == shape and after.dtype == dtype
+
+
+def test_sixteen_bits_are_rounded_to_eight(tmp_path: Path) -> None:
+    levels = np.arange(0, 65536, 3, dtype=np.uint16)[: 24 * 900].reshape(24, -1)
+    after = through(write(tmp_path / "in.png", levels), tmp_path / "out.bmp")
+    np.testing.assert_array_equal(after, np.round(levels / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".tif", ".bmp", ".jp2", ".ppm", ".avif", ".gif"])
+@pytest.mark.parametrize("kept", [0.3, 0.95])
+def test_truncated_files_are_refused(
+    ending: str, kept: float, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / f"in{ending}", photo(200, 160))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(PictureError, match="truncated|damaged|cannot be decoded"):
+        read_picture(path.read_bytes(), path)
+    if ending == ".png":
+        assert capfd.readouterr().err == "", "libpng must not print on its own"
+
+
+def _animated(path: Path) -> Path:
+    frames = [Image.fromarray(photo(seed=seed)) for seed in (0, 1)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    return path
+
+
+def _float(path: Path) -> Path:
+    Image.fromarray(photo()[..., 0].astype(np.float32)).save(path)
+    return path
+
+
+def _sixty_thousand(path: Path) -> Path:
+    import struct
+    import zlib
+
+    data = bytearray(write(path).read_bytes())
+    struct.pack_into(">II", data, 16, 60000, 60000)
+    struct.pack_into(">I", data, 29, zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    return path
+
+
+ODD = {
+    "animation.gif": (_animated, "several frames"),
+    "animation.webp": (_animated, "several frames"),
+    "animation.png": (_animated, "several frames"),
+    "pages.tiff": (_animated, "several frames or pages"),
+    "float.tiff": (_float, "float32 pixels; save it with 8 or 16 bits"),
+    "bomb.png": (_sixty_thousand, "claims more pixels"),
+    "empty.png": (lambda path: (path.write_bytes(b""), path)[1], "is empty"),
+    "text.png": (lambda path: (path.write_text("no picture " * 9), path)[1], "not a picture at all"),
+    "notes.txt": (lambda path: (path.write_text("no picture " * 9), path)[1], "not a picture in a format"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_cannot_be_derained_says_why(name: str, tmp_path: Path) -> None:
+    make, message = ODD[name]
+    path = make(tmp_path / name)
+    with pytest.raises(PictureError, match=message):
+        read_picture(path.read_bytes(), path)
+
+
+@pytest.mark.parametrize("name", ["out.pbm", "out.ras", "out.hdr", "out"])
+def test_formats_that_are_not_written_name_the_mend(name: str, tmp_path: Path) -> None:
+    picture = read_picture(write(tmp_path / "in.png").read_bytes(), tmp_path / "in.png")
+    with pytest.raises(PictureError, match="use --format png"):
+        encode_picture(picture, tmp_path / name)
+
+
+def names(sources: list[Source]) -> list[str]:
+    return [source.relative.as_posix() for source in sources]
+
+
+def test_folders_are_searched_by_ending(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", ".hidden.png", "sub/c.webp", "sub/.d/e.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder.png").mkdir()
+    assert names(find_sources([str(tmp_path)], recursive=False)[0]) == ["a.JPG", "b.png"]
+    assert names(find_sources([str(tmp_path)], recursive=True)[0]) == ["a.JPG", "b.png", "sub/c.webp"]
+
+
+def test_loops_of_links_end_and_linked_files_count(tmp_path: Path) -> None:
+    write(tmp_path / "real" / "a.png")
+    (tmp_path / "real" / "loop").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "b.png").symlink_to(tmp_path / "real" / "a.png")
+    assert names(find_sources([str(tmp_path / "real")], recursive=True)[0]) == ["a.png", "b.png"]
+
+
+def test_outputs_of_ours_are_no_inputs(tmp_path: Path) -> None:
+    write(tmp_path / "a.png")
+    write(tmp_path / "derained" / "a.png")
+    found, _ = find_sources([str(tmp_path)], recursive=True, leave_out=tmp_path / "derained")
+    assert names(found) == ["a.png"]
+    found, _ = find_sources([str(tmp_path / "**" / "*.png")], recursive=False, leave_out=tmp_path / "derained")
+    assert names(found) == ["a.png"]
+
+
+def test_patterns_keep_the_place_below_their_root(tmp_path: Path) -> None:
+    for name in ("x/a.png", "y/a.png", "y/b.jpg"):
+        write(tmp_path / name)
+    assert names(find_sources([str(tmp_path / "*" / "*.png")], False)[0]) == ["x/a.png", "y/a.png"]
+    assert names(find_sources([str(tmp_path / "y" / "[ab].*")], False)[0]) == ["a.png", "b.jpg"]
+
+
+def test_a_name_with_brackets_is_a_file_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "rain[1].png")
+    assert names(find_sources([str(path)], False)[0]) == ["rain[1].png"]
+
+
+def test_inputs_without_pictures_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    inputs = [str(tmp_path / "empty"), str(tmp_path / "missing.png"), str(tmp_path / "*.gif")]
+    found, unusable = find_sources(inputs, recursive=False)
+    assert not found
+    assert [entry.input for entry in unusable] == inputs
+    assert "-r looks into subfolders" in unusable[0].error
+    assert "no such file" in unusable[1].error
+    assert "matches no picture" in unusable[2].error
+
+
+def test_one_file_named_twice_is_derained_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png")
+    found, _ = find_sources([str(tmp_path), str(path), os.path.relpath(path)], recursive=False)
+    assert len(found) == 1
+
+
+def test_two_inputs_on_one_name_are_refused(tmp_path: Path) -> None:
+    sources = [Source(tmp_path / "x" / "a.png", Path("a.png")), Source(tmp_path / "y" / "a.jpg", Path("a.jpg"))]
+    jobs = plan_outputs(sources, tmp_path / "out", None)
+    assert [job.output for job in jobs] == [tmp_path / "out" / "a.png", tmp_path / "out" / "a.jpg"]
+    with pytest.raises(EsdnetError, match=r"a\.jpg and .*a\.png would both become .*a\.webp"):
+        plan_outputs(sources, tmp_path / "out", "webp")
+
+
+def test_writing_over_an_input_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(EsdnetError, match="would be written over an input"):
+        plan_outputs([Source(path, Path("a.png"))], tmp_path / "link", None)
+
+
+def test_pillow_agrees_that_outputs_are_sound(tmp_path: Path) -> None:
+    for ending in (".png", ".jpg", ".webp", ".tiff", ".bmp", ".jp2", ".avif", ".gif", ".ppm"):
+        path = write(tmp_path / f"in{ending}", COLOUR)
+        data = encode_picture(read_picture(path.read_bytes(), path), path)
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            assert image.size == (48, 40)

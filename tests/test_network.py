@@ -1,0 +1,93 @@
+"""Parity with the published implementation, whose outputs lie in golden/ (`compact-io.safetensors` says how)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from conftest import GOLDEN, TINY, load_json, tiny_network
+from safetensors import safe_open
+from torch import Tensor
+
+from esdnet_cli.checkpoint.store import load_network, open_checkpoint
+from esdnet_cli.energy.counter import ActivityCounter
+from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.model.network import ESDNet
+
+
+def golden(name: str) -> tuple[ESDNet, dict[str, Tensor], dict[str, Any]]:
+    """The network that a golden file was computed with, its tensors and its metadata."""
+    with safe_open(GOLDEN / name, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = {key: json.loads(text) for key, text in file.metadata().items()}
+    network = ESDNet(ESDNetConfig.from_dict(metadata["config"]))
+    network.load_state_dict(load_network(open_checkpoint(str(GOLDEN / "compact-weights.safetensors"))).state_dict())
+    return network.eval(), tensors, metadata
+
+
+def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    error = (actual - expected).abs()
+    place = [int(index) for index in torch.unravel_index(error.argmax(), error.shape)]
+    assert error.max() <= tolerance, f"largest error {error.max():.3g} at {place}, allowed {tolerance}"
+
+
+@pytest.mark.parametrize("name", ["compact-io.safetensors", "compact-spike-shortcut-io.safetensors"])
+@pytest.mark.parametrize("piece", ["", "whole_"])
+@torch.inference_mode()
+def test_output_equals_the_published_one(name: str, piece: str) -> None:
+    network, tensors, _ = golden(name)
+    assert_close(network(tensors[f"{piece}input"]), tensors[f"{piece}output"], 1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, rated", [("compact-io.safetensors", "input"), ("compact-spike-shortcut-io.safetensors", "whole_input")]
+)
+@torch.inference_mode()
+def test_spike_rates_equal_the_published_ones(name: str, rated: str) -> None:
+    network, tensors, metadata = golden(name)
+    with ActivityCounter(network) as counter:
+        network(tensors[rated])
+    rates = {layer.name: layer.spike_rate(4) for layer in counter.activity().layers if layer.kind == "neuron"}
+    assert rates == pytest.approx(metadata["spike_rates"], abs=1e-6)
+
+
+def test_published_size_has_the_published_keys() -> None:
+    with torch.device("meta"):
+        network = ESDNet(ESDNetConfig())
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    assert shapes == load_json(GOLDEN / "published-keys.json")
+    assert len(shapes) == 549
+    assert sum(parameter.numel() for parameter in network.parameters()) == 12_811_463
+
+
+@torch.inference_mode()
+def test_pictures_of_a_batch_do_not_touch_each_other() -> None:
+    network, images = tiny_network(), torch.rand(3, 3, 16, 20)
+    together = network(images)
+    assert_close(together, torch.cat([network(image[None]) for image in images]), 1e-5)
+    assert torch.equal(together, network(images)), "a second call differs: some state was kept"
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    network = ESDNet(TINY).train()
+    (network(torch.rand(2, 3, 16, 16)) ** 2).mean().backward()
+    without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+    assert not without
+
+
+def test_tdbn_scales_start_as_published() -> None:
+    block = ESDNet(TINY).encoder_level1[0]
+    assert block.residual[2].weight.unique().item() == pytest.approx(0.15 / 2**0.5)
+    assert block.residual[5].weight.unique().item() == pytest.approx(0.2 * 0.15 / 2**0.5)
+    assert block.shortcut[1].weight.unique().item() == pytest.approx(0.15 / 2**0.5)
+
+
+@pytest.mark.parametrize("shortcut, expected", [("membrane", 0), ("spike", 6)])
+def test_spiking_convs_name_what_spikes_drive(shortcut: str, expected: int) -> None:
+    network = ESDNet(ESDNetConfig.from_dict({**TINY.to_dict(), "shortcut": shortcut}))
+    convs = [conv for names in network.spiking_convs().values() for conv in names]
+    assert len(convs) == len(set(convs))
+    assert sum(".shortcut.0" in conv for conv in convs) == expected  # TINY has six blocks
+    assert {"down1_2.maxpool_conv.1", "up2_1.up.1", "reduce_chan_level2.1"} <= set(convs)
