@@ -52,7 +52,17 @@ def test_help_imports_neither_torch_nor_opencv(arguments: list[str]) -> None:
 def test_opencv_without_its_system_library_names_the_package(tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", "esdnet_cli", "images", "x.png", "-o", str(tmp_path / "out"), "--weights", str(tiny)]
+    command = [
+        sys.executable,
+        "-m",
+        "esdnet_cli",
+        "images",
+        "x.png",
+        "-o",
+        str(tmp_path / "out"),
+        "--weights",
+        str(tiny),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 2
     assert "libGL.so.1" in done.stderr and "apt-get install libgl1 libglib2.0-0" in done.stderr

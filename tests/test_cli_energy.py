@@ -9,7 +9,9 @@ from conftest import Run, load_json, photo, write
 
 
 def figures(path: Path) -> list[dict[str, object]]:
-    return [{key: image[key] for key in image if key not in ("output", "seconds")} for image in load_json(path)["images"]]
+    return [
+        {key: image[key] for key in image if key not in ("output", "seconds")} for image in load_json(path)["images"]
+    ]
 
 
 def test_figures_equal_those_of_images_and_nothing_is_written(tiny: Path, tmp_path: Path, run: Run) -> None:
@@ -25,7 +27,9 @@ def test_figures_equal_those_of_images_and_nothing_is_written(tiny: Path, tmp_pa
 
 
 @pytest.mark.parametrize("options", [(), ("--batch", 1), ("--batch", 7)], ids=str)
-def test_counts_are_the_same_to_the_last_spike(options: tuple[object, ...], tiny: Path, tmp_path: Path, run: Run) -> None:
+def test_counts_are_the_same_to_the_last_spike(
+    options: tuple[object, ...], tiny: Path, tmp_path: Path, run: Run
+) -> None:
     write(tmp_path / "a.png", photo(50, 40))
     run("energy", tmp_path / "a.png", "--weights", tiny, "--report", tmp_path / "first.json")
     run("energy", tmp_path / "a.png", "--weights", tiny, "--report", tmp_path / "second.json", *options)
@@ -55,7 +59,14 @@ def test_membrane_shortcuts_cost_more_than_spike_driven_ones(tmp_path: Path, run
     for shortcut in ("membrane", "spike"):
         config = ESDNetConfig.from_dict({**TINY.to_dict(), "shortcut": shortcut})
         save(tmp_path / f"{shortcut}.safetensors", tiny_network(config).state_dict(), config, {})
-        run("energy", tmp_path / "a.png", "--weights", tmp_path / f"{shortcut}.safetensors", "--report", tmp_path / "r.json")
+        run(
+            "energy",
+            tmp_path / "a.png",
+            "--weights",
+            tmp_path / f"{shortcut}.safetensors",
+            "--report",
+            tmp_path / "r.json",
+        )
         (energy[shortcut],) = load_json(tmp_path / "r.json")["images"]
     assert energy["spike"]["energy_mj"] < energy["membrane"]["energy_mj"]
     assert energy["spike"]["energy_ann_mj"] == energy["membrane"]["energy_ann_mj"], "their ANN twin is the same"
@@ -65,7 +76,16 @@ def test_bfloat16_runs(tiny: Path, tmp_path: Path, run: Run) -> None:
     write(tmp_path / "a.png")
     rates = {}
     for precision in ("fp32", "bf16"):
-        command = ("energy", tmp_path / "a.png", "--weights", tiny, "--precision", precision, "--report", tmp_path / "r.json")
+        command = (
+            "energy",
+            tmp_path / "a.png",
+            "--weights",
+            tiny,
+            "--precision",
+            precision,
+            "--report",
+            tmp_path / "r.json",
+        )
         assert run(*command).exit_code == 0
         report = load_json(tmp_path / "r.json")
         assert report["run"]["precision"] == precision
