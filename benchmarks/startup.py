@@ -1,4 +1,4 @@
-"""How long `esdnet --help` and `--version` take against `python -c "import click"`: whole processes, in turn, as ratios.
+"""How long `esdnet --help` and `--version` take against `python -c "import click"`: whole processes, as ratios.
 
 python benchmarks/startup.py [--rounds N]
 """

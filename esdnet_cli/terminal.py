@@ -20,9 +20,9 @@ from esdnet_cli.energy.cost import LEFT_OUT
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.files import write_atomically
 from esdnet_cli.pipeline.derainer import Derainer, load
-from esdnet_cli.pipeline.images import Job, Unusable
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals, totals
 from esdnet_cli.pipeline.run import Output, plan
+from esdnet_cli.pipeline.sources import Job, Unusable
 from esdnet_cli.settings import RunOptions
 
 BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} pictures [{elapsed}<{remaining}]"

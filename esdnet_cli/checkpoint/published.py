@@ -46,7 +46,7 @@ def _load(path: Path) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as error:
                 raise CheckpointError(
-                    f"{path}: holds more than tensors (or is no PyTorch file) and is not opened; save its state_dict alone"
+                    f"{path}: holds more than tensors (or is no PyTorch file); save its state_dict alone"
                 ) from error
             except Exception as error:  # what torch.load raises on a broken archive or stream is not documented
                 reason = one_line(error)[:120]

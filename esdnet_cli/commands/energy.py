@@ -23,8 +23,8 @@ def command(ctx: click.Context, inputs: tuple[str, ...], recursive: bool, option
     Example:
       esdnet energy rainy/ -v --report energy.json
     """
-    from esdnet_cli.pipeline.images import Job, find_sources
     from esdnet_cli.pipeline.run import derain_files
+    from esdnet_cli.pipeline.sources import Job, find_sources
     from esdnet_cli.terminal import load_derainer, show_plan, show_run
 
     sources, unusable = find_sources(inputs, recursive)

@@ -43,10 +43,11 @@ def command(
       esdnet images holiday/ -o derained/ -r
       esdnet images 'rain-*.jpg' -o derained/ --format png --report run.json
     """
-    from esdnet_cli.pipeline.images import find_sources, make_folder, plan_outputs
+    from esdnet_cli.pipeline.sources import find_sources, make_folder, plan_outputs
 
     sources, unusable = find_sources(inputs, recursive, leave_out=output)
     jobs = plan_outputs(sources, output, file_format)
+    # only now what takes seconds to import: a mistyped name is answered at once
     from esdnet_cli.pipeline.journal import Journal
     from esdnet_cli.pipeline.run import Output, derain_files, pixel_settings
     from esdnet_cli.terminal import load_derainer, show_plan, show_run

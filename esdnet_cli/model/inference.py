@@ -72,5 +72,6 @@ class Inference:
     def __call__(self, images: Tensor) -> Tensor:
         images = images.to(self.device)
         # TF32 would round float32 to 10 bits, and a spike flips where that crosses the threshold
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, benchmark=self.device.type == "cuda"):
+        # and an algorithm picked by timing would flip others from run to run
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             return self.network(images).float().cpu()

@@ -14,9 +14,10 @@ from typing import Any, Literal, TypeVar
 from esdnet_cli.errors import PictureError, one_line
 from esdnet_cli.files import digest, write_atomically
 from esdnet_cli.pipeline.derainer import Derainer
-from esdnet_cli.pipeline.images import Job, Picture, encode_picture, grey_again, read_picture
+from esdnet_cli.pipeline.images import Picture, encode_picture, grey_again, read_picture
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.results import ImageResult, shown
+from esdnet_cli.pipeline.sources import Job
 
 R = TypeVar("R")
 READ_AHEAD = 2  # pictures decoded and waiting, and as many waiting to be written: more would only take memory
@@ -112,9 +113,11 @@ def derain_files(
                     yield writing.popleft().result()
             while writing:
                 yield writing.popleft().result()
-        except BaseException:
+        except KeyboardInterrupt:
             for _, future in reading:
                 future.cancel()
+            while writing:  # what is on its way to the disk is done all the same, and counts
+                yield writing.popleft().result()
             raise
 
 

@@ -1,0 +1,85 @@
+"""What inputs name which pictures, and where their results go."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import write
+
+from esdnet_cli.errors import EsdnetError
+from esdnet_cli.pipeline.sources import Source, find_sources, plan_outputs
+
+
+def names(sources: list[Source]) -> list[str]:
+    return [source.relative.as_posix() for source in sources]
+
+
+def test_folders_are_searched_by_ending(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", ".hidden.png", "sub/c.webp", "sub/.d/e.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "folder.png").mkdir()
+    assert names(find_sources([str(tmp_path)], recursive=False)[0]) == ["a.JPG", "b.png"]
+    assert names(find_sources([str(tmp_path)], recursive=True)[0]) == ["a.JPG", "b.png", "sub/c.webp"]
+
+
+def test_loops_of_links_end_and_linked_files_count(tmp_path: Path) -> None:
+    write(tmp_path / "real" / "a.png")
+    (tmp_path / "real" / "loop").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "b.png").symlink_to(tmp_path / "real" / "a.png")
+    assert names(find_sources([str(tmp_path / "real")], recursive=True)[0]) == ["a.png", "b.png"]
+
+
+def test_outputs_of_ours_are_no_inputs(tmp_path: Path) -> None:
+    write(tmp_path / "a.png")
+    write(tmp_path / "derained" / "a.png")
+    found, _ = find_sources([str(tmp_path)], recursive=True, leave_out=tmp_path / "derained")
+    assert names(found) == ["a.png"]
+    found, _ = find_sources([str(tmp_path / "**" / "*.png")], recursive=False, leave_out=tmp_path / "derained")
+    assert names(found) == ["a.png"]
+
+
+def test_patterns_keep_the_place_below_their_root(tmp_path: Path) -> None:
+    for name in ("x/a.png", "y/a.png", "y/b.jpg"):
+        write(tmp_path / name)
+    assert names(find_sources([str(tmp_path / "*" / "*.png")], False)[0]) == ["x/a.png", "y/a.png"]
+    assert names(find_sources([str(tmp_path / "y" / "[ab].*")], False)[0]) == ["a.png", "b.jpg"]
+
+
+def test_a_name_with_brackets_is_a_file_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "rain[1].png")
+    assert names(find_sources([str(path)], False)[0]) == ["rain[1].png"]
+
+
+def test_inputs_without_pictures_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    inputs = [str(tmp_path / "empty"), str(tmp_path / "missing.png"), str(tmp_path / "*.gif")]
+    found, unusable = find_sources(inputs, recursive=False)
+    assert not found
+    assert [entry.input for entry in unusable] == inputs
+    assert "-r looks into subfolders" in unusable[0].error
+    assert "no such file" in unusable[1].error
+    assert "matches no picture" in unusable[2].error
+
+
+def test_one_file_named_twice_is_derained_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png")
+    found, _ = find_sources([str(tmp_path), str(path), os.path.relpath(path)], recursive=False)
+    assert len(found) == 1
+
+
+def test_two_inputs_on_one_name_are_refused(tmp_path: Path) -> None:
+    sources = [Source(tmp_path / "x" / "a.png", Path("a.png")), Source(tmp_path / "y" / "a.jpg", Path("a.jpg"))]
+    jobs = plan_outputs(sources, tmp_path / "out", None)
+    assert [job.output for job in jobs] == [tmp_path / "out" / "a.png", tmp_path / "out" / "a.jpg"]
+    with pytest.raises(EsdnetError, match=r"a\.jpg and .*a\.png would both become .*a\.webp"):
+        plan_outputs(sources, tmp_path / "out", "webp")
+
+
+def test_writing_over_an_input_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png")
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(EsdnetError, match="would be written over an input"):
+        plan_outputs([Source(path, Path("a.png"))], tmp_path / "link", None)
