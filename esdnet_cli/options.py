@@ -57,6 +57,11 @@ def _report(ctx: click.Context, param: click.Parameter, path: Path | None) -> Pa
     return path
 
 
+def _cost_option(name: str, default: float, text: str) -> Callable[[Command], Command]:
+    cost = click.FloatRange(min=0)
+    return option(name, type=cost, callback=_finite, default=default, show_default=True, metavar="PJ", help=text)
+
+
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 recursive_option = option("-r", "--recursive", is_flag=True, help="Look into subfolders too.")
 overwrite_option = option("--overwrite", is_flag=True, help="Replace whatever is in the way of an output.")
@@ -86,24 +91,8 @@ _RUN_OPTIONS = (
         help="Pixels that neighbouring tiles share.  [default: the checkpoint's]",
     ),
     option("--batch", type=click.IntRange(min=1), metavar="N", help="Tiles computed at once.  [default: what fits]"),
-    option(
-        "--pj-mac",
-        type=click.FloatRange(min=0),
-        callback=_finite,
-        default=PJ_MAC,
-        show_default=True,
-        metavar="PJ",
-        help="Picojoules of a multiply-accumulate.",
-    ),
-    option(
-        "--pj-ac",
-        type=click.FloatRange(min=0),
-        callback=_finite,
-        default=PJ_AC,
-        show_default=True,
-        metavar="PJ",
-        help="Picojoules of an accumulate.",
-    ),
+    _cost_option("--pj-mac", PJ_MAC, "Picojoules of a multiply-accumulate."),
+    _cost_option("--pj-ac", PJ_AC, "Picojoules of an accumulate."),
     option(
         "--report",
         type=click.Path(path_type=Path),
