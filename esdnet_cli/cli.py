@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import click
 
 from esdnet_cli import __version__
-from esdnet_cli.errors import EsdnetError
+from esdnet_cli.errors import EsdnetError, printable
 
 COMMANDS = ("images", "energy", "convert", "weights")
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
@@ -30,13 +37,47 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """The one place where errors become exit codes: 2 for what stops a command, 130 for an interruption."""
+        _mend_streams()
         try:
-            return super().invoke(ctx)
+            with _sigterm_interrupts():
+                return super().invoke(ctx)
         except EsdnetError as error:
-            raise _Failure(str(error)) from error
+            raise _Failure("\n  ".join(map(printable, [str(error), *error.details]))) from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of our output has gone: click ends quietly
+                raise
+            place = printable(os.fsdecode(error.filename)) if error.filename is not None else "standard output"
+            raise _Failure(f"{place}: {error.strerror}; check its place, permissions and space") from error
+
+
+def _mend_streams() -> None:
+    """Printing must not end a run: closed streams go nowhere, what an encoding lacks becomes a question mark."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for the rest of the process)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: the picture being written is finished, the summary printed."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only there are signals handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 
 class EsdnetError(Exception):
-    """Ends the command with exit code 2: a wrong option, a missing device, a broken checkpoint."""
+    """Ends the command with exit code 2: a wrong option, a missing device, a broken checkpoint.
+
+    details: what a list is needed for, such as the tensors that do not fit; each is shown on a line of its own.
+    """
+
+    def __init__(self, message: str, details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.details = details
 
 
 class CheckpointError(EsdnetError):
@@ -13,6 +23,12 @@ class CheckpointError(EsdnetError):
 
 class PictureError(EsdnetError):
     """One input that cannot be read, derained or written: reported as failed (exit code 1), the others go on."""
+
+
+def printable(text: str | Path) -> str:
+    """A stranger's name or text as any terminal and file takes it, on one line: odd characters escaped."""
+    known = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in known)
 
 
 def one_line(error: BaseException) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-import math
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,8 @@ class _Tile(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         return side
 
 
-def _finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    if not math.isfinite(value):  # FloatRange lets both pass
+def _cost(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if not 0 <= value <= 1e6:  # a NaN is not, either
         raise click.BadParameter(f"{value} is no cost; give picojoules, such as {param.default}")
     return value
 
@@ -52,14 +53,18 @@ def _report(ctx: click.Context, param: click.Parameter, path: Path | None) -> Pa
         return None
     if path.suffix.lower() not in REPORT_ENDINGS:
         raise click.BadParameter(f"{path}: the ending says the format; use {' or '.join(REPORT_ENDINGS)}")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise click.BadParameter(f"{path}: is a folder, or its folder does not exist; make it first")
+    if os.path.isdir(path):
+        raise click.BadParameter(f"{path}: is a folder; name a file")
+    try:  # now, not after hours of work
+        with tempfile.TemporaryFile(dir=path.absolute().parent):
+            pass
+    except OSError as error:
+        raise click.BadParameter(f"{path}: cannot be written there ({error.strerror}); choose another place") from error
     return path
 
 
 def _cost_option(name: str, default: float, text: str) -> Callable[[Command], Command]:
-    cost = click.FloatRange(min=0)
-    return option(name, type=cost, callback=_finite, default=default, show_default=True, metavar="PJ", help=text)
+    return option(name, type=float, callback=_cost, default=default, show_default=True, metavar="PJ", help=text)
 
 
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")

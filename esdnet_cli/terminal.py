@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,12 +50,12 @@ def show_run(
 ) -> int:
     """Print the results of `run` (called with a progress function) as they come; returns the exit code.
 
-    Interrupted (SIGINT or SIGTERM), it still prints the summary and writes the report, then raises KeyboardInterrupt.
+    Interrupted, it still prints the summary and writes the report, then raises KeyboardInterrupt.
     """
     results = [ImageResult(entry.input, None, "failed", entry.error) for entry in unusable]
     started, clock = datetime.now(UTC).astimezone().isoformat(timespec="seconds"), time.perf_counter()
     interrupted = False
-    with _sigterm_interrupts(), _bar(count, options.quiet) as bar:
+    with _bar(count, options.quiet) as bar:
         for result in results:
             tell(f"{result.input}: {result.error}")
         if not options.quiet and count:
@@ -148,20 +145,3 @@ def _write_report(path: Path, results: Sequence[ImageResult], info: RunInfo, sum
         write_atomically(path, report.render(path, results, info, summary))
     except OSError as error:
         raise EsdnetError(f"{path}: the report cannot be written ({error.strerror}); choose another place") from error
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: the picture being written is finished, the summary printed."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # only there are signals handled
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -189,12 +189,15 @@ USAGE = {
     ),
     "cost": (("images", "{rainy}", "-o", "{out}", "--pj-mac", "nan"), "nan is no cost"),
     "report ending": (("images", "{rainy}", "-o", "{out}", "--report", "r.pdf"), "use .json or .csv"),
-    "report folder": (("images", "{rainy}", "-o", "{out}", "--report", "{out}/no/r.json"), "folder does not exist"),
+    "report folder": (
+        ("images", "{rainy}", "-o", "{out}", "--report", "{out}/no/r.json"),
+        "cannot be written there (No such file or directory)",
+    ),
     "quiet and verbose": (("images", "{rainy}", "-o", "{out}", "-q", "-v"), "exclude each other"),
     "no weights": (("images", "{rainy}", "-o", "{out}", "--weights", "huge"), "huge: no such checkpoint"),
     "same folder": (("images", "{rainy}", "-o", "{rainy}"), "is input and output folder at once"),
     "over an input": (("images", "{rainy}/a.png", "-o", "{rainy}"), "would be written over an input"),
-    "file as folder": (("images", "{rainy}", "-o", "{rainy}/a.png"), "cannot be used as output folder"),
+    "file as folder": (("images", "{rainy}", "-o", "{rainy}/a.png"), "is not a folder; choose another"),
     "one name": (("images", "{rainy}/a.png", "{rainy}/sub/a.png", "-o", "{out}"), "would both become"),
 }
 

@@ -74,7 +74,7 @@ def test_two_inputs_on_one_name_are_refused(tmp_path: Path) -> None:
     sources = [Source(tmp_path / "x" / "a.png", Path("a.png")), Source(tmp_path / "y" / "a.jpg", Path("a.jpg"))]
     jobs = plan_outputs(sources, tmp_path / "out", None)
     assert [job.output for job in jobs] == [tmp_path / "out" / "a.png", tmp_path / "out" / "a.jpg"]
-    with pytest.raises(EsdnetError, match=r"a\.jpg and .*a\.png would both become .*a\.webp"):
+    with pytest.raises(EsdnetError, match=r"a\.png and .*a\.jpg would both become .*a\.webp"):
         plan_outputs(sources, tmp_path / "out", "webp")
 
 
@@ -83,3 +83,37 @@ def test_writing_over_an_input_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(EsdnetError, match="would be written over an input"):
         plan_outputs([Source(path, Path("a.png"))], tmp_path / "link", None)
+
+
+def test_outputs_beside_or_above_the_input_hide_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "photos" / "rainy" / "a.png")
+    inputs = [str(tmp_path / "photos" / "rainy")]
+    for outputs in (tmp_path / "photos", tmp_path, tmp_path / "elsewhere"):
+        assert names(find_sources(inputs, recursive=False, leave_out=outputs)[0]) == ["a.png"]
+    with pytest.raises(EsdnetError, match="input and output folder at once"):
+        find_sources(inputs, recursive=False, leave_out=tmp_path / "photos" / "x" / ".." / "rainy")
+
+
+def test_patterns_take_pictures_only_and_survive_loops(tmp_path: Path) -> None:
+    write(tmp_path / "d" / "a.png")
+    (tmp_path / "d" / "notes.txt").write_text("a list")
+    (tmp_path / "d" / "loop").symlink_to(tmp_path / "d")
+    assert names(find_sources([str(tmp_path / "d" / "**")], recursive=False)[0]) == ["a.png"]
+
+
+def test_pipes_and_dangling_links_are_no_inputs(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    found, unusable = find_sources([str(tmp_path / "pipe.png"), str(tmp_path / "link.png")], recursive=False)
+    assert not found and ["neither a file nor a folder" in entry.error for entry in unusable] == [True, True]
+    assert names(find_sources([str(tmp_path)], recursive=False)[0]) == ["link.png"], "a broken link is named when read"
+
+
+def test_names_that_differ_in_case_only_are_two(tmp_path: Path) -> None:
+    sources = [Source(tmp_path / name, Path(name)) for name in ("p.png", "P.PNG", "straße.png", "strasse.png")]
+    assert len(plan_outputs(sources, tmp_path / "out", None)) == 4
+
+
+def test_a_name_that_no_system_takes_is_a_missing_file() -> None:
+    _, (unusable,) = find_sources(["a" * 5000], recursive=False)
+    assert "no such file or folder" in unusable.error

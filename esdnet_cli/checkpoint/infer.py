@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from esdnet_cli.errors import CheckpointError
+from esdnet_cli.errors import CheckpointError, printable
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.network import ESDNet
 
+_MOST_TENSORS = 20_000  # some 40 times the published size: a header of millions must not cost minutes
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -36,6 +37,8 @@ def config_from_shapes(shapes: Shapes, file: str) -> ESDNetConfig:
             )
         return shape[axis]
 
+    if len(shapes) > _MOST_TENSORS:
+        raise CheckpointError(f"{file}: holds {len(shapes)} tensors, more than any ESDNet; export it again")
     encoder = tuple(blocks(f"encoder_level{level}") for level in (1, 2, 3))
     decoder = tuple(blocks(f"decoder_level{level}") for level in (1, 2, 3))
     attention = sorted(name for name in shapes if name.endswith(".attn.ta.sharedMLP.0.weight"))
@@ -55,7 +58,7 @@ def problems(shapes: Shapes, config: ESDNetConfig) -> list[str]:
     except RuntimeError:
         return [f"no network can be {config.dim} channels wide"]  # sizes past 2**63
     found = [f"missing {name}" for name in expected if name not in shapes]
-    found += [f"extra {name}" for name in shapes if name not in expected]
+    found += [f"extra {printable(name)}" for name in shapes if name not in expected]
     for name, shape in expected.items():
         if name in shapes and tuple(shapes[name]) != shape:
             found.append(f"{name} is {list(shapes[name])}, should be {list(shape)}")

@@ -29,9 +29,7 @@ def read_pth(path: Path) -> tuple[dict[str, Tensor], ESDNetConfig]:
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     config = config_from_shapes(shapes, str(path))
     if found := problems(shapes, config):
-        raise CheckpointError(
-            f"{path}: does not fit ESDNet {config.to_dict()}; mend or retrain it:\n  " + "\n  ".join(found)
-        )
+        raise CheckpointError(f"{path}: does not fit ESDNet {config.to_dict()}; mend or retrain it:", found)
     if problem := faulty_value(state):
         raise CheckpointError(f"{path}: {problem}; train or export it again")
     return state, config
@@ -70,9 +68,27 @@ def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path}: holds no state dict (bare or under {', '.join(CONTAINERS)}); save model.state_dict()"
         )
-    state = {}
+    state: dict[str, Tensor] = {}
     for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
-            raise CheckpointError(f"{path}: entry {name!r} is no dense tensor; save model.state_dict() alone")
-        state[name.removeprefix(DATA_PARALLEL)] = value.float() if value.is_floating_point() else value
+        plain = name.removeprefix(DATA_PARALLEL) if isinstance(name, str) else name
+        if plain in state:
+            raise CheckpointError(f"{path}: holds {plain} twice, with and without {DATA_PARALLEL}; remove one of them")
+        state[plain] = _dense(name, value, path)
     return state
+
+
+def _dense(name: Any, value: Any, path: Path) -> Tensor:
+    """An ordinary tensor of ours: float32, or int64 for the batch counters."""
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        raise CheckpointError(f"{path}: entry {name!r} is no tensor; save model.state_dict() alone")
+    counter = name.endswith("num_batches_tracked")
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu" or value.is_complex():
+        raise CheckpointError(
+            f"{path}: tensor {name} is quantised, sparse, complex or without values; save a dense one"
+        )
+    if value.is_floating_point() == counter or value.dtype == torch.bool:
+        wanted = "whole numbers" if counter else "floating-point numbers"
+        raise CheckpointError(f"{path}: tensor {name} is {value.dtype}, not {wanted}; save the trained network itself")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise CheckpointError(f"{path}: tensor {name} claims more values than the file holds; save .contiguous()")
+    return value.long() if counter else value.float()

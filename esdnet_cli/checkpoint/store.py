@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,14 +57,13 @@ class Checkpoint:
 
 
 def find(weights: str) -> tuple[str, Path]:
-    """Name and file of a bundled checkpoint (`small`, `esdnet-small`) or of a path. Raises CheckpointError."""
-    path = Path(weights)
+    """Name and file of a bundled checkpoint (`small`, `esdnet-small`) or a path (`./small`). Raises CheckpointError."""
     known = bundled()
-    if (name := weights.removeprefix(PREFIX)) in known and not path.exists():
+    if (name := weights.removeprefix(PREFIX)) in known:
         return name, known[name]
-    if path.is_file():
-        return path.stem, path
-    if path.is_dir():
+    if os.path.isfile(weights):
+        return Path(weights).stem, Path(weights)
+    if os.path.isdir(weights):
         raise CheckpointError(f"{weights}: is a folder; name the .safetensors file in it")
     raise CheckpointError(
         f"{weights}: no such checkpoint; give a file or one of: {', '.join(known) or '(none bundled)'}"
@@ -76,7 +76,6 @@ def open_checkpoint(weights: str) -> Checkpoint:
     Raises CheckpointError with one line that names the file, the tensor and the mend.
     """
     name, path = find(weights)
-    _refuse_pickle(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
@@ -84,6 +83,12 @@ def open_checkpoint(weights: str) -> Checkpoint:
             shapes = {key: tuple(value.get_shape()) for key, value in slices.items()}
             dtypes = {key: value.get_dtype() for key, value in slices.items()}
     except (SafetensorError, OSError, ValueError) as error:
+        # not before: the length that a sound file begins with may look like any of these
+        if _starts(path).startswith(_PICKLES):
+            raise CheckpointError(
+                f"{path}: is a pickle, not safetensors; "
+                f"run `esdnet convert {path.name} {path.stem}.converted.safetensors`"
+            ) from error
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({one_line(error)}); download or convert it again"
         ) from error
@@ -143,19 +148,15 @@ def faulty_value(state: dict[str, Tensor]) -> str | None:
 def save(path: Path, state: dict[str, Tensor], config: ESDNetConfig, metadata: dict[str, str]) -> None:
     """Write a checkpoint, under its final name only when it is whole; `metadata` stands beside format and config."""
     header = {"format": "esdnet", "config": json.dumps(config.to_dict()), **metadata}
-    write_atomically(path, safetensors.torch.save({key: tensor.contiguous() for key, tensor in state.items()}, header))
+    write_atomically(path, safetensors.torch.save({key: tensor.clone() for key, tensor in state.items()}, header))
 
 
-def _refuse_pickle(path: Path) -> None:
+def _starts(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check the file's permissions") from error
-    if start.startswith(_PICKLES):
-        raise CheckpointError(
-            f"{path}: is a pickle, not safetensors; run `esdnet convert {path.name} {path.stem}.safetensors`"
-        )
+            return file.read(4)
+    except OSError:
+        return b""
 
 
 def _config(metadata: dict[str, str], shapes: dict[str, tuple[int, ...]], path: Path) -> ESDNetConfig:

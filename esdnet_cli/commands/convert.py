@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -25,7 +26,7 @@ def command(source: Path, target: Path, overwrite: bool) -> None:
     """
     if target.suffix != ".safetensors":
         raise click.UsageError(f"{target}: must end in .safetensors.")
-    if target.exists() and not overwrite:
+    if os.path.lexists(target) and not overwrite:
         raise click.UsageError(f"{target} exists; --overwrite replaces it.")
     from esdnet_cli.checkpoint.published import read_pth
     from esdnet_cli.checkpoint.store import save

@@ -43,7 +43,7 @@ def command(
       esdnet images holiday/ -o derained/ -r
       esdnet images 'rain-*.jpg' -o derained/ --format png --report run.json
     """
-    from esdnet_cli.pipeline.sources import find_sources, make_folder, plan_outputs
+    from esdnet_cli.pipeline.sources import find_sources, plan_outputs
 
     sources, unusable = find_sources(inputs, recursive, leave_out=output)
     jobs = plan_outputs(sources, output, file_format)
@@ -53,10 +53,10 @@ def command(
     from esdnet_cli.terminal import load_derainer, show_plan, show_run
 
     derainer = load_derainer(options)
-    if not options.dry_run:
-        make_folder(output)
-    target = Output(Journal(output, pixel_settings(derainer)), overwrite)
+    journal = Journal(output, pixel_settings(derainer))
+    target = Output(journal, overwrite)
     if options.dry_run:
         ctx.exit(show_plan(derainer, jobs, unusable, target))
+    journal.prepare()
     run = lambda progress: derain_files(derainer, jobs, target, progress)  # noqa: E731
     ctx.exit(show_run(derainer, options, len(jobs), unusable, run))

@@ -57,10 +57,12 @@ def _show(rows: list[tuple[str, ...]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from esdnet_cli.errors import printable
+
     table = Table(box=None, pad_edge=False, show_header=any(rows[0]))
     for heading in rows[0]:
         table.add_column(heading, overflow="fold", no_wrap=heading == "name")
     for row in rows[1:]:
-        table.add_row(*(Text(cell) for cell in row))  # Text: a stranger's metadata is no markup
+        table.add_row(*(Text(printable(cell)) for cell in row))  # a stranger's metadata is no markup
     # a pipe gets each value on one line
     Console(highlight=False, width=None if sys.stdout.isatty() else 10_000).print(table)

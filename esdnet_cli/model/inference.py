@@ -25,7 +25,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda", "mps"):
+    if device is None or device.type not in ("cpu", "cuda", "mps") or (device.type != "cuda" and device.index):
         raise EsdnetError(f"--device {name}: no such device; use auto, cpu, cuda, cuda:N or mps")
     if device.type == "cuda" and not cuda:
         raise EsdnetError(f"--device {name}: no CUDA device is available here; use --device auto or cpu")
@@ -42,6 +42,8 @@ def choose_precision(name: str, device: torch.device) -> Precision:
         if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise EsdnetError(f"--precision bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use fp32")
         return "bf16"
+    if name not in ("auto", "fp32"):
+        raise EsdnetError(f"--precision {name}: no such precision; use auto, fp32 or bf16")
     return "fp32"
 
 

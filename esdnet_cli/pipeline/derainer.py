@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class Derainer:
 
 
 def load(
-    weights: str = DEFAULT_WEIGHTS,
+    weights: str | Path = DEFAULT_WEIGHTS,
     *,
     device: str = "auto",
     precision: str = "auto",
@@ -89,14 +90,16 @@ def load(
     tile and overlap default to what the checkpoint was tuned for, batch to what memory allows.
     Raises EsdnetError (CheckpointError) with one line that says what to do.
     """
-    checkpoint = open_checkpoint(weights)
+    if (tile is not None and tile < 0) or (overlap is not None and overlap < 0) or (batch is not None and batch < 1):
+        raise EsdnetError("tile and overlap must be 0 or more, batch 1 or more")
+    checkpoint = open_checkpoint(str(weights))
     chosen = choose_device(device)
     chosen_precision = choose_precision(precision, chosen)
     side = checkpoint.tile if tile is None else tile
     shared = (
         (checkpoint.overlap if tile is None else min(checkpoint.overlap, tile // 4)) if overlap is None else overlap
     )
-    if side and not 0 <= shared < side:
+    if side and shared >= side:
         raise EsdnetError(f"--overlap {shared} must be smaller than --tile {side}")
     inference = Inference(load_network(checkpoint), chosen, chosen_precision)
     return Derainer(checkpoint, inference, Tiling(side, shared), batch)

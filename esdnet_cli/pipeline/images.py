@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import re
 import struct
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,9 @@ class Writer:
     encoder: str
     sixteen_bit: bool = False
     alpha: bool = False
+    grey: bool = True
     params: tuple[int, ...] = ()
+    opaque_params: tuple[int, ...] = ()  # besides, for pictures without alpha
 
 
 _JPEG = Writer(".jpg", params=(cv2.IMWRITE_JPEG_QUALITY, 95))
@@ -45,10 +49,19 @@ WRITERS = {
     **dict.fromkeys((".bmp", ".dib"), Writer(".bmp", alpha=True)),
     ".jp2": Writer(".jp2", sixteen_bit=True, alpha=True, params=(cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)),
     ".avif": Writer(".avif", alpha=True, params=(cv2.IMWRITE_AVIF_QUALITY, 95)),
-    ".gif": Writer(".gif", alpha=True),
-    **dict.fromkeys((".ppm", ".pgm", ".pnm"), Writer(".pnm", sixteen_bit=True)),
+    ".gif": Writer(
+        ".gif",
+        alpha=True,
+        grey=False,
+        params=(cv2.IMWRITE_GIF_DITHER, 3),  # less speckles flat areas
+        opaque_params=(cv2.IMWRITE_GIF_TRANSPARENCY, 0),
+    ),
+    ".ppm": Writer(".ppm", sixteen_bit=True, grey=False),
+    **dict.fromkeys((".pgm", ".pnm"), Writer(".pnm", sixteen_bit=True)),
 }
-_ORIENTATION = 0x0112  # EXIF tag
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNM = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d{1,5})\s")
+_ORIENTATION, _SAMPLES, _EXTRA_SAMPLES = 0x0112, 0x0115, 0x0152  # TIFF and EXIF tags
 
 
 @dataclass(frozen=True)
@@ -78,8 +91,8 @@ def read_picture(data: bytes, path: Path) -> Picture:
     """Decode a file's bytes. Raises PictureError, without the file's name, if they are no whole picture of integers."""
     if not data:
         raise PictureError("is empty; copy it again")
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and not _png_is_whole(data):
-        raise PictureError("is truncated; copy it again from where it came")  # libpng would print on its own
+    if data.startswith(_PNG) and not _png_is_whole(data):
+        raise PictureError("is truncated or damaged; copy it again from where it came")  # libpng would print on its own
     try:
         pixels, kinds, blobs = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -92,11 +105,17 @@ def read_picture(data: bytes, path: Path) -> Picture:
         raise PictureError(f"has {pixels.dtype} pixels; save it with 8 or 16 bits a channel")
     if _frames(path) > 1:
         raise PictureError("holds several frames or pages; split it into single pictures")
+    if trouble := _misread(data, pixels):
+        raise PictureError(trouble)
     metadata = {int(kind): np.asarray(blob).tobytes() for kind, blob in zip(np.ravel(kinds), blobs)}
-    orientation = 1
-    if cv2.IMAGE_METADATA_EXIF in metadata:
+    if _is_avif(data):
+        pixels = _turned_avif(pixels, data)  # AVIF has turns of its own, and readers pass over its EXIF's
+    elif cv2.IMAGE_METADATA_EXIF in metadata:
         orientation, metadata[cv2.IMAGE_METADATA_EXIF] = _upright_exif(metadata[cv2.IMAGE_METADATA_EXIF])
-    return _picture(_turned(pixels, orientation), tuple(metadata.items()))
+        pixels = _turned(pixels, orientation)
+    if _icc_space(metadata) == b"CMYK":
+        del metadata[cv2.IMAGE_METADATA_ICCP]  # it describes inks, and OpenCV has made RGB of them
+    return _picture(pixels, tuple(metadata.items()))
 
 
 def encode_picture(picture: Picture, path: Path) -> bytes:
@@ -112,18 +131,23 @@ def encode_picture(picture: Picture, path: Path) -> bytes:
     if picture.rgb.dtype == np.uint16 and not writer.sixteen_bit:
         alpha = None if picture.alpha is None else _eight_bit(picture.alpha)
         picture = replace(picture, rgb=_eight_bit(picture.rgb), alpha=alpha)
+    metadata = dict(picture.metadata)
+    space = _icc_space(metadata)
+    params = [*writer.params]
     if picture.alpha is not None and writer.alpha:
         pixels = np.dstack((picture.rgb[..., ::-1], picture.alpha))
-    elif picture.grey and path.suffix.lower() not in (".ppm", ".gif"):  # these hold colour only
+    elif picture.grey and writer.grey and space != b"RGB ":  # a profile of colours needs three channels
         pixels = picture.rgb[..., 0]
     else:
         pixels = picture.rgb[..., ::-1]
-    kinds = [kind for kind, _ in picture.metadata]
-    blobs = [np.frombuffer(blob, np.uint8) for _, blob in picture.metadata]
+    if picture.alpha is None:
+        params += writer.opaque_params
+    if space == b"GRAY" and pixels.ndim == 3:
+        del metadata[cv2.IMAGE_METADATA_ICCP]
+    kinds = list(metadata)
+    blobs = [np.frombuffer(blob, np.uint8) for blob in metadata.values()]
     try:
-        done, data = cv2.imencodeWithMetadata(
-            writer.encoder, np.ascontiguousarray(pixels), kinds, blobs, list(writer.params)
-        )
+        done, data = cv2.imencodeWithMetadata(writer.encoder, np.ascontiguousarray(pixels), kinds, blobs, params)
     except cv2.error as error:
         raise PictureError(f"cannot be written as {path.suffix} ({one_line(error)[:100]}); use --format png") from error
     if not done:
@@ -137,14 +161,49 @@ def grey_again(rgb: NDArray[Any]) -> NDArray[Any]:
 
 
 def _png_is_whole(data: bytes) -> bool:
-    """Do a PNG's chunks reach its IEND?"""
-    position = 8
+    """Do a PNG's chunks reach its IEND, each as its checksum says?"""
+    position = len(_PNG)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
-        position += 12 + length
+        end = position + 8 + length
+        if end + 4 > len(data) or zlib.crc32(data[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            return False
         if kind == b"IEND":
-            return position <= len(data)
+            return True
+        position = end + 4
     return False
+
+
+def _misread(data: bytes, pixels: NDArray[Any]) -> str | None:
+    """Why OpenCV's pixels are not what the file means; None if they are."""
+    if _is_avif(data) and pixels.dtype == np.uint16:
+        return "is AVIF of 10 or 12 bits, which would come back darker; save it as PNG with 16 bits"
+    if (header := _PNM.match(data)) and int(header[1]) not in (255, 65535):
+        return f"counts to {int(header[1])}, not to 255 or 65535; save it as PNG"
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        tags = {tag: value for tag, _, _, value, _ in _tags(data)}
+        if tags.get(_SAMPLES) == 2 or (_EXTRA_SAMPLES in tags and pixels.dtype == np.uint8):
+            return "is TIFF with alpha, whose colours OpenCV reads with loss; save it as PNG"
+    return None
+
+
+def _is_avif(data: bytes) -> bool:
+    return data[4:12] in (b"ftypavif", b"ftypavis")
+
+
+def _turned_avif(pixels: NDArray[Any], data: bytes) -> NDArray[Any]:
+    """As the file's `irot` (quarter turns counterclockwise), then `imir` (0: upside down, 1: left to right) want it."""
+    properties = data[: data.find(b"mdat")]
+    if (turn := properties.find(b"irot")) >= 0:
+        pixels = np.rot90(pixels, properties[turn + 4] & 3)
+    if (mirror := properties.find(b"imir")) >= 0:
+        pixels = pixels[:, ::-1] if properties[mirror + 4] & 1 else pixels[::-1]
+    return pixels
+
+
+def _icc_space(metadata: dict[int, bytes]) -> bytes:
+    """The colour space that the ICC profile describes, such as b"RGB "; empty without one."""
+    return metadata.get(cv2.IMAGE_METADATA_ICCP, b"")[16:20]
 
 
 def _why_undecodable(path: Path) -> str:
@@ -155,34 +214,38 @@ def _why_undecodable(path: Path) -> str:
 
 def _frames(path: Path) -> int:
     try:
-        os.fsencode(path).decode("utf-8")
-    except UnicodeDecodeError:
-        return 1  # OpenCV crashes on such a name
-    try:
+        str(path).encode("utf-8")
         return int(cv2.imcount(str(path)))
-    except cv2.error:
-        return 1
+    except (UnicodeEncodeError, cv2.error):
+        return 1  # OpenCV would crash on a name that is no UTF-8
 
 
 def _upright_exif(exif: bytes) -> tuple[int, bytes]:
     """Orientation (1 to 8) that EXIF asks for, and the block with it set to 1: the pixels are turned instead."""
-    offset = 6 if exif.startswith(b"Exif\0\0") else 0  # AVIF keeps the JPEG prefix
-    order = {b"II": "<", b"MM": ">"}.get(exif[offset : offset + 2])
-    try:
-        if order is None:
-            return 1, exif
-        (directory,) = struct.unpack_from(f"{order}I", exif, offset + 4)
-        (entries,) = struct.unpack_from(f"{order}H", exif, offset + directory)
-        for entry in range(entries):
-            position = offset + directory + 2 + 12 * entry
-            tag, kind, count, value = struct.unpack_from(f"{order}HHIH", exif, position)
-            if (tag, kind, count) == (_ORIENTATION, 3, 1) and 1 <= value <= 8:
-                patched = bytearray(exif)
-                struct.pack_into(f"{order}H", patched, position + 8, 1)
-                return value, bytes(patched)
-    except struct.error:
-        pass  # a block cut short says nothing about orientation, and is kept as it is
+    for tag, kind, count, value, position in _tags(exif):
+        if (tag, kind, count) == (_ORIENTATION, 3, 1) and 1 <= value <= 8:
+            patched = bytearray(exif)
+            struct.pack_into("<H" if exif.startswith(b"II") else ">H", patched, position, 1)
+            return value, bytes(patched)
     return 1, exif
+
+
+def _tags(block: bytes) -> Iterator[tuple[int, int, int, int, int]]:
+    """Tag, kind, count, first 16 bits of the value and their position, for the first directory of TIFF or EXIF.
+
+    A block that is cut short or nonsense yields what it has: it says nothing about orientation then, and is kept.
+    """
+    order = {b"II": "<", b"MM": ">"}.get(block[:2])
+    if order is None:
+        return
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", block, 4)
+        (entries,) = struct.unpack_from(f"{order}H", block, directory)
+        for entry in range(entries):
+            position = directory + 2 + 12 * entry
+            yield (*struct.unpack_from(f"{order}HHIH", block, position), position + 8)
+    except struct.error:
+        return
 
 
 def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class Journal:
             lines = self._path.read_bytes().splitlines()
         except FileNotFoundError:
             return
+        except NotADirectoryError as error:
+            raise EsdnetError(f"{folder}: is not a folder; choose another with -o") from error
         except OSError as error:
             raise EsdnetError(
                 f"{self._path}: cannot be read ({error.strerror}); check the output folder and its permissions"
@@ -37,8 +40,19 @@ class Journal:
             try:
                 entry = json.loads(line)
                 self._entries[entry["output"]] = entry
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # a line that a full disk or a kill cut short: its output is then foreign
+
+    def prepare(self) -> None:
+        """Make the folder, and see that it and the record can be written. Raises EsdnetError."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder), self._path.open("ab"):
+                pass
+        except OSError as error:
+            raise EsdnetError(
+                f"{self._folder}: cannot be used as output folder ({error.strerror}); choose another with -o"
+            ) from error
 
     def is_done(self, output: Path, source_sha256: str) -> bool:
         """Is `output` what this tool wrote from this input with these settings, untouched since?"""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from esdnet_cli.energy.cost import Activity, ActivityTotal, EnergyCosts, total
@@ -62,8 +61,3 @@ def totals(results: Sequence[ImageResult], costs: EnergyCosts) -> Totals:
         megapixels=sum((result.width or 0) * (result.height or 0) for result in done) / 1e6,
         activity=total((result.activity for result in done if result.activity), costs),
     )
-
-
-def shown(path: Path) -> str:
-    """A path as text that any terminal and file can take; bytes that are no UTF-8 become U+FFFD."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")

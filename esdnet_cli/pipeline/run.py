@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from esdnet_cli.errors import PictureError, one_line
+from esdnet_cli.errors import PictureError, one_line, printable
 from esdnet_cli.files import digest, write_atomically
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.images import Picture, encode_picture, grey_again, read_picture
 from esdnet_cli.pipeline.journal import Journal
-from esdnet_cli.pipeline.results import ImageResult, shown
+from esdnet_cli.pipeline.results import ImageResult
 from esdnet_cli.pipeline.sources import Job
 
 R = TypeVar("R")
@@ -44,12 +44,14 @@ class Output:
 
     def is_done(self, path: Path, source_sha256: str) -> bool:
         """True to skip, False to go on. Raises PictureError if something else is in the way."""
+        if os.path.isdir(path):
+            raise PictureError(f"{printable(path)} is a folder and in the way; move it, or choose another with -o")
         if self.overwrite or not os.path.lexists(path):
             return False
-        if path.is_file() and self.journal.is_done(path, source_sha256):
+        if os.path.isfile(path) and self.journal.is_done(path, source_sha256):
             return True
         raise PictureError(
-            f"{shown(path)} is in the way and was not made from this input with these options; --overwrite replaces it"
+            f"{printable(path)} is in the way, not made from this input with these options; --overwrite replaces it"
         )
 
     def write(self, path: Path, picture: Picture, source_sha256: str) -> None:
@@ -153,7 +155,7 @@ def _derain(derainer: Derainer, job: Job, picture: Picture, progress: Progress) 
 
 
 def _result(job: Job, status: Literal["ok", "skipped", "failed"], *rest: Any) -> ImageResult:
-    return ImageResult(shown(job.source.path), None if job.output is None else shown(job.output), status, *rest)
+    return ImageResult(printable(job.source.path), None if job.output is None else printable(job.output), status, *rest)
 
 
 def _or_failed(job: Job, step: Callable[..., R], *args: Any) -> R | ImageResult:
@@ -165,7 +167,7 @@ def _or_failed(job: Job, step: Callable[..., R], *args: Any) -> R | ImageResult:
     except OSError as error:
         reason = f"{error.strerror or one_line(error)}; check that it exists, its permissions and the disk's space"
         if error.filename is not None and os.fspath(error.filename) != os.fspath(job.source.path):
-            reason = f"{shown(Path(os.fsdecode(error.filename)))}: {reason}"
+            reason = f"{printable(os.fsdecode(error.filename))}: {reason}"
     except MemoryError:
         reason = "not enough memory for this picture; use a smaller --tile or cut it into parts"
     except RuntimeError as error:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from esdnet_cli.errors import EsdnetError
+from esdnet_cli.errors import EsdnetError, printable
 
 READABLE = frozenset(
     # what OpenCV decodes to whole numbers
@@ -48,33 +47,49 @@ def find_sources(
 ) -> tuple[list[Source], list[Unusable]]:
     """Pictures named by files, folders (by ending; below them too if `recursive`) and patterns, in order, each once.
 
-    Hidden files, and everything below the folder `leave_out` (our own outputs), are passed over in folders and
-    patterns. Raises EsdnetError if `leave_out` is itself an input.
+    Folders and patterns pass over hidden files, and over everything below the folder `leave_out` (our own outputs)
+    where that lies inside them. Raises EsdnetError if `leave_out` is itself an input.
     """
-    sources: dict[Path, Source] = {}
+    sources: dict[str, Source] = {}
     unusable: list[Unusable] = []
     for text in inputs:
-        path = Path(text)
-        if path.is_dir():
-            if leave_out is not None and leave_out.is_dir() and path.samefile(leave_out):
-                raise EsdnetError(f"{text}: is input and output folder at once; choose another output folder")
-            found: Iterable[Source] = _in_folder(path, recursive, leave_out, unusable)
-            trouble = f"no pictures in this folder{'' if recursive else '; -r looks into subfolders'}"
-        elif path.exists() or path.is_symlink():
-            found, trouble = [Source(path, Path(path.name))], ""
-        elif glob.has_magic(text):
-            root = Path(*_plain_parts(path))
-            matches = sorted(Path(match) for match in glob.glob(text, recursive=True))
-            found = [Source(match, match.relative_to(root)) for match in matches if not _skipped(match, leave_out)]
-            trouble = "the pattern matches no picture; check it, and its quotes"
-        else:
-            found, trouble = [], "no such file or folder; check the name"
-        found = list(found)
-        if not found and not any(entry.input == text for entry in unusable):
-            unusable.append(Unusable(text, trouble))
+        found, trouble = _find(text, recursive, leave_out, unusable)
+        if not found and trouble:
+            unusable.append(Unusable(printable(text), trouble))
         for source in found:
-            sources.setdefault(Path(os.path.abspath(source.path)), source)
+            sources.setdefault(os.path.abspath(source.path), source)
     return list(sources.values()), unusable
+
+
+def _find(
+    text: str, recursive: bool, leave_out: Path | None, unusable: list[Unusable]
+) -> tuple[list[Source], str | None]:
+    """What one input names; or no source, and why. Folders that cannot be listed are added to `unusable`."""
+    path = Path(text)
+    # os.path's questions, unlike Path's, raise for no name and no permission
+    if os.path.isdir(text):
+        if leave_out is not None and os.path.realpath(text) == os.path.realpath(leave_out):
+            raise EsdnetError(f"{text}: is input and output folder at once; choose another output folder")
+        before = len(unusable)
+        found = list(_in_folder(path, recursive, _inside(leave_out, path), unusable))
+        hint = "" if recursive else "; -r looks into subfolders"
+        return found, None if len(unusable) > before else f"no pictures in this folder{hint or '; name another'}"
+    if os.path.isfile(text):
+        return [Source(path, Path(path.name))], None
+    if os.path.lexists(text):
+        return [], "is neither a file nor a folder, or a link that leads nowhere; name a picture"
+    if glob.has_magic(text):
+        root = Path(*_plain_parts(path))
+        outputs = _inside(leave_out, root)
+        found = []
+        seen = set()  # "**" follows links, which may loop
+        for match in map(Path, sorted(glob.glob(text, recursive=True))):
+            place = os.path.join(os.path.realpath(match.parent), match.name)
+            if place not in seen and _is_picture(match) and not _skipped(match, outputs):
+                seen.add(place)
+                found.append(Source(match, match.relative_to(root)))
+        return found, "the pattern matches no picture; check it, and its quotes"
+    return [], "no such file or folder; check the name"
 
 
 def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | None) -> list[Job]:
@@ -89,12 +104,10 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
         output = folder / source.relative
         if file_format is not None:
             output = output.with_suffix(FORMATS[file_format])
-        # compared without case: some file systems know none
-        key = os.path.realpath(output).casefold()
+        key = os.path.normcase(os.path.realpath(output))  # without case where the system knows none
         if key in taken:
             raise EsdnetError(
-                f"{source.path} and {taken[key]} would both become {output}; "
-                "rename one, or derain their common folder with -r"
+                f"{taken[key]} and {source.path} would both become {output}; rename one, or use another output folder"
             )
         if os.path.realpath(output) in inputs:
             raise EsdnetError(f"{output} would be written over an input; choose another output folder")
@@ -103,34 +116,37 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
     return jobs
 
 
-def make_folder(folder: Path) -> None:
-    """Make an output folder and see that it can be written. Raises EsdnetError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise EsdnetError(
-            f"{folder}: cannot be used as output folder ({error.strerror}); choose another with -o"
-        ) from error
-
-
-def _in_folder(folder: Path, recursive: bool, leave_out: Path | None, unusable: list[Unusable]) -> Iterable[Source]:
+def _in_folder(folder: Path, recursive: bool, outputs: str | None, unusable: list[Unusable]) -> Iterable[Source]:
     def note(error: OSError) -> None:
-        unusable.append(Unusable(str(error.filename), f"cannot be listed: {error.strerror}; check its permissions"))
+        reason = f"cannot be listed: {error.strerror}; check its permissions"
+        unusable.append(Unusable(printable(str(error.filename)), reason))
 
     for root, folders, files in os.walk(folder, onerror=note):  # does not follow links to folders: they may loop
         here = Path(root)
-        folders[:] = sorted(name for name in folders if not _skipped(here / name, leave_out)) if recursive else []
+        folders[:] = sorted(name for name in folders if not _skipped(here / name, outputs)) if recursive else []
         for name in sorted(files):
             path = here / name
-            if path.suffix.lower() in READABLE and not _skipped(path, leave_out):
+            if _is_picture(path) and not _skipped(path, outputs):
                 yield Source(path, path.relative_to(folder))
 
 
-def _skipped(path: Path, leave_out: Path | None) -> bool:
-    inside = leave_out is not None and Path(os.path.abspath(path)).is_relative_to(os.path.abspath(leave_out))
-    return path.name.startswith(".") or inside
+def _is_picture(path: Path) -> bool:
+    # a link that leads nowhere is named as a failure when it is read
+    return (
+        path.suffix.lower() in READABLE and (os.path.isfile(path) or os.path.islink(path)) and not os.path.isdir(path)
+    )
+
+
+def _inside(outputs: Path | None, root: Path) -> str | None:
+    """The real path of `outputs` if it lies below `root`: only then can our own outputs be among what is found."""
+    if outputs is None:
+        return None
+    real, above = Path(os.path.realpath(outputs)), Path(os.path.realpath(root))
+    return str(real) if real != above and real.is_relative_to(above) else None
+
+
+def _skipped(path: Path, outputs: str | None) -> bool:
+    return path.name.startswith(".") or (outputs is not None and Path(os.path.realpath(path)).is_relative_to(outputs))
 
 
 def _plain_parts(pattern: Path) -> list[str]:
