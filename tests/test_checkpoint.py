@@ -166,6 +166,16 @@ def test_pickles_are_never_executed(name: str, dump: Callable[..., object], tmp_
     assert not (tmp_path / "out.safetensors").exists()
 
 
+def test_a_header_whose_length_looks_like_a_pickle_is_none(tmp_path: Path) -> None:
+    path, state = tmp_path / "a.safetensors", tiny_network().state_dict()
+    for padding in range(0, 2048, 8):
+        save(path, state, TINY, {"note": "x" * padding})
+        if path.read_bytes()[0] == 0x80:
+            break
+    assert path.read_bytes()[0] == 0x80
+    assert open_checkpoint(str(path)).config == TINY
+
+
 def test_bundled_names_and_unknown_ones() -> None:
     assert "small" in bundled()
     assert open_checkpoint("small").sha256 == open_checkpoint("esdnet-small").sha256

@@ -95,6 +95,9 @@ def test_library_refuses_what_is_no_picture(tiny: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             derainer(image)
+    for wrong in ({"precision": "fp16"}, {"tile": -5}, {"overlap": -1}, {"batch": 0}, {"tile": 8, "overlap": 8}):
+        with pytest.raises(esdnet_cli.EsdnetError):
+            esdnet_cli.load(tiny, device="cpu", **wrong)
     assert derainer(photo(), count=False).activity is None
     with pytest.raises(esdnet_cli.CheckpointError):
         esdnet_cli.load("nothing")

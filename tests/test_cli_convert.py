@@ -82,6 +82,43 @@ def test_files_without_a_state_dict_are_refused(content: object, tmp_path: Path,
     assert result.exit_code == 2 and "save model.state_dict()" in result.stderr
 
 
+ODD_TENSORS = {
+    "whole numbers": (lambda tensor: tensor.long(), "is torch.int64, not floating-point numbers"),
+    "complex": (lambda tensor: tensor.to(torch.complex64), "quantised, sparse, complex"),
+    "sparse": (lambda tensor: tensor.to_sparse(), "quantised, sparse, complex"),
+    "quantised": (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "quantised, sparse, complex"),
+    "expanded": (lambda tensor: tensor[:1, :1, :1, :1].clone().expand_as(tensor), "claims more values than"),
+    "nan": (lambda tensor: tensor * float("nan"), "holds NaN or infinity"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("case", ODD_TENSORS)
+def test_odd_tensors_are_refused_by_name(case: str, tmp_path: Path, run: Run) -> None:
+    change, message = ODD_TENSORS[case]
+    state = tiny_network().state_dict()
+    name = "encoder_level1.0.residual.1.weight"
+    torch.save({**state, name: change(state[name])}, tmp_path / "odd.pth")
+    result = run("convert", tmp_path / "odd.pth", tmp_path / "odd.safetensors")
+    assert result.exit_code == 2
+    assert name in result.stderr and message in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_one_name_twice_is_refused(tmp_path: Path, run: Run) -> None:
+    state = tiny_network().state_dict()
+    torch.save({**state, "module.output.0.bias": torch.ones(3)}, tmp_path / "twice.pth")
+    result = run("convert", tmp_path / "twice.pth", tmp_path / "twice.safetensors")
+    assert result.exit_code == 2 and "holds output.0.bias twice" in result.stderr
+
+
+def test_tensors_that_share_memory_are_converted(tmp_path: Path, run: Run) -> None:
+    state = tiny_network().state_dict()
+    counters = [name for name in state if name.endswith("num_batches_tracked")]
+    torch.save({**state, **dict.fromkeys(counters, torch.tensor(5))}, tmp_path / "shared.pth")
+    assert run("convert", tmp_path / "shared.pth", tmp_path / "shared.safetensors").exit_code == 0
+    load_network(open_checkpoint(str(tmp_path / "shared.safetensors")))
+
+
 def test_truncated_archive_is_refused(tmp_path: Path, run: Run) -> None:
     torch.save(tiny_network().state_dict(), tmp_path / "whole.pth")
     (tmp_path / "half.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:5000])
