@@ -5,7 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
+
+_PREFIX, _SUFFIX = ".esdnet-", ".part"
+_LEFT_OVER_SECONDS = 3600  # no write takes so long: what is younger may belong to a run beside this one
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -14,7 +19,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Makes the folder if need be. Raises OSError, and leaves nothing behind then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".esdnet-", suffix=".part", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -25,6 +30,14 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writes have left below a folder: temporary files that nothing has touched for long."""
+    for path in folder.rglob(f"{_PREFIX}*{_SUFFIX}"):
+        with suppress(OSError):  # another run may be at the same
+            if time.time() - path.stat().st_mtime > _LEFT_OVER_SECONDS:
+                path.unlink()
 
 
 def digest(data: bytes) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from esdnet_cli.energy.cost import PJ_AC, PJ_MAC, EnergyCosts
-from esdnet_cli.settings import DEFAULT_WEIGHTS, RunOptions
+from esdnet_cli.settings import DEFAULT_WEIGHTS, MAX_MEGAPIXELS, RunOptions
 
 Command = Callable[..., Any]
 REPORT_ENDINGS = (".json", ".csv")
@@ -96,6 +96,14 @@ _RUN_OPTIONS = (
         help="Pixels that neighbouring tiles share.  [default: the checkpoint's]",
     ),
     option("--batch", type=click.IntRange(min=1), metavar="N", help="Tiles computed at once.  [default: what fits]"),
+    option(
+        "--max-megapixels",
+        type=click.FloatRange(0, 10_000),
+        metavar="N",
+        default=MAX_MEGAPIXELS,
+        show_default="500",
+        help="Refuse larger pictures, before memory is taken.",
+    ),
     _cost_option("--pj-mac", PJ_MAC, "Picojoules of a multiply-accumulate."),
     _cost_option("--pj-ac", PJ_AC, "Picojoules of an accumulate."),
     option(
@@ -117,14 +125,19 @@ def run_options(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(
         *args: Any, weights: str, device: str, precision: Any, tile: int | None, overlap: int | None, batch: int | None,
-        pj_mac: float, pj_ac: float, report: Path | None, dry_run: bool, quiet: bool, verbose: bool, **rest: Any,
+        max_megapixels: float, pj_mac: float, pj_ac: float, report: Path | None, dry_run: bool, quiet: bool,
+        verbose: bool, **rest: Any,
     ) -> Any:  # fmt: skip
         if quiet and verbose:
             raise click.UsageError("--quiet and --verbose exclude each other.")
         if tile and overlap is not None and overlap >= tile:
             raise click.UsageError(f"--overlap {overlap} must be smaller than --tile {tile}.")
+        # OpenCV holds every format to this before it allocates, but reads it only once, when it is loaded
+        os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(int(max_megapixels * 1e6))
         costs = EnergyCosts(pj_mac, pj_ac)
-        options = RunOptions(weights, device, precision, tile, overlap, batch, costs, report, dry_run, quiet, verbose)
+        options = RunOptions(
+            weights, device, precision, tile, overlap, batch, max_megapixels, costs, report, dry_run, quiet, verbose
+        )
         return command(*args, options=options, **rest)
 
     decorated: Command = wrapped

@@ -10,6 +10,7 @@ from esdnet_cli.energy.cost import EnergyCosts
 
 Precision = Literal["auto", "fp32", "bf16"]
 DEFAULT_WEIGHTS = "small"
+MAX_MEGAPIXELS = 500.0  # a picture that claims more is refused before memory is taken
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class RunOptions:
     tile: int | None = None
     overlap: int | None = None
     batch: int | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
     costs: EnergyCosts = field(default_factory=EnergyCosts)
     report: Path | None = None
     dry_run: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from esdnet_cli.errors import EsdnetError
 from esdnet_cli.files import write_atomically
 from esdnet_cli.pipeline.derainer import Derainer, load
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals, totals
-from esdnet_cli.pipeline.run import Output, plan
+from esdnet_cli.pipeline.run import Output, derain_files, plan
 from esdnet_cli.pipeline.sources import Job, Unusable
 from esdnet_cli.settings import RunOptions
 
@@ -42,26 +42,22 @@ def tell(message: str) -> None:
 
 
 def show_run(
-    derainer: Derainer,
-    options: RunOptions,
-    count: int,
-    unusable: Sequence[Unusable],
-    run: Callable[[Callable[[float], None]], Iterator[ImageResult]],
+    derainer: Derainer, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | None, options: RunOptions
 ) -> int:
-    """Print the results of `run` (called with a progress function) as they come; returns the exit code.
+    """Derain (or measure, without `output`) and print each result as it comes; returns the exit code.
 
     Interrupted, it still prints the summary and writes the report, then raises KeyboardInterrupt.
     """
     results = [ImageResult(entry.input, None, "failed", entry.error) for entry in unusable]
     started, clock = datetime.now(UTC).astimezone().isoformat(timespec="seconds"), time.perf_counter()
     interrupted = False
-    with _bar(count, options.quiet) as bar:
+    with _bar(len(jobs), options.quiet) as bar:
         for result in results:
             tell(f"{result.input}: {result.error}")
-        if not options.quiet and count:
+        if not options.quiet and jobs:
             _print(report.HEADER, report.UNITS)
         try:
-            for result in run(bar.update):
+            for result in derain_files(derainer, jobs, output, bar.update, options.max_megapixels):
                 results.append(result)
                 _show(result, options)
         except KeyboardInterrupt:
@@ -75,9 +71,8 @@ def show_run(
             if result.status == "failed":
                 tell(f"failed: {result.input}: {result.error}")
     if interrupted and not options.quiet:
-        tell(
-            f"Interrupted after {summary.ok + summary.skipped} of {count} pictures; the same command goes on from here."
-        )
+        resume = "; the same command goes on from here" if output else ""
+        tell(f"Interrupted after {summary.ok + summary.skipped} of {len(jobs)} pictures{resume}.")
     if options.report is not None:
         _write_report(options.report, results, info, summary)
     if interrupted:

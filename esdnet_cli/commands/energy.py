@@ -23,7 +23,6 @@ def command(ctx: click.Context, inputs: tuple[str, ...], recursive: bool, option
     Example:
       esdnet energy rainy/ -v --report energy.json
     """
-    from esdnet_cli.pipeline.run import derain_files
     from esdnet_cli.pipeline.sources import Job, find_sources
     from esdnet_cli.terminal import load_derainer, show_plan, show_run
 
@@ -32,6 +31,4 @@ def command(ctx: click.Context, inputs: tuple[str, ...], recursive: bool, option
     derainer = load_derainer(options)
     if options.dry_run:
         ctx.exit(show_plan(derainer, jobs, unusable, None))
-    ctx.exit(
-        show_run(derainer, options, len(jobs), unusable, lambda progress: derain_files(derainer, jobs, None, progress))
-    )
+    ctx.exit(show_run(derainer, jobs, unusable, None, options))

@@ -49,7 +49,7 @@ def command(
     jobs = plan_outputs(sources, output, file_format)
     # only now what takes seconds to import: a mistyped name is answered at once
     from esdnet_cli.pipeline.journal import Journal
-    from esdnet_cli.pipeline.run import Output, derain_files, pixel_settings
+    from esdnet_cli.pipeline.run import Output, pixel_settings
     from esdnet_cli.terminal import load_derainer, show_plan, show_run
 
     derainer = load_derainer(options)
@@ -58,5 +58,4 @@ def command(
     if options.dry_run:
         ctx.exit(show_plan(derainer, jobs, unusable, target))
     journal.prepare()
-    run = lambda progress: derain_files(derainer, jobs, target, progress)  # noqa: E731
-    ctx.exit(show_run(derainer, options, len(jobs), unusable, run))
+    ctx.exit(show_run(derainer, jobs, unusable, target, options))

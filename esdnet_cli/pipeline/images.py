@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from esdnet_cli.errors import EsdnetError, PictureError, one_line
 from esdnet_cli.pipeline.sources import READABLE
+from esdnet_cli.settings import MAX_MEGAPIXELS
 
 try:
     import cv2
@@ -87,7 +88,7 @@ class Picture:
         return int(self.rgb.shape[1])
 
 
-def read_picture(data: bytes, path: Path) -> Picture:
+def read_picture(data: bytes, path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
     """Decode a file's bytes. Raises PictureError, without the file's name, if they are no whole picture of integers."""
     if not data:
         raise PictureError("is empty; copy it again")
@@ -97,10 +98,12 @@ def read_picture(data: bytes, path: Path) -> Picture:
         pixels, kinds, blobs = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         if "validateInputImageSize" in str(error):
-            raise PictureError("claims more pixels than OpenCV reads (2^30); cut it into parts") from error
+            raise PictureError(_too_large(max_megapixels)) from error
         raise PictureError("cannot be decoded; open and save it with another program") from error
     if pixels is None:
         raise PictureError(_why_undecodable(path))
+    if pixels.shape[0] * pixels.shape[1] > max_megapixels * 1e6:  # OpenCV was loaded under another limit
+        raise PictureError(_too_large(max_megapixels))
     if pixels.dtype not in (np.uint8, np.uint16):
         raise PictureError(f"has {pixels.dtype} pixels; save it with 8 or 16 bits a channel")
     if _frames(path) > 1:
@@ -155,6 +158,21 @@ def encode_picture(picture: Picture, path: Path) -> bytes:
     return bytes(data)
 
 
+def without_hidden_colours(picture: Picture) -> NDArray[Any]:
+    """The picture's rgb where pixels that alpha hides wholly take the colour of the nearest visible one.
+
+    What nobody sees must not show in the derained neighbourhood: the network looks around each pixel.
+    """
+    if picture.alpha is None or picture.alpha.all() or not picture.alpha.any():
+        return picture.rgb
+    hidden = (picture.alpha == 0).astype(np.uint8)
+    _, labels = cv2.distanceTransformWithLabels(hidden, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    nearest = np.zeros((labels.max() + 1, 3), picture.rgb.dtype)
+    visible = hidden == 0
+    nearest[labels[visible]] = picture.rgb[visible]
+    return nearest[labels]
+
+
 def grey_again(rgb: NDArray[Any]) -> NDArray[Any]:
     """[H, W, 3] with its luma (ITU-R BT.601) in all three channels."""
     return np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
@@ -204,6 +222,10 @@ def _turned_avif(pixels: NDArray[Any], data: bytes) -> NDArray[Any]:
 def _icc_space(metadata: dict[int, bytes]) -> bytes:
     """The colour space that the ICC profile describes, such as b"RGB "; empty without one."""
     return metadata.get(cv2.IMAGE_METADATA_ICCP, b"")[16:20]
+
+
+def _too_large(max_megapixels: float) -> str:
+    return f"claims more than {max_megapixels:g} megapixels; cut it into parts, or trust it by --max-megapixels"
 
 
 def _why_undecodable(path: Path) -> str:

@@ -6,63 +6,60 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from esdnet_cli.errors import EsdnetError
-from esdnet_cli.files import digest
+from esdnet_cli.files import digest, remove_leftovers
 
 JOURNAL = ".esdnet-journal.jsonl"
+# done: ours, from this input, with these settings, untouched since; outdated: the same, but with other settings;
+# foreign: anything else
+State = Literal["missing", "done", "outdated", "foreign"]
 
 
 class Journal:
     """One line of JSON for each output written into a folder: what it was made from, with what, and its own digest.
 
-    `settings` is everything that shapes the pixels (weights, precision, tiling). Lines are appended whole, so a run
-    that is killed, or two that share a folder, leave a journal that can be read; the last word on an output counts.
+    `settings` is everything that shapes the pixels (weights, precision, tiling). A line is appended whole, and before
+    its output gets its final name: a run that is killed at any moment, or two that share a folder, leave no output that
+    the journal does not know. A line for an output that never came is harmless.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self._folder = folder
         self._path = folder / JOURNAL
         self._settings = settings
-        self._entries: dict[str, dict[str, Any]] = {}
-        try:
-            lines = self._path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return
-        except NotADirectoryError as error:
-            raise EsdnetError(f"{folder}: is not a folder; choose another with -o") from error
-        except OSError as error:
-            raise EsdnetError(
-                f"{self._path}: cannot be read ({error.strerror}); check the output folder and its permissions"
-            ) from error
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                self._entries[entry["output"]] = entry
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # a line that a full disk or a kill cut short: its output is then foreign
+        self._entries: dict[tuple[str, str], dict[str, Any]] = {}  # by output and its digest
+        self._read_to = 0
+        self._read()
 
     def prepare(self) -> None:
         """Make the folder, and see that it and the record can be written. Raises EsdnetError."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._folder), self._path.open("ab"):
-                pass
+                remove_leftovers(self._folder)
         except OSError as error:
             raise EsdnetError(
                 f"{self._folder}: cannot be used as output folder ({error.strerror}); choose another with -o"
             ) from error
 
-    def is_done(self, output: Path, source_sha256: str) -> bool:
-        """Is `output` what this tool wrote from this input with these settings, untouched since?"""
-        entry = self._entries.get(self._key(output))
-        if entry is None or entry.get("input_sha256") != source_sha256 or entry.get("settings") != self._settings:
-            return False
-        return entry.get("output_sha256") == digest(output.read_bytes())
+    def state(self, output: Path, source_sha256: str) -> State:
+        """What stands under an output's name: see State. Raises OSError if it cannot be read."""
+        if not os.path.lexists(output):
+            return "missing"
+        if not os.path.isfile(output):
+            return "foreign"
+        key = (self._key(output), digest(output.read_bytes()))
+        if key not in self._entries:
+            self._read()  # another run may have written it since
+        entry = self._entries.get(key)
+        if entry is None or entry.get("input_sha256") != source_sha256:
+            return "foreign"
+        return "done" if entry.get("settings") == self._settings else "outdated"
 
     def note(self, output: Path, source_sha256: str, output_sha256: str) -> None:
-        """Append the record of an output that now stands under its final name."""
+        """Append the record of an output that is about to get its final name."""
         key = self._key(output)
         entry = {
             "output": key,
@@ -72,11 +69,33 @@ class Journal:
         }
         handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            # a leading newline ends a line that a kill cut short; blank lines are passed over
+            # a leading newline ends a line that a full disk cut short; blank lines are passed over
             os.write(handle, b"\n" + json.dumps(entry).encode() + b"\n")
         finally:
             os.close(handle)
-        self._entries[key] = entry
+        self._entries[key, output_sha256] = entry
+
+    def _read(self) -> None:
+        """Take in what has been appended since the last time."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._read_to)
+                lines = file.read()
+        except FileNotFoundError:
+            return
+        except NotADirectoryError as error:
+            raise EsdnetError(f"{self._folder}: is not a folder; choose another with -o") from error
+        except OSError as error:
+            raise EsdnetError(
+                f"{self._path}: cannot be read ({error.strerror}); check the output folder and its permissions"
+            ) from error
+        self._read_to += lines.rfind(b"\n") + 1  # the last line may be in the making
+        for line in lines.splitlines():
+            try:
+                entry = json.loads(line)
+                self._entries[entry["output"], entry["output_sha256"]] = entry
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # a line cut short, or no line of ours: its output is then foreign
 
     def _key(self, output: Path) -> str:
         return output.relative_to(self._folder).as_posix()

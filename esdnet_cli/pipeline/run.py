@@ -14,10 +14,11 @@ from typing import Any, Literal, TypeVar
 from esdnet_cli.errors import PictureError, one_line, printable
 from esdnet_cli.files import digest, write_atomically
 from esdnet_cli.pipeline.derainer import Derainer
-from esdnet_cli.pipeline.images import Picture, encode_picture, grey_again, read_picture
+from esdnet_cli.pipeline.images import Picture, encode_picture, grey_again, read_picture, without_hidden_colours
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.results import ImageResult
 from esdnet_cli.pipeline.sources import Job
+from esdnet_cli.settings import MAX_MEGAPIXELS
 
 R = TypeVar("R")
 READ_AHEAD = 2  # pictures decoded and waiting, and as many waiting to be written: more would only take memory
@@ -43,22 +44,25 @@ class Output:
     overwrite: bool
 
     def is_done(self, path: Path, source_sha256: str) -> bool:
-        """True to skip, False to go on. Raises PictureError if something else is in the way."""
+        """True to skip, False to go on. Raises PictureError if something that is not ours is in the way."""
         if os.path.isdir(path):
             raise PictureError(f"{printable(path)} is a folder and in the way; move it, or choose another with -o")
-        if self.overwrite or not os.path.lexists(path):
+        if self.overwrite:
             return False
-        if os.path.isfile(path) and self.journal.is_done(path, source_sha256):
-            return True
-        raise PictureError(
-            f"{printable(path)} is in the way, not made from this input with these options; --overwrite replaces it"
-        )
+        state = self.journal.state(path, source_sha256)
+        if state == "foreign":
+            raise PictureError(
+                f"{printable(path)} is in the way: not made by this tool from this input, or changed since; "
+                "--overwrite replaces it"
+            )
+        return state == "done"
 
     def write(self, path: Path, picture: Picture, source_sha256: str) -> None:
-        """Encode and write one picture, then note it."""
+        """Encode one picture, note it, give it its name."""
         encoded = encode_picture(picture, path)
-        write_atomically(path, encoded)
+        path.parent.mkdir(parents=True, exist_ok=True)
         self.journal.note(path, source_sha256, digest(encoded))
+        write_atomically(path, encoded)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,11 @@ class _Read:
 
 
 def derain_files(
-    derainer: Derainer, jobs: Sequence[Job], output: Output | None, progress: Progress = lambda share: None
+    derainer: Derainer,
+    jobs: Sequence[Job],
+    output: Output | None,
+    progress: Progress = lambda share: None,
+    max_megapixels: float = MAX_MEGAPIXELS,
 ) -> Iterator[ImageResult]:
     """Derain each job's source into its output, or only measure it if `output` is None; results in order, as they come.
 
@@ -80,7 +88,7 @@ def derain_files(
         sha256 = digest(data)
         if output is not None and job.output is not None and output.is_done(job.output, sha256):
             return _result(job, "skipped")
-        return _Read(sha256, read_picture(data, job.source.path))
+        return _Read(sha256, read_picture(data, job.source.path, max_megapixels))
 
     def write(job: Job, sha256: str, derained: tuple[Picture, ImageResult]) -> ImageResult:
         picture, result = derained
@@ -145,10 +153,12 @@ def _derain(derainer: Derainer, job: Job, picture: Picture, progress: Progress) 
 
     started = time.perf_counter()
     try:
-        derained = derainer(picture.rgb, on_tile=on_tile)
+        derained = derainer(without_hidden_colours(picture), on_tile=on_tile)
     finally:
         progress(left / tiles)
     rgb = grey_again(derained.image) if picture.grey else derained.image
+    if picture.alpha is not None:
+        rgb[picture.alpha == 0] = picture.rgb[picture.alpha == 0]  # what nobody sees stays as it was
     seconds = time.perf_counter() - started
     result = _result(job, "ok", None, picture.width, picture.height, seconds, derained.activity)
     return replace(picture, rgb=rgb), result

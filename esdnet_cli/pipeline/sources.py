@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.pipeline.journal import JOURNAL
 
 READABLE = frozenset(
     # what OpenCV decodes to whole numbers
@@ -48,7 +49,8 @@ def find_sources(
     """Pictures named by files, folders (by ending; below them too if `recursive`) and patterns, in order, each once.
 
     Folders and patterns pass over hidden files, and over everything below the folder `leave_out` (our own outputs)
-    where that lies inside them. Raises EsdnetError if `leave_out` is itself an input.
+    where that lies inside them; folders also over every folder inside them that holds a journal of ours.
+    Raises EsdnetError if `leave_out` is itself an input.
     """
     sources: dict[str, Source] = {}
     unusable: list[Unusable] = []
@@ -123,6 +125,9 @@ def _in_folder(folder: Path, recursive: bool, outputs: str | None, unusable: lis
 
     for root, folders, files in os.walk(folder, onerror=note):  # does not follow links to folders: they may loop
         here = Path(root)
+        if JOURNAL in files and here != folder:  # outputs of ours from another run
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not _skipped(here / name, outputs)) if recursive else []
         for name in sorted(files):
             path = here / name
