@@ -113,7 +113,7 @@ class Memory:
 
 
 def fuzz(cases: int, seed: int, folder: Path) -> tuple[Counter[tuple[str, str]], float]:
-    """Damage and load `cases` files, in turn over all targets: how many were loaded and refused, most MiB to refuse one.
+    """Damage and load `cases` files, in turn over all targets: how many were loaded and refused, most MiB to refuse.
 
     Any other exception is a bug: it is raised, and the file that caused it stays in `folder`.
     """

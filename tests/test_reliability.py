@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from esdnet_cli.checkpoint.store import save
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.files import digest, remove_leftovers
+from esdnet_cli.pipeline.images import Picture
 from esdnet_cli.pipeline.journal import JOURNAL, Journal
 from esdnet_cli.pipeline.sources import Source, find_sources, plan_outputs
 from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_tiled, pad
@@ -270,6 +271,23 @@ def test_nan_in_the_output_is_an_error_of_that_picture(tiny: Path, tmp_path: Pat
     result = run("images", tmp_path / "a.png", "-o", tmp_path / "out", "--weights", tiny)
     assert result.exit_code == 1 and "NaN or infinity" in result.stderr
     assert not (tmp_path / "out" / "a.png").exists()
+
+
+def test_a_bug_of_ours_costs_one_picture(tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from esdnet_cli.pipeline import run as pipeline
+
+    sound = pipeline.without_hidden_colours
+
+    def broken(picture: Picture) -> NDArray[np.generic]:
+        assert picture.width != 31, "odd"
+        return sound(picture)
+
+    monkeypatch.setattr(pipeline, "without_hidden_colours", broken)
+    write(tmp_path / "a.png", photo(24, 31))
+    write(tmp_path / "b.png")
+    result = run("images", tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out", "--weights", tiny)
+    assert result.exit_code == 1 and "1 done, 0 skipped, 1 failed" in result.stdout
+    assert "a.png: unexpected AssertionError: odd" in result.stderr
 
 
 def test_damaged_files_load_or_are_refused(tmp_path: Path) -> None:

@@ -180,8 +180,8 @@ def _or_failed(job: Job, step: Callable[..., R], *args: Any) -> R | ImageResult:
             reason = f"{printable(os.fsdecode(error.filename))}: {reason}"
     except MemoryError:
         reason = "not enough memory for this picture; use a smaller --tile or cut it into parts"
-    except RuntimeError as error:
-        reason = f"the network failed on it ({one_line(error)[:200]}); try --device cpu"
+    except Exception as error:  # a broken driver, or a bug of ours, must not cost the other pictures
+        reason = f"unexpected {type(error).__name__}: {one_line(error)[:200]}; try --device cpu, and report it"
     return _result(job, "failed", reason)
 
 
