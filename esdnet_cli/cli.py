@@ -39,7 +39,7 @@ class _Group(click.Group):
         """The one place where errors become exit codes: 2 for what stops a command, 130 for an interruption."""
         _mend_streams()
         try:
-            with _sigterm_interrupts():
+            with _interruptible():
                 return super().invoke(ctx)
         except EsdnetError as error:
             raise _Failure("\n  ".join(map(printable, [str(error), *error.details]))) from error
@@ -64,20 +64,24 @@ def _mend_streams() -> None:
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does: the picture being written is finished, the summary printed."""
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM end a command alike: the picture being written is finished, the summary printed, once.
+
+    A second one would only cut that short, in the middle of anything: it is ignored until the process has ended.
+    """
 
     def interrupt(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # only there are signals handled
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():  # not after an interruption or error: the process is about to end
+        signal.signal(number, handler)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

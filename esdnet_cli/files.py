@@ -13,10 +13,11 @@ _PREFIX, _SUFFIX = ".esdnet-", ".part"
 _LEFT_OVER_SECONDS = 3600  # no write takes so long: what is younger may belong to a run beside this one
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, replace: bool = True) -> None:
     """Write a file so that its name never stands for half of it: temporary file in the same folder, then rename.
 
-    Makes the folder if need be. Raises OSError, and leaves nothing behind then.
+    Makes the folder if need be. Without `replace`, a file that has the name already raises FileExistsError, even if it
+    came a moment ago. Raises OSError, and leaves nothing behind then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=path.parent)
@@ -26,10 +27,23 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's files are private
-        os.replace(temporary, path)
+        if replace or not _linked(temporary, path):
+            os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _linked(temporary: str, path: Path) -> bool:
+    """Give a file its name only if that is free; False where the file system knows no links, as on memory cards."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    os.unlink(temporary)
+    return True
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -48,6 +48,12 @@ def _cost(ctx: click.Context, param: click.Parameter, value: float) -> float:
     return value
 
 
+def _megapixels(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if not 0 <= value <= 10_000:
+        raise click.BadParameter(f"{value} is no limit; give 0 to 10000")
+    return value
+
+
 def _report(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
     if path is None:
         return None
@@ -55,8 +61,9 @@ def _report(ctx: click.Context, param: click.Parameter, path: Path | None) -> Pa
         raise click.BadParameter(f"{path}: the ending says the format; use {' or '.join(REPORT_ENDINGS)}")
     if os.path.isdir(path):
         raise click.BadParameter(f"{path}: is a folder; name a file")
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))  # the rest is made later
     try:  # now, not after hours of work
-        with tempfile.TemporaryFile(dir=path.absolute().parent):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise click.BadParameter(f"{path}: cannot be written there ({error.strerror}); choose another place") from error
@@ -98,7 +105,8 @@ _RUN_OPTIONS = (
     option("--batch", type=click.IntRange(min=1), metavar="N", help="Tiles computed at once.  [default: what fits]"),
     option(
         "--max-megapixels",
-        type=click.FloatRange(0, 10_000),
+        type=float,
+        callback=_megapixels,
         metavar="N",
         default=MAX_MEGAPIXELS,
         show_default="500",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +39,8 @@ def load_derainer(options: RunOptions) -> Derainer:
 
 def tell(message: str) -> None:
     """A line on stderr, above the progress bar if there is one."""
-    tqdm.write(message, file=sys.stderr)
+    with suppress(OSError):  # a full disk behind stderr is no failure of the run
+        tqdm.write(message, file=sys.stderr)
 
 
 def show_run(

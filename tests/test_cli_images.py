@@ -205,9 +205,10 @@ USAGE = {
     "cost": (("images", "{rainy}", "-o", "{out}", "--pj-mac", "nan"), "nan is no cost"),
     "report ending": (("images", "{rainy}", "-o", "{out}", "--report", "r.pdf"), "use .json or .csv"),
     "report folder": (
-        ("images", "{rainy}", "-o", "{out}", "--report", "{out}/no/r.json"),
-        "cannot be written there (No such file or directory)",
+        ("images", "{rainy}", "-o", "{out}", "--report", "{rainy}/a.png/r.json"),
+        "cannot be written there (Not a directory)",
     ),
+    "pixel limit": (("images", "{rainy}", "-o", "{out}", "--max-megapixels", "nan"), "nan is no limit"),
     "quiet and verbose": (("images", "{rainy}", "-o", "{out}", "-q", "-v"), "exclude each other"),
     "no weights": (("images", "{rainy}", "-o", "{out}", "--weights", "huge"), "huge: no such checkpoint"),
     "same folder": (("images", "{rainy}", "-o", "{rainy}"), "is input and output folder at once"),
@@ -387,6 +388,21 @@ def test_interrupted_runs_end_cleanly_and_go_on(how: signal.Signals, tiny: Path,
     result = run("images", tmp_path / "in", "-o", out, "--weights", tiny)
     assert result.exit_code == 0
     assert f"{40 - len(done)} done, {len(done)} skipped, 0 failed" in result.stdout
+
+
+def test_a_second_signal_does_not_cut_the_first_short(tiny: Path, tmp_path: Path) -> None:
+    _many(tmp_path / "in", 40)
+    out = tmp_path / "out"
+    command = [*ESDNET, "images", str(tmp_path / "in"), "-o", str(out), "--weights", str(tiny)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    _wait_for(lambda: len(list(out.glob("*.png"))) >= 3)
+    for how in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+        process.send_signal(how)
+        time.sleep(0.02)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr and "Exception ignored" not in stderr
+    assert f"total: {len(list(out.glob('*.png')))} done" in stdout
 
 
 def test_killed_runs_leave_whole_files_and_go_on(tiny: Path, tmp_path: Path, run: Run) -> None:

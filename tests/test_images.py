@@ -117,6 +117,20 @@ def test_avif_is_turned_as_its_own_properties_say(orientation: int, tmp_path: Pa
     assert np.abs(picture.rgb - shown).mean() < 3
 
 
+def test_avif_is_not_turned_by_exif_alone(tmp_path: Path) -> None:
+    block = Image.Exif()
+    block[0x0113] = 6  # Pillow would make a turn of AVIF's own of an orientation, 0x0112
+    smooth = cv2.GaussianBlur(photo(64, 96), (0, 0), 3)
+    path = pillow(tmp_path / "in.avif", pixels=smooth, exif=block.tobytes(), quality=95)
+    data = path.read_bytes()
+    patched = data.replace(b"\x01\x13\x00\x03", b"\x01\x12\x00\x03").replace(b"\x13\x01\x03\x00", b"\x12\x01\x03\x00")
+    assert patched != data
+    path.write_bytes(patched)
+    for ending in (".avif", ".jpg"):
+        through(path, tmp_path / f"out{ending}")
+        assert np.asarray(_transposed(tmp_path / f"out{ending}")).shape == (64, 96, 3)
+
+
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".webp"])
 def test_icc_profile_is_kept(ending: str, tmp_path: Path) -> None:
     path = pillow(tmp_path / f"in{ending}", icc_profile=ICC)

@@ -12,6 +12,7 @@ import time
 import zlib
 from pathlib import Path
 
+import cv2
 import fuzz
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from esdnet_cli.checkpoint.store import save
 from esdnet_cli.errors import EsdnetError, printable
-from esdnet_cli.files import digest, remove_leftovers
+from esdnet_cli.files import digest, remove_leftovers, write_atomically
 from esdnet_cli.pipeline.images import Picture
 from esdnet_cli.pipeline.journal import JOURNAL, Journal
 from esdnet_cli.pipeline.sources import Source, find_sources, plan_outputs
@@ -113,6 +114,15 @@ def test_colour_under_transparency_does_not_bleed(tiny: Path, tmp_path: Path, ru
         pictures.append(read(tmp_path / "out" / f"{colour}.png"))
         assert (pictures[-1][alpha == 0] == [colour] * 3 + [0]).all(), "what nobody sees stays as it was"
     np.testing.assert_array_equal(pictures[0][alpha > 0], pictures[1][alpha > 0])
+
+
+def test_jpeg_keeps_its_colour_resolution(identity: Path, tmp_path: Path, run: Run) -> None:
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2, 2] = stripes[:, 1::2, 0] = 254
+    full = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    (tmp_path / "a.jpg").write_bytes(bytes(cv2.imencode(".jpg", stripes, full)[1]))
+    assert run("images", tmp_path / "a.jpg", "-o", tmp_path / "out", "--weights", identity).exit_code == 0
+    assert np.abs(read(tmp_path / "out" / "a.jpg").astype(int) - read(tmp_path / "a.jpg")).mean() < 4
 
 
 def test_wholly_transparent_pictures(tiny: Path, tmp_path: Path, run: Run) -> None:
@@ -261,6 +271,67 @@ def test_two_runs_into_one_folder(tiny: Path, tmp_path: Path, run: Run) -> None:
     assert [process.wait() for process in runs] == [0, 0]
     assert "0 done, 30 skipped, 0 failed" in run(*command).stdout
     assert not list((tmp_path / "out").glob("*.part"))
+
+
+def test_what_comes_in_the_way_during_the_work_is_not_replaced(tiny: Path, tmp_path: Path) -> None:
+    import esdnet_cli
+    from esdnet_cli.pipeline.run import Output, derain_files
+
+    write(tmp_path / "in" / "a.png")
+    out = tmp_path / "out"
+    jobs = plan_outputs(find_sources([str(tmp_path / "in")], recursive=False)[0], out, None)
+    derainer = esdnet_cli.load(tiny, device="cpu")
+    comes = iter([write(tmp_path / "dear.png", photo(seed=3)).read_bytes()])
+
+    def progress(share: float) -> None:
+        for data in comes:
+            out.mkdir()
+            (out / "a.png").write_bytes(data)
+
+    (result,) = derain_files(derainer, jobs, Output(Journal(out, {}), False), progress)
+    assert result.status == "failed" and "is in the way" in (result.error or "")
+    np.testing.assert_array_equal(read(out / "a.png"), photo(seed=3))
+
+
+def test_a_name_is_given_only_if_it_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_atomically(path, b"first", replace=False)
+    with pytest.raises(FileExistsError):
+        write_atomically(path, b"second", replace=False)
+    assert path.read_bytes() == b"first" and [*tmp_path.iterdir()] == [path]
+    write_atomically(path, b"second")
+    assert path.read_bytes() == b"second"
+
+
+def test_a_journal_line_that_does_not_fit_is_an_error(tiny: Path, tmp_path: Path) -> None:
+    write(tmp_path / "a.png", photo(4, 4))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / JOURNAL).write_bytes(b"\n" * 900)
+    command = [sys.executable, "-m", "esdnet_cli", "images", str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
+    limited = ["bash", "-c", 'ulimit -f 1; exec "$@"', "bash", *command, "--weights", str(tiny)]
+    done = subprocess.run(limited, capture_output=True, text=True)
+    assert done.returncode == 1 and "No space left" in done.stderr, done.stderr
+    assert not (tmp_path / "out" / "a.png").exists()
+
+
+@pytest.mark.parametrize("name", ["a.pbm", "a.pam", "a.ras"])
+def test_a_format_that_is_not_written_is_said_before_the_work(name: str, tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / name, GREY)
+    command = ("images", tmp_path / name, "-o", tmp_path / "out", "--weights", tiny)
+    for result in (run(*command, "--dry-run"), run(*command)):
+        assert result.exit_code == 1 and "is not written; use --format png" in result.stdout + result.stderr
+    assert run(*command, "--format", "png").exit_code == 0
+
+
+def test_originals_beside_our_outputs_stay_inputs(tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "photos" / "in" / "a.png")
+    run("images", tmp_path / "photos" / "in", "-o", tmp_path / "photos", "--weights", tiny)
+    write(tmp_path / "photos" / "b.png")
+    found, _ = find_sources([str(tmp_path)], recursive=True)
+    assert [source.relative.as_posix() for source in found if source.relative.parts[0] == "photos"] == [
+        "photos/b.png",
+        "photos/in/a.png",
+    ]
 
 
 def test_nan_in_the_output_is_an_error_of_that_picture(tiny: Path, tmp_path: Path, run: Run) -> None:

@@ -40,12 +40,16 @@ class Writer:
     opaque_params: tuple[int, ...] = ()  # besides, for pictures without alpha
 
 
-_JPEG = Writer(".jpg", params=(cv2.IMWRITE_JPEG_QUALITY, 95))
+_JPEG = Writer(
+    ".jpg",
+    # colour at full resolution: what the source had is not halved
+    params=(cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+)
 _TIFF = Writer(".tiff", sixteen_bit=True, alpha=True)
 WRITERS = {
     ".png": Writer(".png", sixteen_bit=True, alpha=True),
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
-    ".webp": Writer(".webp", alpha=True, params=(cv2.IMWRITE_WEBP_QUALITY, 101)),  # over 100: lossless
+    ".webp": Writer(".webp", alpha=True, grey=False, params=(cv2.IMWRITE_WEBP_QUALITY, 101)),  # over 100: lossless
     **dict.fromkeys((".tif", ".tiff"), _TIFF),
     **dict.fromkeys((".bmp", ".dib"), Writer(".bmp", alpha=True)),
     ".jp2": Writer(".jp2", sixteen_bit=True, alpha=True, params=(cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)),
@@ -60,6 +64,7 @@ WRITERS = {
     ".ppm": Writer(".ppm", sixteen_bit=True, grey=False),
     **dict.fromkeys((".pgm", ".pnm"), Writer(".pnm", sixteen_bit=True)),
 }
+_EXIF_PREFIX = b"Exif\0\0"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNM = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d{1,5})\s")
 _ORIENTATION, _SAMPLES, _EXTRA_SAMPLES = 0x0112, 0x0115, 0x0152  # TIFF and EXIF tags
@@ -111,14 +116,23 @@ def read_picture(data: bytes, path: Path, max_megapixels: float = MAX_MEGAPIXELS
     if trouble := _misread(data, pixels):
         raise PictureError(trouble)
     metadata = {int(kind): np.asarray(blob).tobytes() for kind, blob in zip(np.ravel(kinds), blobs)}
-    if _is_avif(data):
-        pixels = _turned_avif(pixels, data)  # AVIF has turns of its own, and readers pass over its EXIF's
-    elif cv2.IMAGE_METADATA_EXIF in metadata:
+    orientation = 1
+    if cv2.IMAGE_METADATA_EXIF in metadata:
         orientation, metadata[cv2.IMAGE_METADATA_EXIF] = _upright_exif(metadata[cv2.IMAGE_METADATA_EXIF])
-        pixels = _turned(pixels, orientation)
+    # AVIF has turns of its own, and readers pass over its EXIF's
+    pixels = _turned_avif(pixels, data) if _is_avif(data) else _turned(pixels, orientation)
     if _icc_space(metadata) == b"CMYK":
         del metadata[cv2.IMAGE_METADATA_ICCP]  # it describes inks, and OpenCV has made RGB of them
     return _picture(pixels, tuple(metadata.items()))
+
+
+def writer_for(path: Path) -> Writer:
+    """How the format of the path's ending is written. Raises PictureError if it is not."""
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is None:
+        kind = path.suffix or "a name without ending"
+        raise PictureError(f"{kind} is a format that is not written; use --format png")
+    return writer
 
 
 def encode_picture(picture: Picture, path: Path) -> bytes:
@@ -126,11 +140,7 @@ def encode_picture(picture: Picture, path: Path) -> bytes:
 
     A format without 16 bits gets 8, one without alpha drops it (that happens under --format only).
     """
-    writer = WRITERS.get(path.suffix.lower())
-    if writer is None:
-        raise PictureError(
-            f"{path.suffix or 'a name without ending'} is a format that is not written; use --format png"
-        )
+    writer = writer_for(path)
     if picture.rgb.dtype == np.uint16 and not writer.sixteen_bit:
         alpha = None if picture.alpha is None else _eight_bit(picture.alpha)
         picture = replace(picture, rgb=_eight_bit(picture.rgb), alpha=alpha)
@@ -244,10 +254,11 @@ def _frames(path: Path) -> int:
 
 def _upright_exif(exif: bytes) -> tuple[int, bytes]:
     """Orientation (1 to 8) that EXIF asks for, and the block with it set to 1: the pixels are turned instead."""
-    for tag, kind, count, value, position in _tags(exif):
+    start = len(_EXIF_PREFIX) if exif.startswith(_EXIF_PREFIX) else 0  # AVIF may keep JPEG's
+    for tag, kind, count, value, position in _tags(exif[start:]):
         if (tag, kind, count) == (_ORIENTATION, 3, 1) and 1 <= value <= 8:
             patched = bytearray(exif)
-            struct.pack_into("<H" if exif.startswith(b"II") else ">H", patched, position, 1)
+            struct.pack_into("<H" if exif[start:].startswith(b"II") else ">H", patched, start + position, 1)
             return value, bytes(patched)
     return 1, exif
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +18,24 @@ JOURNAL = ".esdnet-journal.jsonl"
 # done: ours, from this input, with these settings, untouched since; outdated: the same, but with other settings;
 # foreign: anything else
 State = Literal["missing", "done", "outdated", "foreign"]
+
+
+def noted_outputs(folder: Path) -> set[str]:
+    """Paths of what the journal in a folder knows as written there: outputs of ours. Empty if it cannot be read."""
+    try:
+        lines = (folder / JOURNAL).read_bytes().splitlines()
+    except OSError:
+        return set()
+    return {str(folder / entry["output"]) for entry in _entries(lines)}
+
+
+def _entries(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The records among the lines; a line that was cut short, or is none of ours, is passed over."""
+    for line in lines:
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
+            entry = json.loads(line)
+            if isinstance(entry["output"], str) and isinstance(entry["output_sha256"], str):
+                yield entry
 
 
 class Journal:
@@ -37,8 +58,10 @@ class Journal:
         """Make the folder, and see that it and the record can be written. Raises EsdnetError."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self._folder), self._path.open("ab"):
+            with tempfile.TemporaryFile(dir=self._folder):
                 remove_leftovers(self._folder)
+            if self._path.exists():  # none is made before there is something to note
+                self._path.open("ab").close()
         except OSError as error:
             raise EsdnetError(
                 f"{self._folder}: cannot be used as output folder ({error.strerror}); choose another with -o"
@@ -70,7 +93,9 @@ class Journal:
         handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             # a leading newline ends a line that a full disk cut short; blank lines are passed over
-            os.write(handle, b"\n" + json.dumps(entry).encode() + b"\n")
+            line = b"\n" + json.dumps(entry).encode() + b"\n"
+            if os.write(handle, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         finally:
             os.close(handle)
         self._entries[key, output_sha256] = entry
@@ -90,12 +115,8 @@ class Journal:
                 f"{self._path}: cannot be read ({error.strerror}); check the output folder and its permissions"
             ) from error
         self._read_to += lines.rfind(b"\n") + 1  # the last line may be in the making
-        for line in lines.splitlines():
-            try:
-                entry = json.loads(line)
-                self._entries[entry["output"], entry["output_sha256"]] = entry
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # a line cut short, or no line of ours: its output is then foreign
+        for entry in _entries(lines.splitlines()):
+            self._entries[entry["output"], entry["output_sha256"]] = entry
 
     def _key(self, output: Path) -> str:
         return output.relative_to(self._folder).as_posix()

@@ -14,7 +14,14 @@ from typing import Any, Literal, TypeVar
 from esdnet_cli.errors import PictureError, one_line, printable
 from esdnet_cli.files import digest, write_atomically
 from esdnet_cli.pipeline.derainer import Derainer
-from esdnet_cli.pipeline.images import Picture, encode_picture, grey_again, read_picture, without_hidden_colours
+from esdnet_cli.pipeline.images import (
+    Picture,
+    encode_picture,
+    grey_again,
+    read_picture,
+    without_hidden_colours,
+    writer_for,
+)
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.results import ImageResult
 from esdnet_cli.pipeline.sources import Job
@@ -45,6 +52,7 @@ class Output:
 
     def is_done(self, path: Path, source_sha256: str) -> bool:
         """True to skip, False to go on. Raises PictureError if something that is not ours is in the way."""
+        writer_for(path)  # a format that is not written is said before the work
         if os.path.isdir(path):
             raise PictureError(f"{printable(path)} is a folder and in the way; move it, or choose another with -o")
         if self.overwrite:
@@ -58,11 +66,16 @@ class Output:
         return state == "done"
 
     def write(self, path: Path, picture: Picture, source_sha256: str) -> None:
-        """Encode one picture, note it, give it its name."""
+        """Encode one picture, note it, give it its name. Raises PictureError if something came in the way meanwhile."""
         encoded = encode_picture(picture, path)
+        if self.is_done(path, source_sha256):
+            return  # by another run, while this one computed
         path.parent.mkdir(parents=True, exist_ok=True)
         self.journal.note(path, source_sha256, digest(encoded))
-        write_atomically(path, encoded)
+        try:
+            write_atomically(path, encoded, replace=self.overwrite or os.path.lexists(path))
+        except FileExistsError:
+            self.is_done(path, source_sha256)
 
 
 @dataclass(frozen=True)

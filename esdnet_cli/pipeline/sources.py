@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError, printable
-from esdnet_cli.pipeline.journal import JOURNAL
+from esdnet_cli.pipeline.journal import JOURNAL, noted_outputs
 
 READABLE = frozenset(
     # what OpenCV decodes to whole numbers
@@ -49,7 +49,7 @@ def find_sources(
     """Pictures named by files, folders (by ending; below them too if `recursive`) and patterns, in order, each once.
 
     Folders and patterns pass over hidden files, and over everything below the folder `leave_out` (our own outputs)
-    where that lies inside them; folders also over every folder inside them that holds a journal of ours.
+    where that lies inside them; folders also over what a journal inside them knows as ours.
     Raises EsdnetError if `leave_out` is itself an input.
     """
     sources: dict[str, Source] = {}
@@ -123,15 +123,15 @@ def _in_folder(folder: Path, recursive: bool, outputs: str | None, unusable: lis
         reason = f"cannot be listed: {error.strerror}; check its permissions"
         unusable.append(Unusable(printable(str(error.filename)), reason))
 
+    ours: set[str] = set()  # outputs of other runs, in folders below the one that was named
     for root, folders, files in os.walk(folder, onerror=note):  # does not follow links to folders: they may loop
         here = Path(root)
-        if JOURNAL in files and here != folder:  # outputs of ours from another run
-            folders.clear()
-            continue
+        if JOURNAL in files and here != folder:
+            ours |= noted_outputs(here)
         folders[:] = sorted(name for name in folders if not _skipped(here / name, outputs)) if recursive else []
         for name in sorted(files):
             path = here / name
-            if _is_picture(path) and not _skipped(path, outputs):
+            if _is_picture(path) and not _skipped(path, outputs) and str(path) not in ours:
                 yield Source(path, path.relative_to(folder))
 
 
