@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,7 +54,7 @@ def show_run(
     results = [ImageResult(entry.input, None, "failed", entry.error) for entry in unusable]
     started, clock = datetime.now(UTC).astimezone().isoformat(timespec="seconds"), time.perf_counter()
     interrupted = False
-    with _bar(len(jobs), options.quiet) as bar:
+    with _libraries_muted(), _bar(len(jobs), options.quiet) as bar:
         for result in results:
             tell(f"{result.input}: {result.error}")
         if not options.quiet and jobs:
@@ -97,6 +98,25 @@ def show_plan(derainer: Derainer, jobs: Sequence[Job], unusable: Sequence[Unusab
     side = f"tiles of {tiling.tile}, overlap {tiling.overlap}" if tiling.tile else "one piece"
     tell(f"Dry run: {derainer.checkpoint.name}, {derainer.device}, {derainer.precision}, {side}; nothing was written.")
     return 1 if failed else 0
+
+
+@contextmanager
+def _libraries_muted() -> Iterator[None]:
+    """Keep C libraries off stderr: libpng and libjpeg print about odd files on their own, and name none of them."""
+    python_stderr = sys.stderr
+    if python_stderr is not sys.__stderr__ or python_stderr is None or python_stderr.fileno() != 2:
+        yield  # redirected within Python: they do not reach it
+        return
+    descriptor = os.dup(2)
+    with open(os.devnull, "w") as nowhere, open(descriptor, "w", buffering=1, errors="replace") as ours:
+        python_stderr.flush()
+        os.dup2(nowhere.fileno(), 2)
+        sys.stderr = ours
+        try:
+            yield
+        finally:
+            sys.stderr = python_stderr
+            os.dup2(descriptor, 2)
 
 
 def _show(result: ImageResult, options: RunOptions) -> None:

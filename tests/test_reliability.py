@@ -21,6 +21,7 @@ from conftest import TINY, Run, photo, read, tiny_network, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image, ImageCms
 
 from esdnet_cli.checkpoint.store import save
 from esdnet_cli.errors import EsdnetError, printable
@@ -332,6 +333,30 @@ def test_originals_beside_our_outputs_stay_inputs(tiny: Path, tmp_path: Path, ru
         "photos/b.png",
         "photos/in/a.png",
     ]
+
+
+def test_libraries_say_nothing_on_their_own(tiny: Path, tmp_path: Path) -> None:
+    """libpng complains of a colour profile in a grey picture, libjpeg of bytes between segments; both are readable."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(GREY).save(tmp_path / "grey.png", icc_profile=profile)
+    jpeg = write(tmp_path / "odd.jpg").read_bytes()
+    (tmp_path / "odd.jpg").write_bytes(jpeg[:20] + b"\0\0\0" + jpeg[20:])
+    inputs = [str(tmp_path / "grey.png"), str(tmp_path / "odd.jpg")]
+    command = [
+        sys.executable,
+        "-m",
+        "esdnet_cli",
+        "images",
+        *inputs,
+        "-o",
+        str(tmp_path / "out"),
+        "--weights",
+        str(tiny),
+    ]
+    done = subprocess.run([*command, "-q"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    failing = subprocess.run([*command[:-1], "nothing"], capture_output=True, text=True)
+    assert failing.returncode == 2 and "no such checkpoint" in failing.stderr
 
 
 def test_nan_in_the_output_is_an_error_of_that_picture(tiny: Path, tmp_path: Path, run: Run) -> None:
