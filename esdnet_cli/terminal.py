@@ -135,10 +135,9 @@ def _print(*lines: str) -> None:
 
 
 def _bar(count: int, quiet: bool) -> Any:
-    # disable=None: no bar where stderr is no terminal
-    return tqdm(
-        total=count, bar_format=BAR, disable=True if quiet or not count else None, dynamic_ncols=True, leave=False
-    )
+    # disable=None: no bar where stderr is no terminal; miniters=0: shares of a picture count, too
+    disable = True if quiet or not count else None
+    return tqdm(total=count, bar_format=BAR, disable=disable, miniters=0, dynamic_ncols=True, leave=False)
 
 
 def _run_info(derainer: Derainer, options: RunOptions, started: str) -> RunInfo:

@@ -453,3 +453,22 @@ def test_a_closed_pipe_is_no_traceback(rainy: Path, tiny: Path, tmp_path: Path) 
     )
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_shows_a_bar_and_a_file_does_not(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    command = [*ESDNET, "images", str(rainy), "-o", str(tmp_path / "out"), "--weights", str(tiny)]
+    terminal, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=child, text=True)
+    os.close(child)
+    shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert done.returncode == 0
+    assert "0.0/3 pictures [" in shown and "\r" in shown
+    assert "3 done" in done.stdout and "pictures [" not in done.stdout
+    assert "pictures [" not in run("images", rainy, "-o", tmp_path / "out2", "--weights", tiny).stderr

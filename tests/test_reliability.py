@@ -320,7 +320,10 @@ def test_a_format_that_is_not_written_is_said_before_the_work(name: str, tiny: P
     write(tmp_path / name, GREY)
     command = ("images", tmp_path / name, "-o", tmp_path / "out", "--weights", tiny)
     for result in (run(*command, "--dry-run"), run(*command)):
-        assert result.exit_code == 1 and "is not written; use --format png" in result.stdout + result.stderr
+        assert (
+            result.exit_code == 1
+            and "is no picture format that is written; use --format png" in result.stdout + result.stderr
+        )
     assert run(*command, "--format", "png").exit_code == 0
 
 

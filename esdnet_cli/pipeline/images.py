@@ -131,7 +131,7 @@ def writer_for(path: Path) -> Writer:
     writer = WRITERS.get(path.suffix.lower())
     if writer is None:
         kind = path.suffix or "a name without ending"
-        raise PictureError(f"{kind} is a format that is not written; use --format png")
+        raise PictureError(f"{kind} is no picture format that is written; use --format png")
     return writer
 
 

@@ -52,7 +52,6 @@ class Output:
 
     def is_done(self, path: Path, source_sha256: str) -> bool:
         """True to skip, False to go on. Raises PictureError if something that is not ours is in the way."""
-        writer_for(path)  # a format that is not written is said before the work
         if os.path.isdir(path):
             raise PictureError(f"{printable(path)} is a folder and in the way; move it, or choose another with -o")
         if self.overwrite:
@@ -101,7 +100,10 @@ def derain_files(
         sha256 = digest(data)
         if output is not None and job.output is not None and output.is_done(job.output, sha256):
             return _result(job, "skipped")
-        return _Read(sha256, read_picture(data, job.source.path, max_megapixels))
+        picture = read_picture(data, job.source.path, max_megapixels)
+        if job.output is not None:
+            writer_for(job.output)  # a format that is not written is said before the work
+        return _Read(sha256, picture)
 
     def write(job: Job, sha256: str, derained: tuple[Picture, ImageResult]) -> ImageResult:
         picture, result = derained
@@ -149,8 +151,10 @@ def plan(job: Job, output: Output | None) -> ImageResult:
 
     def look() -> ImageResult:
         data = job.source.path.read_bytes()
-        done = output is not None and job.output is not None and output.is_done(job.output, digest(data))
-        return _result(job, "skipped" if done else "ok")
+        if output is None or job.output is None:
+            return _result(job, "ok")
+        writer_for(job.output)
+        return _result(job, "skipped" if output.is_done(job.output, digest(data)) else "ok")
 
     return _or_failed(job, look)
 
