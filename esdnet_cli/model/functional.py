@@ -36,16 +36,18 @@ class _LIF(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
         (h_seq,) = ctx.saved_tensors
         (grad_spike_seq,) = grad_outputs
+        sigmoid = torch.sub(h_seq, V_THRESHOLD).mul_(SURROGATE_ALPHA).sigmoid_()
+        surrogate_seq = torch.addcmul(sigmoid, sigmoid, sigmoid, value=-1).mul_(SURROGATE_ALPHA)
         grad_x_seq = torch.empty_like(grad_spike_seq)
-        grad_v = torch.zeros_like(h_seq[0])
+        grad_h = None
         for t in reversed(range(len(h_seq))):
-            h = h_seq[t]
-            sigmoid = torch.sigmoid(SURROGATE_ALPHA * (h - V_THRESHOLD))
-            surrogate = SURROGATE_ALPHA * sigmoid * (1 - sigmoid)
-            # v = h (1 - spike) and the reset is not detached: dv/dh = (1 - spike) - h dspike/dh
-            grad_h = grad_spike_seq[t] * surrogate + grad_v * ((h < V_THRESHOLD).to(h.dtype) - h * surrogate)
+            later, surrogate = grad_h, surrogate_seq[t]
+            grad_h = grad_spike_seq[t] * surrogate
+            if later is not None:
+                # v = h (1 - spike) and the reset is not detached: dv/dh = (1 - spike) - h dspike/dh
+                kept = torch.addcmul((h_seq[t] < V_THRESHOLD).to(h_seq.dtype), h_seq[t], surrogate, value=-1)
+                grad_h.addcmul_(kept, later, value=1 - 1 / TAU)
             grad_x_seq[t] = grad_h
-            grad_v = grad_h * (1 - 1 / TAU)
         return grad_x_seq
 
 

@@ -79,7 +79,12 @@ class MixedAttentionUnit(nn.Module):
         self.sa = SpatialAttention()
 
     def forward(self, x: Tensor) -> Tensor:  # [T, N, C, H, W]
-        x = x * self.ta(x.mean((2, 3, 4)).T, x.amax((2, 3, 4)).T).T[:, :, None, None, None]
-        x = x * self.ca(x.mean((0, 3, 4)), x.amax((0, 3, 4)))[None, :, :, None, None]
-        x = x * self.sa(x.mean((0, 2)), x.amax((0, 2)))[None, :, None]
+        # attention is positive, so the maximum of a product is the product of the maxima: x is pooled but once.
+        # max, not amax: its gradient goes by index; amax's looks for equal values, and a compiler that keeps more
+        # digits of the product than the maximum has finds none
+        mean, maximum = x.mean((3, 4)), x.flatten(3).max(3).values  # [T, N, C]
+        temporal = self.ta(mean.mean(2).T, maximum.max(2).values.T).T[..., None]
+        scale = temporal * self.ca((mean * temporal).mean(0), (maximum * temporal).max(0).values)
+        x = x * scale[..., None, None]
+        x = x * self.sa(x.mean((0, 2)), x.max(2).values.max(0).values)[None, :, None]
         return torch.relu(x)
