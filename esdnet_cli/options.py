@@ -85,9 +85,14 @@ weights_option = option(
     help="Bundled checkpoint or .safetensors file.",
 )
 
+device_option = option(
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute."
+)
+quiet_option = option("-q", "--quiet", is_flag=True, help="Print errors only.")
+
 _RUN_OPTIONS = (
     weights_option,
-    option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute."),
+    device_option,
     option(
         "--precision",
         type=click.Choice(["auto", "fp32", "bf16"]),
@@ -122,7 +127,7 @@ _RUN_OPTIONS = (
         help="Also write all figures to FILE: .json (with layers) or .csv.",
     ),
     option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
-    option("-q", "--quiet", is_flag=True, help="Print errors only."),
+    quiet_option,
     option("-v", "--verbose", is_flag=True, help="Show the layers of each picture."),
 )
 

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from esdnet_cli.energy.cost import LEFT_OUT
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.files import write_atomically
 from esdnet_cli.pipeline.derainer import Derainer, load
-from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals, totals
-from esdnet_cli.pipeline.run import Output, derain_files, plan
+from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Totals, totals
+from esdnet_cli.pipeline.run import Judge, Output, derain_files, plan
 from esdnet_cli.pipeline.sources import Job, Unusable
 from esdnet_cli.settings import RunOptions
 
@@ -45,10 +44,12 @@ def tell(message: str) -> None:
 
 
 def show_run(
-    derainer: Derainer, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | None, options: RunOptions
-) -> int:
+    derainer: Derainer | None, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | None,
+    options: RunOptions, judge: Judge | None = None,
+) -> int:  # fmt: skip
     """Derain (or measure, without `output`) and print each result as it comes; returns the exit code.
 
+    With a `judge` each picture is scored too; without a derainer pictures are scored as they are.
     Interrupted, it still prints the summary and writes the report, then raises KeyboardInterrupt.
     """
     results = [ImageResult(entry.input, None, "failed", entry.error) for entry in unusable]
@@ -58,18 +59,20 @@ def show_run(
         for result in results:
             tell(f"{result.input}: {result.error}")
         if not options.quiet and jobs:
-            _print(report.HEADER, report.UNITS)
+            _print(*report.heading(judge is not None, derainer is not None))
         try:
-            for result in derain_files(derainer, jobs, output, bar.update, options.max_megapixels):
+            for result in derain_files(derainer, jobs, output, bar.update, options.max_megapixels, judge):
                 results.append(result)
                 _show(result, options)
         except KeyboardInterrupt:
             interrupted = True
-    info = replace(_run_info(derainer, options, started), seconds=time.perf_counter() - clock)
+    seconds = time.perf_counter() - clock
+    info = RunInfo(_model_info(derainer) if derainer else None, options.costs, started, seconds)
     summary = totals(results, options.costs)
     if not options.quiet:
-        _print(report.total_row(summary, info.seconds))
-        tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
+        _print(report.total_row(summary, info))
+        if derainer is not None:
+            tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
         for result in results:
             if result.status == "failed":
                 tell(f"failed: {result.input}: {result.error}")
@@ -83,7 +86,9 @@ def show_run(
     return 1 if summary.failed else 0
 
 
-def show_plan(derainer: Derainer, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | None) -> int:
+def show_plan(
+    derainer: Derainer | None, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | None
+) -> int:
     """Print what a run would do with each input, touching nothing; returns the exit code that it would begin with."""
     failed = len(unusable)
     for entry in unusable:
@@ -91,13 +96,18 @@ def show_plan(derainer: Derainer, jobs: Sequence[Job], unusable: Sequence[Unusab
     for job in jobs:
         fate = plan(job, output)
         failed += fate.status == "failed"
-        verb = {"ok": "derain" if output else "measure", "skipped": "skip", "failed": "fail"}[fate.status]
+        work = "derain" if output else "measure" if derainer else "score"
+        verb = {"ok": work, "skipped": "skip", "failed": "fail"}[fate.status]
         arrow = f" -> {fate.output}" if fate.output else ""
         _print(f"{verb:<8} {fate.input}{arrow}{f': {fate.error}' if fate.error else ''}")
+    tell(f"Dry run: {_network(derainer) if derainer else 'no network'}; nothing was written.")
+    return 1 if failed else 0
+
+
+def _network(derainer: Derainer) -> str:
     tiling = derainer.tiling
     side = f"tiles of {tiling.tile}, overlap {tiling.overlap}" if tiling.tile else "one piece"
-    tell(f"Dry run: {derainer.checkpoint.name}, {derainer.device}, {derainer.precision}, {side}; nothing was written.")
-    return 1 if failed else 0
+    return f"{derainer.checkpoint.name}, {derainer.device}, {derainer.precision}, {side}"
 
 
 @contextmanager
@@ -140,9 +150,9 @@ def _bar(count: int, quiet: bool) -> Any:
     return tqdm(total=count, bar_format=BAR, disable=disable, miniters=0, dynamic_ncols=True, leave=False)
 
 
-def _run_info(derainer: Derainer, options: RunOptions, started: str) -> RunInfo:
+def _model_info(derainer: Derainer) -> ModelInfo:
     checkpoint = derainer.checkpoint
-    return RunInfo(
+    return ModelInfo(
         weights_name=checkpoint.name,
         weights_sha256=checkpoint.sha256,
         config=checkpoint.config.to_dict(),
@@ -151,8 +161,6 @@ def _run_info(derainer: Derainer, options: RunOptions, started: str) -> RunInfo:
         tile=derainer.tiling.tile,
         overlap=derainer.tiling.overlap,
         timesteps=checkpoint.config.timesteps,
-        costs=options.costs,
-        started=started,
     )
 
 

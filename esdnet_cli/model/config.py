@@ -61,3 +61,9 @@ class ESDNetConfig:
             timesteps=whole("timesteps", raw.get("timesteps", cls.timesteps), 1),
             shortcut=shortcut,
         )
+
+
+SIZES = {
+    "small": ESDNetConfig(16, (2, 2, 4), (1, 1, 2), shortcut="spike"),
+    "base": ESDNetConfig(),
+}

@@ -16,11 +16,16 @@ _ACTIVATIONS = 12  # how many activations of that size the pass holds at once, g
 _MOST_TILES = 64
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:N` or `mps`. Raises EsdnetError if it is not there."""
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """`auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:N` or `mps`. Raises EsdnetError if it is not there.
+
+    local_rank: which of several processes on this machine asks; each takes a CUDA device of its own.
+    """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+    if name == "cuda" and local_rank:
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -142,8 +142,8 @@ def encode_picture(picture: Picture, path: Path) -> bytes:
     """
     writer = writer_for(path)
     if picture.rgb.dtype == np.uint16 and not writer.sixteen_bit:
-        alpha = None if picture.alpha is None else _eight_bit(picture.alpha)
-        picture = replace(picture, rgb=_eight_bit(picture.rgb), alpha=alpha)
+        alpha = None if picture.alpha is None else eight_bit(picture.alpha)
+        picture = replace(picture, rgb=eight_bit(picture.rgb), alpha=alpha)
     metadata = dict(picture.metadata)
     space = _icc_space(metadata)
     params = [*writer.params]
@@ -302,5 +302,8 @@ def _picture(pixels: NDArray[Any], metadata: tuple[tuple[int, bytes], ...]) -> P
     return Picture(rgb, alpha, grey, metadata)
 
 
-def _eight_bit(pixels: NDArray[Any]) -> NDArray[Any]:
+def eight_bit(pixels: NDArray[Any]) -> NDArray[Any]:
+    """uint16 of full range as uint8, rounded; uint8 as it is."""
+    if pixels.dtype == np.uint8:
+        return pixels
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

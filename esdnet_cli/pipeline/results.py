@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from esdnet_cli.energy.cost import Activity, ActivityTotal, EnergyCosts, total
+from esdnet_cli.metrics import Quality, mean_quality
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One input's fate. seconds: cutting, network and blending, without waiting for files."""
+    """One input's fate. seconds: cutting, network and blending, without waiting for files. quality: if scored."""
 
     input: str
     output: str | None
@@ -21,11 +22,12 @@ class ImageResult:
     height: int | None = None
     seconds: float | None = None
     activity: Activity | None = None
+    quality: Quality | None = None
 
 
 @dataclass(frozen=True)
-class RunInfo:
-    """What the figures of a run depend on. started: ISO 8601 with time zone. seconds: wall clock of the whole run."""
+class ModelInfo:
+    """Which network ran, and how."""
 
     weights_name: str
     weights_sha256: str
@@ -35,6 +37,16 @@ class RunInfo:
     tile: int
     overlap: int
     timesteps: int
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What the figures of a run depend on. model: None if pictures were scored as they were.
+
+    started: ISO 8601 with time zone. seconds: wall clock of the whole run.
+    """
+
+    model: ModelInfo | None
     costs: EnergyCosts
     started: str
     seconds: float = 0.0
@@ -42,13 +54,14 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts over all inputs, sums over those that are ok."""
+    """Counts over all inputs, sums over those that are ok; quality is the mean over those that were scored."""
 
     ok: int
     skipped: int
     failed: int
     megapixels: float
     activity: ActivityTotal
+    quality: Quality | None = None
 
 
 def totals(results: Sequence[ImageResult], costs: EnergyCosts) -> Totals:
@@ -60,4 +73,5 @@ def totals(results: Sequence[ImageResult], costs: EnergyCosts) -> Totals:
         failed=sum(result.status == "failed" for result in results),
         megapixels=sum((result.width or 0) * (result.height or 0) for result in done) / 1e6,
         activity=total((result.activity for result in done if result.activity), costs),
+        quality=mean_quality([result.quality for result in done if result.quality]),
     )

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from esdnet_cli.errors import PictureError, one_line, printable
 from esdnet_cli.files import digest, write_atomically
+from esdnet_cli.metrics import Quality
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.images import (
     Picture,
@@ -24,13 +25,14 @@ from esdnet_cli.pipeline.images import (
 )
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.results import ImageResult
-from esdnet_cli.pipeline.sources import Job
+from esdnet_cli.pipeline.sources import Job, Source
 from esdnet_cli.settings import MAX_MEGAPIXELS
 
 R = TypeVar("R")
 READ_AHEAD = 2  # pictures decoded and waiting, and as many waiting to be written: more would only take memory
 
 Progress = Callable[[float], None]  # told the share of one picture that was just done
+Judge = Callable[[Source, Picture], Quality]  # raises PictureError if it cannot compare
 
 
 def pixel_settings(derainer: Derainer) -> dict[str, Any]:
@@ -84,15 +86,17 @@ class _Read:
 
 
 def derain_files(
-    derainer: Derainer,
+    derainer: Derainer | None,
     jobs: Sequence[Job],
     output: Output | None,
     progress: Progress = lambda share: None,
     max_megapixels: float = MAX_MEGAPIXELS,
+    judge: Judge | None = None,
 ) -> Iterator[ImageResult]:
     """Derain each job's source into its output, or only measure it if `output` is None; results in order, as they come.
 
-    Reader thread -> this thread (network) -> writer thread. What goes wrong with a picture is its result, no exception.
+    derainer: None leaves pictures as they are. judge: scores each result. What goes wrong with a picture is its result,
+    no exception. Reader thread -> this thread (network) -> writer thread.
     """
 
     def read(job: Job) -> _Read | ImageResult:
@@ -109,7 +113,7 @@ def derain_files(
         picture, result = derained
         if output is not None and job.output is not None:
             output.write(job.output, picture, sha256)
-        return result
+        return result if judge is None else replace(result, quality=judge(job.source, picture))
 
     waiting = deque(jobs)
     reading: deque[tuple[Job, Future[_Read | ImageResult]]] = deque()
@@ -159,7 +163,10 @@ def plan(job: Job, output: Output | None) -> ImageResult:
     return _or_failed(job, look)
 
 
-def _derain(derainer: Derainer, job: Job, picture: Picture, progress: Progress) -> tuple[Picture, ImageResult]:
+def _derain(derainer: Derainer | None, job: Job, picture: Picture, progress: Progress) -> tuple[Picture, ImageResult]:
+    if derainer is None:
+        progress(1)
+        return picture, _result(job, "ok", None, picture.width, picture.height)
     tiles = derainer.tiling.count(picture.height, picture.width)
     left = tiles
 

@@ -118,6 +118,27 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
     return jobs
 
 
+def pair_up(sources: Sequence[Source], targets: Path) -> tuple[list[tuple[Source, Path]], list[Unusable]]:
+    """Each source with its target: the picture at the same place below `targets`, whatever its ending.
+
+    A target may also carry Rain100H's names, norain-1 beside rain-1. Raises EsdnetError if `targets` is no folder.
+    """
+    if not targets.is_dir():
+        raise EsdnetError(f"{printable(targets)}: is no folder; name the one that holds the targets")
+    found, _ = find_sources([str(targets)], recursive=True)
+    known = {source.relative.with_suffix(""): source.path for source in found}
+    pairs, unusable = [], []
+    for source in sources:
+        name = source.relative.with_suffix("")
+        target = known.get(name) or known.get(name.with_name("no" + name.name))
+        if target is None:
+            reason = f"has no target of that name in {printable(targets)}; add it"
+            unusable.append(Unusable(printable(source.path), reason))
+        else:
+            pairs.append((source, target))
+    return pairs, unusable
+
+
 def _in_folder(folder: Path, recursive: bool, outputs: str | None, unusable: list[Unusable]) -> Iterable[Source]:
     def note(error: OSError) -> None:
         reason = f"cannot be listed: {error.strerror}; check its permissions"

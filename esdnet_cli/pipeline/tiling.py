@@ -85,7 +85,7 @@ class Batches:
             derained = self._network(pad(batch))[..., : batch.shape[2], : batch.shape[3]]
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             # the CPU allocator has no class of its own for it
-            if isinstance(error, RuntimeError) and not _out_of_memory(error):
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
             if self._size == 1:
                 height, width = batch.shape[2:]
@@ -97,7 +97,7 @@ class Batches:
         yield from derained
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     return (
         isinstance(error, torch.OutOfMemoryError)
         or "not enough memory" in str(error)

@@ -1,0 +1,70 @@
+"""esdnet synth: rainy pairs from clean photographs, the same for the same seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from esdnet_cli.errors import PictureError, printable
+from esdnet_cli.options import option, overwrite_option, quiet_option, recursive_option
+
+if TYPE_CHECKING:
+    from esdnet_cli.training.rain import Strength
+
+
+@click.command(name="synth")
+@click.argument("clean", type=click.Path(path_type=Path), metavar="CLEAN_DIR")
+@option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder for the pairs.")
+@recursive_option
+@option(
+    "--rain",
+    type=click.Choice(["light", "medium", "heavy", "mixed"]),
+    default="mixed",
+    show_default=True,
+    help="How hard it rains.",
+)
+@option("--streaks", type=click.Path(path_type=Path), metavar="DIR", help="Take grey streak masks from here instead.")
+@option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed, other rain.")
+@overwrite_option
+@quiet_option
+@click.pass_context
+def command(
+    ctx: click.Context, clean: Path, output: Path, recursive: bool, rain: Strength, streaks: Path | None, seed: int,
+    overwrite: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Make rainy pairs of clean photographs: DIR/input and DIR/target, as 8-bit PNG.
+
+    Both pictures of a pair have the same sensor noise and JPEG marks: they differ by rain and mist alone. The rain of
+    a picture depends on the seed and its name, not on its neighbours; the same seed gives the same bytes.
+
+    \b
+    Example:
+      esdnet synth photos/ -o pairs/ --rain heavy --seed 1
+    """
+    from tqdm import tqdm
+
+    from esdnet_cli.pipeline.sources import find_sources, plan_outputs
+    from esdnet_cli.terminal import tell
+    from esdnet_cli.training.synth import Rainmaker, write_pair
+
+    sources, unusable = find_sources([str(clean)], recursive, leave_out=output)
+    jobs = plan_outputs(sources, Path(), "png")  # relative names, each once
+    failed = [f"{entry.input}: {entry.error}" for entry in unusable]
+    rainmaker = Rainmaker(rain, streaks, seed)
+    written = 0
+    for job in tqdm(jobs, unit="picture", disable=True if quiet else None, leave=False):
+        name = job.output
+        assert name is not None
+        try:
+            pair = rainmaker(job.source.path, name)
+            written += write_pair(output, name, pair, overwrite)
+        except (PictureError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            failed.append(f"{printable(job.source.path)}: {reason}")
+            tell(failed[-1])
+    if not quiet:
+        same = len(jobs) - written - (len(failed) - len(unusable))
+        tqdm.write(f"{written} pairs written, {same} there before, {len(failed)} failed: {output}")
+    ctx.exit(1 if failed else 0)

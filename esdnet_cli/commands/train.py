@@ -1,0 +1,118 @@
+"""esdnet train: direct training with the surrogate gradient, on CPU, one GPU or several under torchrun."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from esdnet_cli.options import device_option, option, quiet_option
+
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command(name="train")
+@option("--clean", multiple=True, type=_FOLDER, metavar="DIR", help="Clean photographs; rain is made. Several allowed.")
+@option("--streaks", type=_FOLDER, metavar="DIR", help="Grey streak masks to add to --clean, besides rain of our own.")
+@option("--pairs", type=_FOLDER, metavar="DIR", help="Rainy pictures in DIR/input, clean namesakes in DIR/target.")
+@option("--validate", type=_FOLDER, metavar="DIR", help="Pairs to measure on, ten times a run; the best is kept.")
+@option("-o", "--output", required=True, type=_FOLDER, metavar="DIR", help="Folder of the run.")
+@option("--size", metavar="NAME|JSON", help="small, base, or a config as JSON.  [default: --init's, else small]")
+@option("--init", metavar="NAME|PATH", help="Begin with this checkpoint's weights.")
+@option("--resume", is_flag=True, help="Go on with the run in --output, exactly where it was.")
+@option("--steps", type=click.IntRange(min=1), metavar="N", help="Length of the run in steps.")
+@option("--minutes", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Length of the run in minutes.")
+@option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Crops in a step.")
+@option("--crop", type=click.IntRange(min=16), default=64, show_default=True, help="Side of a crop, a multiple of 4.")
+@option(
+    "--lr", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True, help="Peak learning rate."
+)
+@option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, crops and rain.")
+@device_option
+@option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="bf16: autocast; auto takes it where it is fast.",
+)
+@option("--compile", "compiled", is_flag=True, help="Compile the step: minutes first, then faster; needs a compiler.")
+@quiet_option
+def command(
+    clean: tuple[Path, ...], streaks: Path | None, pairs: Path | None, validate: Path | None, output: Path,
+    size: str | None, init: str | None, resume: bool, steps: int | None, minutes: float | None, batch: int, crop: int,
+    lr: float, seed: int, device: str, precision: str, compiled: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Train a network on clean photographs or on rainy pairs.
+
+    DIR gets last.safetensors and best.safetensors (averaged weights, ready for --weights), log.jsonl, and
+    state.safetensors, from which --resume goes on after a kill. Ends by --steps or --minutes.
+
+    \b
+    Examples:
+      esdnet train --clean photos/ --validate pairs/ -o run/ --minutes 120
+      torchrun --nproc-per-node 4 -m esdnet_cli train --pairs Rain100H/ -o run/ --steps 100000
+    """
+    if bool(clean) == bool(pairs):
+        raise click.UsageError("Give either --clean or --pairs.")
+    if streaks and not clean:
+        raise click.UsageError("--streaks needs --clean.")
+    if (steps is None) == (minutes is None):
+        raise click.UsageError("Give either --steps or --minutes.")
+    if crop % 4:
+        raise click.UsageError(f"--crop {crop} is no multiple of 4.")
+    from esdnet_cli.model.inference import choose_device
+    from esdnet_cli.training.loop import Recipe, Run, autocast_precision, join_processes, prepare_folder, starting_point
+
+    config, initial = starting_point(size, init)
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    recipe = Recipe(config, steps, minutes, batch, crop, lr, seed, autocast_precision(precision, chosen))
+    from esdnet_cli.training.data import load_batches, load_validation
+
+    batches = load_batches(clean, streaks, pairs, crop, chosen)
+    validation = load_validation(validate) if validate else []
+    with join_processes(chosen):
+        prepare_folder(output, resume)
+        named = ", ".join(str(folder) for folder in (*clean, streaks, pairs) if folder)
+        run = Run(
+            recipe, batches, validation, output, chosen,
+            initial=initial, resume=resume, compiled=compiled, trained_on=named,
+        )  # fmt: skip
+        _show(run, quiet or run.rank > 0)
+
+
+def _show(run: Any, quiet: bool) -> None:
+    from tqdm import tqdm
+
+    from esdnet_cli.terminal import tell
+
+    if not quiet:
+        parameters = sum(parameter.numel() for parameter in run.network.parameters())
+        tell(f"{parameters / 1e6:.2f} M parameters, {run.recipe.precision} on {run.device}, from step {run.step}")
+    bar = tqdm(
+        total=1.0,
+        initial=run.progress,
+        bar_format="{percentage:3.0f}%|{bar}| {desc} [{elapsed}<{remaining}]",
+        disable=True if quiet else None,
+        leave=False,
+    )
+    with bar:
+        try:
+            for event in run.train():
+                bar.set_description_str(f"step {event.step}, loss {event.loss:.4f}", refresh=False)
+                bar.update(event.progress - bar.n)
+                if event.validation is not None and not quiet:
+                    figures = event.validation
+                    best = ", the best so far" if figures.psnr_y >= run.best else ""
+                    line = (
+                        f"step {event.step}: validation PSNR {figures.psnr_y:.2f} dB, SSIM {figures.ssim_y:.4f}{best}"
+                    )
+                    tqdm.write(line)
+        except KeyboardInterrupt:
+            if not quiet:
+                tell(f"Interrupted at step {run.step}; --resume goes on from step {run.saved}.")
+            raise
+    if not quiet:
+        tqdm.write(f"{run.step} steps in {run.seconds / 60:.1f} minutes: {run.folder}")

@@ -1,0 +1,183 @@
+"""Training batches: crops of pictures that lie on the device as uint8, with rain made where they are cut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable
+from esdnet_cli.metrics import SMALLEST
+from esdnet_cli.pipeline.images import eight_bit, read_picture
+from esdnet_cli.pipeline.sources import Source, find_sources, pair_up
+from esdnet_cli.training.rain import photograph, streak_layers
+
+DRY = 0.17  # share of crops without rain: dry pictures must come back as they were
+MASKS = 0.65  # of the wet ones, where there are streak masks; the others get rain of our own
+FAINTER = 0.35  # share of masks that are dimmed
+TURNED = 0.5  # share of masks that are turned and stretched a little
+MOST_VEIL = 0.12
+
+
+class Batches(Protocol):
+    """Where a step's crops come from."""
+
+    def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(rainy, target), float32 [count, 3, size, size] in [0, 1], on the generator's device."""
+
+
+class Pictures:
+    """Pictures of any sizes, packed as uint8 into one tensor on the device, so that a batch of crops is one gather."""
+
+    def __init__(self, pictures: Sequence[NDArray[np.uint8]], device: torch.device) -> None:  # each [H, W, C]
+        sizes = torch.tensor([picture.shape[:2] for picture in pictures])
+        ends = torch.tensor([picture.size for picture in pictures]).cumsum(0)
+        self._channels = pictures[0].shape[2]
+        self._heights, self._widths = sizes.to(device).unbind(1)
+        self._starts = (ends - torch.tensor([picture.size for picture in pictures])).to(device)
+        self._pixels = torch.from_numpy(np.concatenate([picture.reshape(-1) for picture in pictures])).to(device)
+
+    def crops(self, count: int, size: int, random: torch.Generator, turn: bool) -> Tensor:
+        """Random crops as float32 [count, C, size, size] in [0, 1], mirrored; turned and upside down too if `turn`."""
+        device = random.device
+        chance = torch.rand(6, count, 1, 1, 1, generator=random, device=device)
+        index = (chance[0] * len(self._starts)).long()
+        height, width = self._heights[index], self._widths[index]
+        top, left = (chance[1] * (height - size + 1)).long(), (chance[2] * (width - size + 1)).long()
+        steps = torch.arange(size, device=device)
+        row, column = steps.view(1, 1, -1, 1), steps.view(1, 1, 1, -1)
+        column = torch.where(chance[3] < 0.5, column, size - 1 - column)
+        if turn:
+            row = torch.where(chance[4] < 0.5, row, size - 1 - row)
+            row, column = torch.where(chance[5] < 0.5, row, column), torch.where(chance[5] < 0.5, column, row)
+        channel = torch.arange(self._channels, device=device).view(1, -1, 1, 1)
+        position = self._starts[index] + ((top + row) * width + left + column) * self._channels + channel
+        return self._pixels[position].float() / 255
+
+
+@dataclass(frozen=True)
+class SyntheticRain:
+    """Clean photographs with rain made on the fly, of our own and, if given, from streak masks."""
+
+    clean: Pictures
+    masks: Pictures | None
+
+    def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        clean = self.clean.crops(count, size, random, turn=True)
+        streaks = streak_layers(count, size, size, "mixed", random)
+        veil = torch.rand(count, generator=random, device=random.device) * MOST_VEIL
+        chance = torch.rand(3, count, 1, 1, 1, generator=random, device=random.device)
+        wet = chance[0] >= DRY
+        if self.masks is not None:
+            from_mask = chance[1] < MASKS
+            streaks = torch.where(from_mask, self._from_masks(count, size, random), streaks)
+            veil = veil * ~from_mask.flatten()  # the masks' own pictures have none
+        veil = veil * wet.flatten() * (chance[2].flatten() < 0.4)
+        return photograph(clean, streaks * wet, veil, random)
+
+    def _from_masks(self, count: int, size: int, random: torch.Generator) -> Tensor:
+        assert self.masks is not None
+        around = _around(size)
+        masks = self.masks.crops(count, size + 2 * around, random, turn=False)
+        chance = torch.rand(5, count, generator=random, device=random.device)
+        angle = (chance[0] - 0.5) * math.radians(20)
+        zoom = (0.8 + 0.4 * chance[1]) * size / (size + 2 * around)
+        still = chance[2] >= TURNED  # for these the grid meets the pixels exactly
+        angle, zoom = torch.where(still, 0, angle), torch.where(still, size / (size + 2 * around), zoom)
+        cos, sin, zero = torch.cos(angle) * zoom, torch.sin(angle) * zoom, torch.zeros_like(angle)
+        affine = torch.stack((torch.stack((cos, -sin, zero), 1), torch.stack((sin, cos, zero), 1)), 1)
+        grid = F.affine_grid(affine, [count, 1, size, size], align_corners=False)
+        masks = F.grid_sample(masks, grid, align_corners=False, padding_mode="reflection")
+        strength = torch.where(chance[3] < FAINTER, 0.15 + 0.85 * chance[4], 0.9 + 0.2 * chance[4])
+        return masks * strength.view(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Rainy pictures with their targets, [H, W, 6] each."""
+
+    pairs: Pictures
+
+    def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        rainy, target = self.pairs.crops(count, size, random, turn=False).split(3, dim=1)
+        return rainy, target
+
+
+def load_batches(
+    clean: Sequence[Path], streaks: Path | None, pairs: Path | None, crop: int, device: torch.device
+) -> Batches:
+    """What `clean` folders (with `streaks` masks) or a folder of `pairs` give to train on, read onto the device.
+
+    Raises EsdnetError for an empty folder, a picture that is bad or smaller than a crop, a pair that does not fit.
+    """
+    if pairs is not None:
+        both = [np.dstack((rainy, target)) for _, rainy, target in read_pairs(pairs, crop)]
+        return Paired(Pictures(both, device))
+    photographs = [_read(source.path, crop) for folder in clean for source in listing(folder)]
+    masks = [] if streaks is None else [read_mask(mask.path, crop + 2 * _around(crop)) for mask in listing(streaks)]
+    return SyntheticRain(Pictures(photographs, device), Pictures(masks, device) if masks else None)
+
+
+def read_mask(path: Path, least: int) -> NDArray[np.uint8]:
+    """A streak mask, uint8 [H, W, 1]. Raises EsdnetError if it is bad or a side is below `least` pixels."""
+    return np.ascontiguousarray(_read(path, least).max(axis=2, keepdims=True))
+
+
+def read_pairs(folder: Path, least: int) -> list[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
+    """(name, rainy, target) for each picture of folder/input and its namesake in folder/target, uint8 RGB of one size.
+
+    Raises EsdnetError for a name without partner, a pair whose sizes differ, a bad or small picture, no pair at all.
+    """
+    pairs = []
+    couples, unusable = pair_up(listing(folder / "input"), folder / "target")
+    for entry in unusable:
+        raise EsdnetError(f"{entry.input}: {entry.error}")
+    for source, partner in couples:
+        path = source.path
+        rainy, target = _read(path, least), _read(partner, least)
+        if rainy.shape != target.shape:
+            (h, w), (th, tw) = rainy.shape[:2], target.shape[:2]
+            raise EsdnetError(f"{printable(path)} is {w}x{h}, {printable(partner)} {tw}x{th}; both must be of one size")
+        pairs.append((path.name, rainy, target))
+    return pairs
+
+
+def listing(folder: Path) -> list[Source]:
+    """The pictures of a folder, sorted by name. Raises EsdnetError if it is none or holds none."""
+    if not folder.is_dir():
+        raise EsdnetError(f"{printable(folder)}: is no folder; name one with pictures")
+    sources, unusable = find_sources([str(folder)], recursive=False)
+    if unusable or not sources:
+        raise EsdnetError(f"{printable(folder)}: holds no picture; name a folder with some")
+    return sources
+
+
+def _around(size: int) -> int:
+    """How far beyond a crop of a mask a turned and shrunk one reaches, in pixels."""
+    return math.ceil(size * 0.3)
+
+
+def _read(path: Path, least: int) -> NDArray[np.uint8]:
+    try:
+        rgb: NDArray[np.uint8] = eight_bit(read_picture(path.read_bytes(), path).rgb)
+    except (PictureError, OSError) as error:
+        raise EsdnetError(f"{printable(path)}: {one_line(error)}") from error
+    if min(rgb.shape[:2]) < least:
+        raise EsdnetError(
+            f"{printable(path)}: is {rgb.shape[1]}x{rgb.shape[0]}, smaller than {least} pixels; "
+            "take it out, or use a smaller --crop"
+        )
+    return rgb
+
+
+def load_validation(folder: Path) -> list[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
+    """The pairs of a folder, large enough to be scored. Raises EsdnetError as `read_pairs` does."""
+    return read_pairs(folder, SMALLEST)

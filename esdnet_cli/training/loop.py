@@ -1,0 +1,397 @@
+"""Direct training with the surrogate gradient: steps, schedule, weight averaging, validation, exact resumption."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from esdnet_cli.checkpoint.infer import problems, summary
+from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
+from esdnet_cli.errors import EsdnetError, one_line, printable
+from esdnet_cli.files import write_atomically
+from esdnet_cli.metrics import quality, ssim
+from esdnet_cli.model.config import SIZES, ESDNetConfig
+from esdnet_cli.model.inference import Inference, choose_precision
+from esdnet_cli.model.network import ESDNet
+from esdnet_cli.pipeline.tiling import Batches as TileBatches
+from esdnet_cli.pipeline.tiling import Tiling, derain_tiled, is_out_of_memory
+from esdnet_cli.training.data import Batches
+
+STATE, LAST, BEST, LOG = "state.safetensors", "last.safetensors", "best.safetensors", "log.jsonl"
+VALIDATIONS = 10  # over a run
+SAVE_SECONDS = 60.0  # what a kill may cost
+MOST_WARMUP = 0.05  # share of a short run
+L1_WEIGHT = 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a run is, apart from its data; it stands in the state, and a resumed run must have the same.
+
+    steps or minutes: the length, one of them None. batch: crops of a step over all processes. crop: their side.
+    lr: of AdamW, after `warmup` steps (MOST_WARMUP of a short run) with cosine to 0. ema: decay of the averaged
+    weights. clip: gradient norm. precision: fp32, or bf16 under autocast.
+    """
+
+    config: ESDNetConfig
+    steps: int | None
+    minutes: float | None
+    batch: int
+    crop: int
+    lr: float
+    seed: int
+    precision: str
+    warmup: int = 200
+    weight_decay: float = 1e-4
+    ema: float = 0.999
+    clip: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {**asdict(self), "config": self.config.to_dict()}
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Means over the validation pairs (Y channel, `metrics`' convention)."""
+
+    psnr_y: float
+    ssim_y: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step done. progress: share of the run, 0 to 1. validation: if one followed it."""
+
+    step: int
+    progress: float
+    loss: float
+    lr: float
+    seconds: float
+    validation: Validation | None
+
+
+class Run:
+    """A training run in its folder: iterate over `train()`. Every process of torchrun has one, the first one writes."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        batches: Batches,
+        validation: Sequence[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]],
+        folder: Path,
+        device: torch.device,
+        *,
+        initial: dict[str, Tensor] | None = None,
+        resume: bool = False,
+        compiled: bool = False,
+        trained_on: str = "",
+    ) -> None:
+        self.recipe, self.folder, self.device = recipe, folder, device
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if recipe.batch % self.world:
+            raise EsdnetError(f"--batch {recipe.batch} cannot be shared by {self.world} processes; use a multiple")
+        self._batches, self._validation, self._trained_on = batches, validation, trained_on
+        torch.manual_seed(recipe.seed)  # the same initial weights in every process
+        self.network = ESDNet(recipe.config)
+        if initial is not None:
+            self.network.load_state_dict(initial)
+        self.network.to(device)
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self._optimiser = torch.optim.AdamW(
+            self.network.parameters(), recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        )
+        self._random = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + self.rank)
+        self.step, self.saved, self.seconds, self.best = 0, 0, 0.0, -math.inf
+        if resume:
+            self._restore()
+        self._forward = self._prepared(compiled)
+
+    def _prepared(self, compiled: bool) -> Callable[[Tensor], Tensor]:
+        if compiled:
+            channels_last(self.network)  # the compiled step is faster in this layout, the plain one is not
+        forward: Any = torch.compile(self.network, dynamic=False) if compiled else self.network
+        return DistributedDataParallel(forward) if self.world > 1 else forward
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        if self.recipe.steps is not None:
+            return min(1.0, self.step / self.recipe.steps)
+        assert self.recipe.minutes is not None
+        return min(1.0, self.seconds / (60 * self.recipe.minutes))
+
+    def train(self) -> Iterator[Step]:
+        """Go on to the end of the run; each step is yielded, and the folder is never more than a minute behind."""
+        validated = int(self.progress * VALIDATIONS)
+        begun, saved = time.perf_counter() - self.seconds, self.seconds
+        while self.progress < 1:
+            try:
+                loss, lr = self._train_step()
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                    raise
+                raise EsdnetError("out of memory in a training step; use a smaller --batch or --crop") from error
+            self.step += 1
+            self.seconds = self._agree(time.perf_counter() - begun)
+            validation = None
+            if int(self.progress * VALIDATIONS) > validated:
+                validated = int(self.progress * VALIDATIONS)
+                validation = self._validate()
+            event = Step(self.step, self.progress, loss, lr, self.seconds, validation)
+            self._log(event)
+            if validation or self.seconds - saved > SAVE_SECONDS or self.progress >= 1:
+                self._save(validation)
+                self.saved, saved = self.step, self.seconds
+            yield event
+
+    def _learning_rate(self) -> float:
+        warm = min(1.0, max((self.step + 1) / self.recipe.warmup, self.progress / MOST_WARMUP))
+        return self.recipe.lr * warm * (1 + math.cos(math.pi * self.progress)) / 2
+
+    def _train_step(self) -> tuple[float, float]:
+        lr = self._learning_rate()
+        for group in self._optimiser.param_groups:
+            group["lr"] = lr
+        rainy, target = self._batches(self.recipe.batch // self.world, self.recipe.crop, self._random)
+        self.network.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            derained = self._forward(rainy)
+        loss = restoration_loss(derained.float(), target)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        self._optimiser.step()
+        self._update_average()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise EsdnetError(
+                f"the loss became {value} at step {self.step + 1}; use a smaller --lr, or --precision fp32"
+            )
+        return value, lr
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))  # the first weights are soon forgotten
+        pairs = list(zip(self.average.state_dict().values(), self.network.state_dict().values()))
+        floats = [(mean, now) for mean, now in pairs if mean.is_floating_point()]
+        torch._foreach_lerp_([mean for mean, _ in floats], [now for _, now in floats], 1 - decay)
+        for mean, now in pairs:
+            if not mean.is_floating_point():
+                mean.copy_(now)
+
+    def _validate(self) -> Validation | None:
+        if not self._validation:
+            return None
+        tiling = tiling_for(self.recipe.crop)
+        tiles = TileBatches(Inference(self.average, self.device, "fp32"), 1, lambda size: None)
+        sums = torch.zeros(2, dtype=torch.float64)
+        for _, rainy, target in self._validation[self.rank :: self.world]:
+            figures = quality(derain_tiled(rainy, tiling, tiles, lambda: None), target)
+            sums += torch.tensor([figures.psnr_y, figures.ssim_y])
+        if self.world > 1:
+            sums = sums.to(self.device)
+            dist.all_reduce(sums)
+        psnr_y, ssim_y = (sums / len(self._validation)).tolist()
+        return Validation(psnr_y, ssim_y)
+
+    def _agree(self, value: float) -> float:
+        """The first process's clock is everyone's: all must stop, save and validate at the same step."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, 0)
+        return float(shared)
+
+    def _log(self, event: Step) -> None:
+        if self.rank == 0 and (event.validation or event.step % 50 == 0 or event.step == 1 or event.progress >= 1):
+            line = {key: value for key, value in asdict(event).items() if value is not None}
+            with (self.folder / LOG).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _save(self, validation: Validation | None) -> None:
+        generators = self._gather(self._random.get_state())
+        if self.rank:
+            return
+        better = validation is not None and validation.psnr_y > self.best
+        if validation is not None and better:
+            self.best = validation.psnr_y
+        metadata = self._metadata(validation)
+        if better:
+            save(self.folder / BEST, self._export(), self.recipe.config, metadata)
+        save(self.folder / LAST, self._export(), self.recipe.config, metadata)
+        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+        tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            moments = self._optimiser.state[parameter]
+            tensors |= {f"optimiser.{name}.{key}": value for key, value in moments.items()}
+        tensors |= {f"random.{rank}": state for rank, state in enumerate(generators)}
+        here = {"step": self.step, "seconds": self.seconds, "best": self.best if math.isfinite(self.best) else None}
+        header = {"format": "esdnet-training", "recipe": json.dumps(self.recipe.to_dict()), "run": json.dumps(here)}
+        contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        # last of all: what a resumed run starts from is never ahead of the files beside it
+        write_atomically(self.folder / STATE, safetensors.torch.save(contiguous, header))
+
+    def _gather(self, state: Tensor) -> list[Tensor]:
+        if self.world == 1:
+            return [state]
+        states: list[Any] = [None] * self.world
+        dist.all_gather_object(states, state)
+        return states
+
+    def _export(self) -> dict[str, Tensor]:
+        """The averaged weights as they are shipped: convolutions in fp16, the rest in fp32."""
+        convolutions = {
+            f"{name}.weight"
+            for name, module in self.average.named_modules()
+            if isinstance(module, (nn.Conv2d, nn.Conv3d))
+        }
+        return {
+            key: (value.half() if key in convolutions else value).cpu().contiguous()
+            for key, value in self.average.state_dict().items()
+        }
+
+    def _metadata(self, validation: Validation | None) -> dict[str, str]:
+        tiling = tiling_for(self.recipe.crop)
+        metadata = {"tile": str(tiling.tile), "overlap": str(tiling.overlap), "trained_on": self._trained_on}
+        if validation is not None:
+            figures = {key: round(value, 4) for key, value in asdict(validation).items()}
+            metadata["metrics"] = json.dumps({"validation": figures, "steps": self.step})
+        return metadata
+
+    def _restore(self) -> None:
+        path = self.folder / STATE
+        if not path.is_file():
+            raise EsdnetError(f"{printable(path)}: is not there, so nothing can be resumed; start without --resume")
+        try:
+            with safe_open(path, "pt") as file:
+                header = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+            recipe, here = json.loads(header["recipe"]), json.loads(header["run"])
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise EsdnetError(f"{printable(path)}: is no training state ({one_line(error)}); start anew") from error
+        mine = self.recipe.to_dict()
+        if other := sorted(key for key in mine if mine[key] != recipe.get(key)):
+            raise EsdnetError(
+                f"{printable(path)}: was begun with another {other[0]} ({recipe.get(other[0])}, not {mine[other[0]]}); "
+                "resume with the options that it was begun with"
+            )
+        if f"random.{self.world - 1}" not in tensors or f"random.{self.world}" in tensors:
+            count = sum(key.startswith("random.") for key in tensors)
+            raise EsdnetError(f"{printable(path)}: was begun with {count} processes; resume with as many")
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+        self.network.load_state_dict(part("network."))
+        self.average.load_state_dict(part("average."))
+        for name, parameter in self.network.named_parameters():
+            moments = part(f"optimiser.{name}.")
+            self._optimiser.state[parameter] = {
+                key: value.to(parameter.device) if value.ndim else value for key, value in moments.items()
+            }
+        self._random.set_state(tensors[f"random.{self.rank}"])
+        self.step = self.saved = here["step"]
+        self.seconds = here["seconds"]
+        self.best = -math.inf if here["best"] is None else here["best"]
+        if self.rank == 0:
+            self._forget_after(self.step)
+
+    def _forget_after(self, step: int) -> None:
+        """Drop what the log tells of steps that a kill undid."""
+        path = self.folder / LOG
+        if path.is_file():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_atomically(path, "".join(kept).encode())
+
+
+def channels_last(network: nn.Module) -> None:
+    """Lay out the weights of 2-D convolutions so that activations follow, in place."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def restoration_loss(derained: Tensor, target: Tensor) -> Tensor:
+    """1 - SSIM + L1 of [N, 3, H, W] in [0, 1] (Song et al., IJCAI 2024, train on SSIM; L1 holds the colours)."""
+    return 1 - ssim(derained, target, 1.0) + L1_WEIGHT * (derained - target).abs().mean()
+
+
+def tiling_for(crop: int) -> Tiling:
+    """The tiles that suit a network trained on crops of this side: a little larger, as published (64 and 80)."""
+    tile = crop * 5 // 4 // 4 * 4
+    return Tiling(tile, tile // 10)
+
+
+@contextmanager
+def join_processes(device: torch.device) -> Iterator[None]:
+    """Within: a member of the group that torchrun's environment describes, if it does."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def starting_point(size: str | None, init: str | None) -> tuple[ESDNetConfig, dict[str, Tensor] | None]:
+    """Config and initial weights: those of `init` (a bundled name or a path), or random ones (None).
+
+    size: `small`, `base`, or a config as JSON, as it stands in a checkpoint; by default that of `init`, else `small`.
+    With both, `init` may differ where its tensors fit, as in the shortcut. Raises EsdnetError.
+    """
+    if init is None:
+        return _config(size or "small"), None
+    checkpoint = open_checkpoint(init)
+    config = checkpoint.config if size is None else _config(size)
+    if found := problems(checkpoint.shapes, config):
+        raise EsdnetError(f"--init {printable(init)}: does not fit --size {config.to_dict()}: {summary(found)}")
+    return config, load_network(checkpoint).state_dict()
+
+
+def _config(size: str) -> ESDNetConfig:
+    if size in SIZES:
+        return SIZES[size]
+    try:
+        return ESDNetConfig.from_dict(json.loads(size))
+    except ValueError as error:
+        raise EsdnetError(f"--size {printable(size)}: {one_line(error)}; give {', '.join(SIZES)} or JSON") from error
+
+
+def autocast_precision(name: str, device: torch.device) -> str:
+    """`auto` is bf16 where the device computes in it, fp32 elsewhere. Raises EsdnetError for bf16 in vain."""
+    if name != "auto":
+        return choose_precision(name, device)
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+
+
+def prepare_folder(folder: Path, resume: bool) -> None:
+    """Make the folder of a run. Raises EsdnetError if it holds a run that is not to be resumed, or cannot be made."""
+    if not resume and (folder / STATE).exists():
+        raise EsdnetError(f"{printable(folder)}: holds a run already; add --resume, or choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EsdnetError(f"{printable(folder)}: cannot be made ({error.strerror}); choose another folder") from error

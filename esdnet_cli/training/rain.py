@@ -1,0 +1,131 @@
+"""Synthetic rain: what a camera sees of falling drops, drawn for a whole batch at once on its device.
+
+Additive grey streaks (as in Rain100H; Yang et al., CVPR 2017): drops of random brightness, blurred along the direction
+of fall, in layers from far (short, faint, many) to near (long, bright, few); then mist, sensor noise and JPEG.
+Everything random comes from one torch.Generator: the same seed gives the same rain on the same kind of device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Strength = Literal["light", "medium", "heavy", "mixed"]
+STRENGTHS: tuple[str, ...] = get_args(Strength)
+_RANGES = {"light": (0.05, 0.3), "medium": (0.3, 0.6), "heavy": (0.6, 1.0), "mixed": (0.05, 1.0)}
+
+_LAYERS = 4  # far to near
+_LONGEST = 64  # pixels that a streak needs around a crop for its ends to lie outside
+_LUMINANCE = [  # JPEG's example quantisation table (ITU-T T.81, annex K.1)
+    [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55],
+    [14, 13, 16, 24, 40, 57, 69, 56], [14, 17, 22, 29, 51, 87, 80, 62],
+    [18, 22, 37, 56, 68, 109, 103, 77], [24, 35, 55, 64, 81, 104, 113, 92],
+    [49, 64, 78, 87, 103, 121, 120, 101], [72, 92, 95, 98, 112, 100, 103, 99],
+]  # fmt: skip
+_TO_YCC = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]  # JFIF
+
+
+def streak_layers(
+    count: int, height: int, width: int, strength: Strength, random: torch.Generator, scale: float = 1.0
+) -> Tensor:
+    """Streaks for `count` pictures, float32 [count, 1, height, width] from 0, on the generator's device.
+
+    scale: how much larger than a picture of some 400 pixels the streaks should be.
+    """
+    severity = _uniform(random, count, 1, between=_RANGES[strength])
+    depth = torch.linspace(0, 1, _LAYERS, device=random.device)[None]  # 0: far, 1: near
+    length = (6 + 14 * depth + _uniform(random, count, _LAYERS, between=(0, 60)) * severity * (0.3 + depth)) * scale
+    thickness = (0.45 + 0.6 * depth * _uniform(random, count, _LAYERS, between=(0.3, 1.5))) * scale
+    lean = torch.randn(count, 1, generator=random, device=random.device).clamp(-2.2, 2.2) * 14
+    spread = _uniform(random, count, 1, between=(0.5, 7))  # degrees between the layers: gusts
+    angle = torch.deg2rad(lean + spread * torch.randn(count, _LAYERS, generator=random, device=random.device))
+    cover = severity**1.5 * _uniform(random, count, _LAYERS, between=(0.1, 1.0)) * (1.4 - depth)
+    bright = (0.15 + 0.5 * depth) * _uniform(random, count, _LAYERS, between=(0.4, 1.3)) * (0.55 + 0.45 * severity)
+    around = min(math.ceil(_LONGEST * scale), max(height, width))
+    tall, wide = height + around, width + around
+    rows, columns = (_centred(size, random.device) for size in (tall, wide))
+    rain = torch.zeros(count, tall, wide, device=random.device)
+    for layer in range(_LAYERS):  # one by one: a photograph of 12 megapixels is a large FFT
+        long, thick, tilt = (values[:, layer, None, None] for values in (length, thickness, angle))
+        along = rows[:, None] * torch.cos(tilt) + columns[None] * torch.sin(tilt)
+        across = columns[None] * torch.cos(tilt) - rows[:, None] * torch.sin(tilt)
+        streak = ((2 * long - 4 * along.abs()) / long).clamp(0, 1) * torch.exp(-across.square() / (2 * thick**2))
+        share = (cover[:, layer] / (length[:, layer] * 2.5 * thickness[:, layer]))[:, None, None]
+        falling = torch.rand(count, tall, wide, generator=random, device=random.device) < share
+        drops = falling * torch.rand(count, tall, wide, generator=random, device=random.device).square().add(0.15)
+        # the picture is a ring here: what leaves it at the foot comes in at the top
+        fallen = torch.fft.irfft2(torch.fft.rfft2(drops) * torch.fft.rfft2(streak), s=(tall, wide))
+        rain += fallen.clamp(0, 1.2) * bright[:, layer, None, None]
+    return rain[:, None, :height, :width]
+
+
+def mist(images: Tensor, severity: Tensor, random: torch.Generator) -> Tensor:
+    """Veil [N, 3, H, W] in [0, 1] with uneven grey light, up to severity [N] of it."""
+    count, _, height, width = images.shape
+    clouds = torch.rand(count, 1, 4, 4, generator=random, device=random.device)
+    clouds = F.interpolate(clouds, (height, width), mode="bilinear", align_corners=False) * severity.view(-1, 1, 1, 1)
+    light = _uniform(random, count, 1, 1, 1, between=(0.6, 0.95))
+    return images + clouds * (light - images)
+
+
+def sensor_noise(like: Tensor, random: torch.Generator) -> Tensor:
+    """Gaussian noise of a standard deviation up to 3 levels of 255, drawn for each picture of [N, 3, H, W]."""
+    deviation = _uniform(random, like.shape[0], 1, 1, 1, between=(0, 3 / 255))
+    return torch.randn(like.shape, generator=random, device=random.device) * deviation
+
+
+def jpeg(images: Tensor, quality: Tensor) -> Tensor:
+    """What JPEG leaves of [N, 3, H, W] in [0, 1] at quality [N] of 1 to 100 (colour at full resolution)."""
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (0, -width % 8, 0, -height % 8), mode="replicate")
+    ycc = torch.einsum("nchw,dc->ndhw", padded * 255, images.new_tensor(_TO_YCC))
+    ycc[:, 0] -= 128
+    basis = _dct_basis(images)
+    blocks = ycc.unfold(2, 8, 8).unfold(3, 8, 8)  # [N, 3, H/8, W/8, 8, 8]
+    percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).view(-1, 1, 1)
+    table = (images.new_tensor(_LUMINANCE) * percent / 100).round().clamp(1, 255)[:, None, None, None]
+    blocks = basis.T @ ((basis @ blocks @ basis.T / table).round() * table) @ basis
+    ycc = blocks.transpose(3, 4).reshape(padded.shape)
+    ycc[:, 0] += 128
+    rgb = torch.einsum("nchw,dc->ndhw", ycc, torch.linalg.inv(images.new_tensor(_TO_YCC))) / 255
+    return rgb[..., :height, :width].clamp(0, 1)
+
+
+def photograph(clean: Tensor, streaks: Tensor, veil: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(rainy, dry): one scene [N, 3, H, W] in [0, 1] taken twice by one camera, with and without the rain.
+
+    streaks: [N, 1, H, W], 0 for a dry scene; veil: [N], the most that mist may cover. Both pictures have the same
+    noise and the same JPEG quality: they differ by rain alone, and a network learns to leave noise and texture be.
+    """
+    count = clean.shape[0]
+    noise = sensor_noise(clean, random)
+    rainy = (mist(clean, veil, random) + streaks + noise).clamp(0, 1)
+    both = torch.cat((rainy, (clean + noise).clamp(0, 1)))
+    compressed = _uniform(random, count, between=(0, 1)) < 0.3
+    quality = _uniform(random, count, between=(55, 95)).round()
+    chosen = torch.cat((compressed, compressed))
+    if bool(compressed.any()):
+        both = torch.where(chosen.view(-1, 1, 1, 1), jpeg(both, torch.cat((quality, quality))), both)
+    return both[:count], both[count:]
+
+
+def _uniform(random: torch.Generator, *shape: int, between: tuple[float, float]) -> Tensor:
+    low, high = between
+    return torch.rand(shape, generator=random, device=random.device) * (high - low) + low
+
+
+def _centred(size: int, device: torch.device) -> Tensor:
+    """0, 1, 2, ..., -2, -1: where FFT puts a kernel's coordinates."""
+    return torch.fft.fftfreq(size, 1 / size, device=device)
+
+
+def _dct_basis(like: Tensor) -> Tensor:
+    """Orthonormal DCT-II of 8 points, [frequency, position]."""
+    k = torch.arange(8, dtype=like.dtype, device=like.device)
+    basis = torch.cos((2 * k[None] + 1) * k[:, None] * math.pi / 16) / 2
+    basis[0] /= 2**0.5
+    return basis

@@ -1,0 +1,84 @@
+"""esdnet synth: pairs on disk, the same for the same seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run, photo, read, write
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Path:
+    write(tmp_path / "clean" / "a.jpg", photo(60, 80))
+    write(tmp_path / "clean" / "sub" / "b.png", photo(50, 40, 1))
+    return tmp_path / "clean"
+
+
+def test_the_same_seed_gives_the_same_bytes(clean: Path, tmp_path: Path, run: Run) -> None:
+    for folder, seed in (("one", 4), ("two", 4), ("other", 5)):
+        assert run("synth", clean, "-r", "-o", tmp_path / folder, "--seed", seed).exit_code == 0
+    one = contents(tmp_path / "one")
+    assert sorted(one) == ["input/a.png", "input/sub/b.png", "target/a.png", "target/sub/b.png"]
+    assert one == contents(tmp_path / "two")
+    assert one["input/a.png"] != contents(tmp_path / "other")["input/a.png"]
+
+
+def test_a_picture_keeps_its_rain_when_others_come_and_go(clean: Path, tmp_path: Path, run: Run) -> None:
+    run("synth", clean, "-o", tmp_path / "before")
+    write(clean / "0.png")
+    run("synth", clean, "-o", tmp_path / "after")
+    assert contents(tmp_path / "before")["input/a.png"] == contents(tmp_path / "after")["input/a.png"]
+
+
+def test_pairs_are_rainy_and_dry(clean: Path, tmp_path: Path, run: Run) -> None:
+    light = {}
+    for rain in ("light", "heavy"):
+        run("synth", clean, "-o", tmp_path / rain, "--rain", rain)
+        rainy, dry = (read(tmp_path / rain / kind / "a.png").astype(float) for kind in ("input", "target"))
+        assert rainy.shape == dry.shape == (60, 80, 3)
+        assert np.abs(dry - read(clean / "a.jpg")).mean() < 8, "the target is the photograph, with a camera's noise"
+        light[rain] = (rainy - dry).clip(0).mean()
+    assert 0 < light["light"] < light["heavy"]
+
+
+def test_streaks_come_from_masks(clean: Path, tmp_path: Path, run: Run) -> None:
+    mask = np.zeros((20, 20), np.uint8)
+    mask[:, 7] = 150  # smaller than the picture: repeated in mirror
+    write(tmp_path / "streaks" / "m.png", mask)
+    assert run("synth", clean, "-o", tmp_path / "out", "--streaks", tmp_path / "streaks").exit_code == 0
+    rainy, dry = (read(tmp_path / "out" / kind / "a.png").astype(float) for kind in ("input", "target"))
+    columns = (rainy - dry).mean((0, 2))
+    assert columns[[7, 32, 47, 72]].min() > 60 > columns[[0, 20, 40, 60]].max()
+
+
+def test_what_is_there_is_kept_or_said(clean: Path, tmp_path: Path, run: Run) -> None:
+    synth = ("synth", clean, "-r", "-o", tmp_path / "out")
+    assert "2 pairs written" in run(*synth).stdout
+    again = run(*synth)
+    assert again.exit_code == 0 and "0 pairs written, 2 there before" in again.stdout
+    (tmp_path / "out" / "input" / "a.png").write_bytes(b"mine")
+    refused = run(*synth)
+    assert refused.exit_code == 1
+    assert "a.png is in the way and differs; --overwrite replaces it" in refused.stderr
+    assert run(*synth, "--overwrite").exit_code == 0
+    assert (tmp_path / "out" / "input" / "a.png").read_bytes() != b"mine"
+
+
+def test_a_bad_photograph_costs_only_itself(clean: Path, tmp_path: Path, run: Run) -> None:
+    (clean / "torn.png").write_bytes(b"no picture")
+    done = run("synth", clean, "-o", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "torn.png: is damaged" in done.stderr
+    assert "1 pairs written, 0 there before, 1 failed" in done.stdout
+
+
+def test_an_unusable_folder_of_masks_is_said(clean: Path, tmp_path: Path, run: Run) -> None:
+    refused = run("synth", clean, "-o", tmp_path / "out", "--streaks", tmp_path / "nowhere")
+    assert refused.exit_code == 2
+    assert "nowhere: is no folder" in refused.stderr

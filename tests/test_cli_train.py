@@ -1,0 +1,141 @@
+"""esdnet train, as it is called: one process, a killed one, several under torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Run, photo, write
+from safetensors.torch import load_file
+
+SIZE = json.dumps(TINY.to_dict())
+FEW = ("--size", SIZE, "--crop", 16, "--batch", 2, "--precision", "fp32")
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Path:
+    for index in range(3):
+        write(tmp_path / "clean" / f"{index}.png", photo(40, 48, index))
+    return tmp_path / "clean"
+
+
+def esdnet(*args: object) -> list[str]:
+    return [sys.executable, "-m", "esdnet_cli", *(str(arg) for arg in args)]
+
+
+def test_synth_train_and_use(clean: Path, tmp_path: Path, run: Run) -> None:
+    """The whole way: pairs of our own rain, a run on them, its weights on a picture."""
+    assert run("synth", clean, "-o", tmp_path / "pairs").exit_code == 0
+    done = run("train", "--pairs", tmp_path / "pairs", "--validate", tmp_path / "pairs", "-o", tmp_path / "run",
+               "--steps", 4, *FEW)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "validation PSNR" in done.stdout and "4 steps in" in done.stdout
+    weights = tmp_path / "run" / "best.safetensors"
+    assert run("weights", weights).exit_code == 0
+    shown = run("images", clean / "0.png", "-o", tmp_path / "out", "--weights", weights)
+    assert shown.exit_code == 0 and (tmp_path / "out" / "0.png").is_file()
+
+
+def test_init_begins_with_a_checkpoint(clean: Path, tmp_path: Path, run: Run, tiny: Path) -> None:
+    done = run("train", "--clean", clean, "-o", tmp_path / "run", "--init", tiny, "--steps", 1, "--lr", 1e-12,
+               "--crop", 16, "--batch", 1, "--precision", "fp32")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    before, after = load_file(tiny), load_file(tmp_path / "run" / "last.safetensors")
+    name = "encoder_level1.0.residual.1.weight"
+    torch.testing.assert_close(after[name].float(), before[name], atol=1e-3, rtol=0)
+
+
+def test_streaks_are_taken_from_a_folder(clean: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "streaks" / "s.png", photo(40, 48)[..., 0])
+    done = run("train", "--clean", clean, "--streaks", tmp_path / "streaks", "-o", tmp_path / "run", "--steps", 1, *FEW)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "Give either --clean or --pairs."),
+        (("--clean", "x", "--pairs", "y"), "Give either --clean or --pairs."),
+        (("--pairs", "x", "--streaks", "y"), "--streaks needs --clean."),
+        (("--clean", "x"), "Give either --steps or --minutes."),
+        (("--clean", "x", "--steps", 1, "--minutes", 1), "Give either --steps or --minutes."),
+        (("--clean", "x", "--steps", 1, "--crop", 18), "--crop 18 is no multiple of 4."),
+        (("--clean", "x", "--steps", 1), "x: is no folder"),
+        (("--clean", "x", "--steps", 1, "--size", "huge"), "--size huge:"),
+        (("--clean", "x", "--steps", 1, "--size", '{"dim": 0}'), "dim must be a whole number"),
+        (("--clean", "x", "--steps", 1, "--init", "nowhere"), "nowhere: no such checkpoint"),
+        (("--clean", "x", "--steps", 1, "--device", "cuda:99"), "--device cuda:99"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_said_at_once(
+    options: tuple[object, ...], message: str, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = run("train", "-o", tmp_path / "run", *options)
+    assert refused.exit_code == 2
+    assert message in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_written_over(clean: Path, tmp_path: Path, run: Run) -> None:
+    train = ("train", "--clean", clean, "-o", tmp_path / "run", "--steps", 1, *FEW)
+    assert run(*train).exit_code == 0
+    again = run(*train)
+    assert again.exit_code == 2
+    assert "holds a run already; add --resume" in again.stderr
+
+
+def test_killed_and_resumed_ends_with_the_same_weights(clean: Path, tmp_path: Path) -> None:
+    def train(folder: str, *options: object) -> list[str]:
+        pairs = tmp_path / "pairs"
+        return esdnet("train", "--clean", clean, "--validate", pairs, "-o", tmp_path / folder, "--steps", 20, *FEW,
+                      *options)  # fmt: skip
+
+    subprocess.run(esdnet("synth", clean, "-o", tmp_path / "pairs", "-q"), check=True)
+    subprocess.run(train("whole", "-q"), check=True)
+    state = tmp_path / "killed" / "state.safetensors"
+    process = subprocess.Popen(train("killed", "-q"))
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it should have been killed on its way"
+    subprocess.run(train("killed", "-q", "--resume"), check=True)
+    whole, resumed = (load_file(tmp_path / folder / "last.safetensors") for folder in ("whole", "killed"))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_two_processes_train_together_and_resume(clean: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+    def train(folder: str, *options: object) -> list[str]:
+        command = esdnet("train", "--clean", clean, "-o", tmp_path / folder, "--steps", 3, *FEW, *options)
+        return torchrun + command[1:]
+
+    done = subprocess.run(train("run"), capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("3 steps in") == 1, "one process speaks"
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 3]
+    alone = subprocess.run(esdnet("train", "--clean", clean, "-o", tmp_path / "run", "--steps", 3, *FEW, "--resume"),
+                           capture_output=True, text=True)  # fmt: skip
+    assert alone.returncode == 2
+    assert "was begun with 2 processes; resume with as many" in alone.stderr
+
+
+def test_interrupted_it_says_where_to_go_on(clean: Path, tmp_path: Path) -> None:
+    command = esdnet("train", "--clean", clean, "-o", tmp_path / "run", "--minutes", 5, *FEW)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "run" / "log.jsonl").exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert "Interrupted at step" in errors and "--resume goes on from step" in errors

@@ -1,0 +1,75 @@
+"""Synthetic rain: seeded, additive, grey, as heavy as asked for."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import photo
+
+from esdnet_cli.training.rain import jpeg, photograph, streak_layers
+
+
+def random(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_same_seed_gives_the_same_rain() -> None:
+    one, two, other = (streak_layers(2, 48, 60, "mixed", random(seed)) for seed in (1, 1, 2))
+    assert one.shape == (2, 1, 48, 60)
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def test_heavier_rain_is_brighter_and_covers_more() -> None:
+    light, medium, heavy = (streak_layers(24, 96, 96, strength, random()) for strength in ("light", "medium", "heavy"))
+    assert 0 < light.mean() < medium.mean() < heavy.mean()
+    assert (light > 0.1).float().mean() < 0.5 * (heavy > 0.1).float().mean()
+    assert light.min() > -1e-5, "rain only adds light"
+
+
+def test_streaks_run_downwards() -> None:
+    rain = streak_layers(32, 96, 96, "heavy", random())
+    along = (rain[..., 2:, :] - rain[..., :-2, :]).abs().mean()
+    across = (rain[..., :, 2:] - rain[..., :, :-2]).abs().mean()
+    assert across > 1.5 * along
+
+
+def test_larger_pictures_can_have_larger_streaks() -> None:
+    def sharpness(scale: float) -> float:
+        rain = streak_layers(8, 128, 128, "heavy", random(), scale)
+        return float((rain[..., 1:] - rain[..., :-1]).abs().mean() / rain.mean())
+
+    assert sharpness(4) < 0.5 * sharpness(1)
+
+
+def test_pictures_of_a_pair_differ_by_rain_alone() -> None:
+    clean = torch.linspace(0.2, 0.7, 40).expand(4, 3, 32, 40)
+    nothing = torch.zeros(4, 1, 32, 40)
+    rainy, dry = photograph(clean, nothing, torch.zeros(4), random())
+    assert torch.equal(rainy, dry), "a dry scene comes back as it is, with its noise"
+    assert 0 < (dry - clean).abs().mean() < 0.02
+    rain = streak_layers(4, 32, 40, "heavy", random())
+    rainy, dry = photograph(clean, rain, torch.zeros(4), random())
+    assert rainy.min() >= 0 and rainy.max() <= 1
+    assert ((rainy - dry).mean((1, 2, 3)) > 0.01).all()
+
+
+def test_veil_draws_towards_grey() -> None:
+    black = torch.zeros(8, 3, 32, 32)
+    rainy, _ = photograph(black, torch.zeros(8, 1, 32, 32), torch.full((8,), 0.2), random())
+    assert ((rainy.mean((1, 2, 3)) > 0.02) & (rainy.mean((1, 2, 3)) < 0.2)).all()
+
+
+@pytest.mark.parametrize("quality", [30, 60, 90])
+def test_jpeg_is_what_a_codec_does(quality: int) -> None:
+    """Against libjpeg on a grey picture, where colour tables play no part; 20x27 is no multiple of the block."""
+    grey = photo(20, 27)[..., 0]
+    picture = np.repeat(grey[..., None], 3, axis=2)
+    _, data = cv2.imencode(".jpg", grey, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    theirs = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE).astype(float)
+    ours = jpeg(torch.from_numpy(picture).movedim(-1, 0)[None].float() / 255, torch.tensor([float(quality)]))
+    difference = np.abs(ours[0, 0].numpy() * 255 - theirs)
+    assert difference[:16, :24].mean() < 0.6, "whole blocks agree up to rounding"
+    assert np.abs(theirs - grey).mean() > 0.5, "the codec did something"

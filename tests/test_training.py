@@ -1,0 +1,185 @@
+"""Training: what a step learns from, exact resumption, what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, photo, write
+from safetensors.torch import load_file
+
+from esdnet_cli.checkpoint.store import load_network, open_checkpoint
+from esdnet_cli.errors import EsdnetError
+from esdnet_cli.training.data import Paired, Pictures, SyntheticRain, load_batches, read_pairs
+from esdnet_cli.training.loop import BEST, LAST, LOG, STATE, Recipe, Run, autocast_precision, restoration_loss
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(TINY, steps=6, minutes=None, batch=2, crop=16, lr=1e-3, seed=5, precision="fp32", warmup=2)
+
+
+def random() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+def batches() -> SyntheticRain:
+    return SyntheticRain(Pictures([photo(40, 30), photo(24, 60)], CPU), None)
+
+
+def new_run(folder: Path, recipe: Recipe = RECIPE, **options: object) -> Run:
+    folder.mkdir(exist_ok=True)
+    pairs = [("a", photo(20, 24, 1), photo(20, 24, 2))]
+    return Run(recipe, batches(), pairs, folder, CPU, **options)  # type: ignore[arg-type]
+
+
+def test_crops_are_cut_from_the_pictures() -> None:
+    """Each pixel of the pictures says where it stands, so a crop shows where it came from."""
+    y, x = np.mgrid[:20, :50].astype(np.uint8)
+    picture = np.stack((y, x, np.full_like(x, 9)), axis=2)
+    crops = Pictures([picture[:18, :30], picture], CPU).crops(50, 8, random(), turn=False) * 255
+    rows, columns = crops[:, 0].round(), crops[:, 1].round()
+    assert (rows[:, 1:] - rows[:, :-1] == 1).all(), "never upside down"
+    steps = columns[..., 1:] - columns[..., :-1]
+    assert set(steps.unique().tolist()) == {-1.0, 1.0}, "mirrored or not"
+    assert (crops[:, 2].round() == 9).all()
+    assert columns.max() > 30, "from the second picture, too"
+
+
+def test_turned_crops_come_in_all_eight_ways() -> None:
+    y, x = np.mgrid[:30, :30].astype(np.uint8)
+    crops = Pictures([np.stack((y, x), axis=2)], CPU).crops(200, 8, random(), turn=True) * 255
+    ways = {
+        tuple((crop[:, 1, 0] - crop[:, 0, 0]).round().tolist() + (crop[:, 0, 1] - crop[:, 0, 0]).round().tolist())
+        for crop in crops
+    }
+    assert len(ways) == 8
+
+
+def test_some_crops_are_dry_and_come_back_as_they_are() -> None:
+    rainy, target = batches()(200, 16, random())
+    dry = (rainy == target).flatten(1).all(1)
+    assert 0.08 < dry.float().mean() < 0.3
+    assert ((rainy - target)[~dry].mean((1, 2, 3)) > -0.05).all()
+
+
+def test_masks_are_added_to_the_scene() -> None:
+    mask = np.zeros((40, 40, 1), np.uint8)
+    mask[:, ::4] = 200
+    masked = SyntheticRain(Pictures([np.full((40, 40, 3), 20, np.uint8)], CPU), Pictures([mask], CPU))
+    rainy, target = masked(100, 16, random())
+    stripes = (rainy - target).amax((1, 2, 3)) > 0.6  # our own rain is fainter
+    assert stripes.float().mean() > 0.2
+
+
+def test_pairs_are_cut_at_the_same_place() -> None:
+    rainy = photo(30, 40)
+    rainy, target = Paired(Pictures([np.dstack((rainy, 255 - rainy))], CPU))(20, 16, random())
+    torch.testing.assert_close(rainy, 1 - target)
+
+
+def test_what_pairs_may_not_be(tmp_path: Path) -> None:
+    write(tmp_path / "input" / "a.png", photo(40, 30))
+    (tmp_path / "target").mkdir()
+    with pytest.raises(EsdnetError, match=r"input/a.png: has no target of that name"):
+        read_pairs(tmp_path, 16)
+    write(tmp_path / "target" / "a.png", photo(40, 32))
+    with pytest.raises(EsdnetError, match=r"a.png is 30x40, .*a.png 32x40; both must be of one size"):
+        read_pairs(tmp_path, 16)
+    with pytest.raises(EsdnetError, match=r"is 30x40, smaller than 64 pixels; .*--crop"):
+        read_pairs(tmp_path, 64)
+
+
+def test_an_empty_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(EsdnetError, match=r"holds no picture"):
+        load_batches([tmp_path], None, None, 16, CPU)
+
+
+def test_loss_is_zero_at_the_target_and_grows_away_from_it() -> None:
+    target = torch.rand(2, 3, 16, 16)
+    assert restoration_loss(target, target).abs() < 1e-6
+    assert restoration_loss(target + 0.3, target) > restoration_loss(target + 0.05, target) > 0.04
+
+
+def test_a_run_learns_and_leaves_checkpoints_that_load(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", replace(RECIPE, steps=40, lr=4e-3), trained_on="photo()")
+    losses = [event.loss for event in run.train()]
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+    lines = [json.loads(line) for line in (run.folder / LOG).read_text().splitlines()]
+    validated = [line for line in lines if "validation" in line]
+    assert len(validated) == 10
+    assert validated[-1]["step"] == 40 and validated[-1]["lr"] < 1e-4
+    best = max(line["validation"]["psnr_y"] for line in validated)
+    checkpoint = open_checkpoint(str(run.folder / BEST))
+    assert json.loads(checkpoint.metadata["metrics"])["validation"]["psnr_y"] == pytest.approx(best, abs=1e-4)
+    assert checkpoint.metadata["trained_on"] == "photo()"
+    network = load_network(open_checkpoint(str(run.folder / LAST)))
+    averaged = run.average.state_dict()
+    assert all(torch.allclose(value, averaged[key], atol=1e-3) for key, value in network.state_dict().items())
+
+
+def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    whole = new_run(tmp_path / "whole")
+    uninterrupted = [(event.loss, event.validation) for event in whole.train()]
+    halted = new_run(tmp_path / "halted")
+    steps = halted.train()
+    for _ in range(3):  # a validation after each of so few steps, and so a state
+        next(steps)
+    steps.close()
+    resumed = new_run(tmp_path / "halted", resume=True)
+    assert resumed.step == 3
+    assert [(event.loss, event.validation) for event in resumed.train()] == uninterrupted[3:]
+    for key, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[key]), key
+    for key, value in whole.average.state_dict().items():
+        assert torch.equal(value, resumed.average.state_dict()[key]), key
+    best, other = (load_file(tmp_path / folder / BEST) for folder in ("whole", "halted"))
+    assert all(torch.equal(best[key], other[key]) for key in best)
+    steps_logged = [json.loads(line)["step"] for line in (tmp_path / "halted" / LOG).read_text().splitlines()]
+    assert steps_logged == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_was_logged_after_the_state_is_forgotten(tmp_path: Path) -> None:
+    list(new_run(tmp_path / "run", replace(RECIPE, steps=2)).train())
+    with (tmp_path / "run" / LOG).open("a") as file:
+        file.write('{"step": 3, "loss": 1}\n{"step": 4, "lo')  # killed here
+    new_run(tmp_path / "run", replace(RECIPE, steps=2), resume=True)
+    assert [json.loads(line)["step"] for line in (tmp_path / "run" / LOG).read_text().splitlines()] == [1, 2]
+
+
+def test_resuming_otherwise_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EsdnetError, match="nothing can be resumed"):
+        new_run(tmp_path / "run", resume=True)
+    list(new_run(tmp_path / "run", replace(RECIPE, steps=1)).train())
+    with pytest.raises(EsdnetError, match=r"was begun with another lr \(0.001, not 0.5\)"):
+        new_run(tmp_path / "run", replace(RECIPE, steps=1, lr=0.5), resume=True)
+    (tmp_path / "run" / STATE).write_bytes(b"nonsense")
+    with pytest.raises(EsdnetError, match="is no training state"):
+        new_run(tmp_path / "run", replace(RECIPE, steps=1), resume=True)
+
+
+def test_minutes_end_a_run(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", replace(RECIPE, steps=None, minutes=0.02))
+    events = list(run.train())
+    assert events[-1].progress == 1 and 1.2 <= run.seconds < 30
+    assert [event.step for event in events] == list(range(1, len(events) + 1))
+
+
+def test_a_loss_that_is_no_number_stops_with_a_line(tmp_path: Path) -> None:
+    with pytest.raises(EsdnetError, match=r"the loss became \w+ at step \d+; use a smaller --lr"):
+        run = new_run(tmp_path / "run", replace(RECIPE, steps=60, lr=1e30, warmup=1, clip=1e30))
+        list(run.train())
+
+
+def test_bf16_autocast_trains_too(tmp_path: Path) -> None:
+    events = list(new_run(tmp_path / "run", replace(RECIPE, steps=3, precision="bf16")).train())
+    assert all(0 < event.loss < 3 for event in events)
+    assert autocast_precision("fp32", CPU) == "fp32"
+
+
+def test_out_of_memory_is_one_line(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", replace(RECIPE, batch=10**10))
+    with pytest.raises(EsdnetError, match="out of memory in a training step; use a smaller --batch or --crop"):
+        next(run.train())
