@@ -6,16 +6,17 @@ import functools
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from esdnet_cli.energy.cost import PJ_AC, PJ_MAC, EnergyCosts
+from esdnet_cli.energy.cost import PRESETS
 from esdnet_cli.settings import DEFAULT_WEIGHTS, MAX_MEGAPIXELS, RunOptions
 
 Command = Callable[..., Any]
-REPORT_ENDINGS = (".json", ".csv")
+REPORT_ENDINGS = (".json", ".csv")  # .layers.csv too
 
 
 def option(name: str, *rest: Any, **attributes: Any) -> Callable[[Command], Command]:
@@ -42,9 +43,9 @@ class _Tile(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         return side
 
 
-def _cost(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    if not 0 <= value <= 1e6:  # a NaN is not, either
-        raise click.BadParameter(f"{value} is no cost; give picojoules, such as {param.default}")
+def _cost(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 <= value <= 1e6:  # a NaN is not, either
+        raise click.BadParameter(f"{value} is no cost; give picojoules, such as 0.9")
     return value
 
 
@@ -70,8 +71,9 @@ def _report(ctx: click.Context, param: click.Parameter, path: Path | None) -> Pa
     return path
 
 
-def _cost_option(name: str, default: float, text: str) -> Callable[[Command], Command]:
-    return option(name, type=float, callback=_cost, default=default, show_default=True, metavar="PJ", help=text)
+def _cost_option(name: str, text: str) -> Callable[[Command], Command]:
+    help_text = f"{text}  [default: the preset's]"
+    return option(name, type=float, callback=_cost, metavar="PJ", help=help_text)
 
 
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
@@ -117,14 +119,21 @@ _RUN_OPTIONS = (
         show_default="500",
         help="Refuse larger pictures, before memory is taken.",
     ),
-    _cost_option("--pj-mac", PJ_MAC, "Picojoules of a multiply-accumulate."),
-    _cost_option("--pj-ac", PJ_AC, "Picojoules of an accumulate."),
+    option(
+        "--energy-preset",
+        type=click.Choice(list(PRESETS)),
+        default="fp32-45nm",
+        show_default=True,
+        help="Costs of an operation (Horowitz, ISSCC 2014).",
+    ),
+    _cost_option("--pj-mac", "Picojoules of a multiply-accumulate."),
+    _cost_option("--pj-ac", "Picojoules of an accumulate."),
     option(
         "--report",
         type=click.Path(path_type=Path),
         callback=_report,
         metavar="FILE",
-        help="Also write all figures to FILE: .json (with layers) or .csv.",
+        help="Also write all figures to FILE: .json (with layers), .csv, or .layers.csv.",
     ),
     option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
     quiet_option,
@@ -138,8 +147,8 @@ def run_options(command: Command) -> Command:
     @functools.wraps(command)
     def wrapped(
         *args: Any, weights: str, device: str, precision: Any, tile: int | None, overlap: int | None, batch: int | None,
-        max_megapixels: float, pj_mac: float, pj_ac: float, report: Path | None, dry_run: bool, quiet: bool,
-        verbose: bool, **rest: Any,
+        max_megapixels: float, energy_preset: str, pj_mac: float | None, pj_ac: float | None, report: Path | None,
+        dry_run: bool, quiet: bool, verbose: bool, **rest: Any,
     ) -> Any:  # fmt: skip
         if quiet and verbose:
             raise click.UsageError("--quiet and --verbose exclude each other.")
@@ -147,7 +156,12 @@ def run_options(command: Command) -> Command:
             raise click.UsageError(f"--overlap {overlap} must be smaller than --tile {tile}.")
         # OpenCV holds every format to this before it allocates, but reads it only once, when it is loaded
         os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(int(max_megapixels * 1e6))
-        costs = EnergyCosts(pj_mac, pj_ac)
+        preset = PRESETS[energy_preset]
+        costs = replace(
+            preset,
+            pj_mac=preset.pj_mac if pj_mac is None else pj_mac,
+            pj_ac=preset.pj_ac if pj_ac is None else pj_ac,
+        )
         options = RunOptions(
             weights, device, precision, tile, overlap, batch, max_megapixels, costs, report, dry_run, quiet, verbose
         )

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from esdnet_cli import __version__
-from esdnet_cli.energy.cost import LEFT_OUT, Activity, Energy, EnergyCosts
+from esdnet_cli.energy.cost import (
+    LEFT_OUT,
+    MEMORY_MODEL,
+    PJ_PER_BIT,
+    Activity,
+    ActivityTotal,
+    Energy,
+    EnergyCosts,
+    break_even_rate,
+)
 from esdnet_cli.metrics import Quality
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 
@@ -20,11 +31,15 @@ SCHEMA = 1
 IMAGE_KEYS = (
     "input", "output", "status", "error", "width", "height", "seconds",
     "spike_rate", "mac", "ac", "energy_mj", "energy_spike_only_mj", "energy_ann_mj",
+    "energy_ann_int8_mj", "energy_dense_snn_mj", "memory_mj", "ann_memory_mj", "break_even_spike_rate", "tiling_share",
 )  # fmt: skip
+LAYER_KEYS = ("name", "kind", "cause", "spike_rate", "spikes", "neurons", "mac", "ac", "energy_mj")
+ENERGY_KEYS = IMAGE_KEYS[10:-1]
 QUALITY_KEYS = tuple(field.name for field in fields(Quality))
-_SIZE = ("size", "pixels", 11)
-_QUALITY = (("PSNR", "dB, Y", 7), ("SSIM", "Y", 7), ("PSNR", "dB, RGB", 7))
-_ACTIVITY = (("s", "", 7), ("rate", "%", 7), ("strict", "mJ", 9), ("sp-only", "mJ", 9), ("ann", "mJ", 9))
+_BAR = 12  # characters of a spike rate of 100 %
+_SIZE = ("size", "px", 9)  # with the others, and 13 characters of a name, 80 columns
+_QUALITY = (("PSNR", "dB", 5), ("SSIM", "", 6), ("PSNR", "RGB", 5))
+_ACTIVITY = (("s", "", 6), ("rate", "%", 5), ("strict", "mJ", 7), ("sp-only", "mJ", 7), ("ann", "mJ", 7))
 
 
 def heading(scored: bool, network: bool) -> tuple[str, str]:
@@ -37,34 +52,69 @@ def heading(scored: bool, network: bool) -> tuple[str, str]:
 def row(result: ImageResult, costs: EnergyCosts) -> str:
     """One picture's line under the heading; what was skipped or failed says so instead of figures."""
     if result.status == "skipped":
-        return f"{'skipped: done before':>57}  {result.input}"
+        return f"{'skipped: done before':>46}  {result.input}"
     if result.status == "failed":
-        return f"{'failed':>57}  {result.input}"
-    parts = [f"{f'{result.width}x{result.height}':>11}", *_scores(result.quality)]
+        return f"{'failed':>46}  {result.input}"
+    parts = [f"{f'{result.width}x{result.height}':>9}", *_scores(result.quality)]
     if result.activity is not None and result.seconds is not None:
         parts.append(_figures(result.seconds, result.activity.spike_rate, result.activity.energy(costs)))
     return f"{' '.join(parts)}  {result.input}"
 
 
-def total_row(totals: Totals, run: RunInfo) -> str:
-    """The last line: counts, wall-clock seconds, rate and energies of everything that was done, mean quality."""
-    parts = [f"{f'{totals.megapixels:.2f} MP':>11}", *_scores(totals.quality)]
+def total_rows(totals: Totals, run: RunInfo) -> list[str]:
+    """The last lines: wall-clock seconds, rate and energies of everything that was done, mean quality; counts."""
+    parts = [f"{f'{totals.megapixels:.2f} MP':>9}", *_scores(totals.quality)]
     if run.model is not None:
         parts.append(_figures(run.seconds, totals.activity.spike_rate, totals.activity.energy))
     means = "; scores are means" if totals.quality else ""
-    return f"{' '.join(parts)}  total: {totals.ok} done, {totals.skipped} skipped, {totals.failed} failed{means}"
+    counts = f"{totals.ok} done, {totals.skipped} skipped, {totals.failed} failed{means}"
+    return [f"{' '.join(parts)}  total", counts]
 
 
-def layer_rows(activity: Activity) -> list[str]:
-    """One line for each layer, in the order of the data."""
-    lines = [f"{'rate %':>13} {'neurons':>12} {'spikes':>13} {'MAC':>14} {'AC':>14}  layer"]
-    for layer in activity.layers:
-        rate = layer.spike_rate(activity.timesteps)
-        lines.append(
-            f"{'' if rate is None else f'{100 * rate:.2f}':>13} {layer.neurons or '':>12} {layer.spikes or '':>13} "
-            f"{layer.mac:>14} {layer.ac:>14}  {layer.name}"
-        )
+def layer_rows(activity: Activity, costs: EnergyCosts) -> list[str]:
+    """One line for each layer, in the order of the data, with a bar for its spike rate; attention is one."""
+    lines = [f"{'rate %':>7} {'':{_BAR}} {'G op':>8} {'mJ':>8}  layer"]
+    for name, group in itertools.groupby(activity.layers, lambda layer: re.sub(r"\.attn\..*", ".attn", layer.name)):
+        layers = list(group)
+        rate = layers[0].spike_rate(activity.timesteps)
+        shown, bar = ("", "") if rate is None else (f"{100 * rate:.2f}", "█" * round(_BAR * rate))
+        operations = sum(layer.mac + layer.ac for layer in layers) / 1e9
+        energy = sum(layer.strict_mj(costs) for layer in layers)
+        lines.append(f"{shown:>7} {bar:<{_BAR}} {_digits(operations):>8} {_digits(energy):>8}  {name}")
     return lines
+
+
+def summary_rows(totals: Totals, costs: EnergyCosts) -> list[str]:
+    """What the run's energy is made of, and what it is held against: at most 80 columns."""
+    energy, activity = totals.activity.energy, totals.activity
+    if activity.spike_rate is None:
+        return []
+    parts = sorted(((cause, mj) for cause, mj in activity.by_cause.items() if mj), key=lambda part: -part[1])
+    lines = [_fact("" if index else "strict, by cause", share, cause, 100 * share / energy.strict_mj)
+             for index, (cause, share) in enumerate(parts)]  # fmt: skip
+    lines += [
+        _fact("ann", energy.ann_mj, "the same graph as an ordinary network"),
+        _fact("  in int8", energy.ann_int8_mj, "that in 8-bit integers (Horowitz 2014)"),
+        _fact("all neurons firing", energy.dense_snn_mj, "this network without sparsity"),
+    ]
+    theirs = energy.ann_mj + energy.ann_memory_mj
+    lines.append(
+        _fact("with memory", energy.strict_mj + energy.memory_mj, f"ann: {_digits(theirs)} mJ; by a simple model")
+    )
+    rate = break_even_rate(activity, energy, costs)
+    if rate is None:
+        even = "above ann at any rate"
+    else:
+        even = "below ann at any rate" if rate > 1 else f"below ann up to {100 * rate:.1f} %"
+    lines.append(f"{'spike rate':<19} {100 * activity.spike_rate:>7.2f} %           strict is {even}")
+    if totals.tiling_share is not None:
+        lines.append(f"{'tiling':<19} {100 * totals.tiling_share:>7.2f} %           of the pixels: overlap and padding")
+    return lines
+
+
+def _fact(name: str, millijoules: float, what: str, percent: float | None = None) -> str:
+    share = "" if percent is None else f"{percent:.1f} %"
+    return f"{name:<19} {_digits(millijoules):>7} mJ {share:>8}  {what}"
 
 
 def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
@@ -82,11 +132,16 @@ def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str
             "timesteps": model and model.timesteps,
             "pj_mac": run.costs.pj_mac,
             "pj_ac": run.costs.pj_ac,
+            "word_bits": run.costs.word_bits,
+            "pj_memory_bit": PJ_PER_BIT,
+            "memory_model": MEMORY_MODEL,
             "energy_leaves_out": list(LEFT_OUT),
             "started": run.started,
             "seconds": run.seconds,
         },
-        "images": [{**image_dict(result, run.costs), "layers": _layers(result.activity)} for result in results],
+        "images": [
+            {**image_dict(result, run.costs), "layers": _layers(result.activity, run.costs)} for result in results
+        ],
         "totals": {
             "ok": totals.ok,
             "skipped": totals.skipped,
@@ -97,9 +152,9 @@ def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str
             "spikes": activity.spikes,
             "mac": activity.mac,
             "ac": activity.ac,
-            "energy_mj": energy.strict_mj,
-            "energy_spike_only_mj": energy.spike_only_mj,
-            "energy_ann_mj": energy.ann_mj,
+            **_energy_dict(activity, energy, run.costs),
+            "tiling_share": totals.tiling_share,
+            "energy_by_cause_mj": activity.by_cause,
             **_quality_dict(totals.quality),
         },
     }
@@ -116,18 +171,28 @@ def to_csv(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     return text.getvalue()
 
 
-RENDERERS = {".json": to_json, ".csv": to_csv}
+def to_layers_csv(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
+    """One row for each layer of each picture."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ("input", *LAYER_KEYS), lineterminator="\n")
+    writer.writeheader()
+    for result in results:
+        writer.writerows({"input": result.input, **layer} for layer in _layers(result.activity, run.costs))
+    return text.getvalue()
+
+
+RENDERERS = {".layers.csv": to_layers_csv, ".json": to_json, ".csv": to_csv}  # the first that fits a name
 
 
 def render(path: Path, results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> bytes:
     """The report in the format of the path's ending, which must be one of RENDERERS."""
-    return RENDERERS[path.suffix.lower()](results, run, totals).encode()
+    ending = next(ending for ending in RENDERERS if path.name.lower().endswith(ending))
+    return RENDERERS[ending](results, run, totals).encode()
 
 
 def image_dict(result: ImageResult, costs: EnergyCosts) -> dict[str, Any]:
     """One picture's entry of the report, without its layers; None where nothing was measured."""
     activity = result.activity
-    energy = activity.energy(costs) if activity else None
     return {
         "input": result.input,
         "output": result.output,
@@ -139,10 +204,22 @@ def image_dict(result: ImageResult, costs: EnergyCosts) -> dict[str, Any]:
         "spike_rate": activity.spike_rate if activity else None,
         "mac": activity.mac if activity else None,
         "ac": activity.ac if activity else None,
-        "energy_mj": energy.strict_mj if energy else None,
-        "energy_spike_only_mj": energy.spike_only_mj if energy else None,
-        "energy_ann_mj": energy.ann_mj if energy else None,
+        **(_energy_dict(activity, activity.energy(costs), costs) if activity else dict.fromkeys(ENERGY_KEYS)),
+        "tiling_share": result.tiling_share,
         **_quality_dict(result.quality),
+    }
+
+
+def _energy_dict(activity: Activity | ActivityTotal, energy: Energy, costs: EnergyCosts) -> dict[str, float | None]:
+    return {
+        "energy_mj": energy.strict_mj,
+        "energy_spike_only_mj": energy.spike_only_mj,
+        "energy_ann_mj": energy.ann_mj,
+        "energy_ann_int8_mj": energy.ann_int8_mj,
+        "energy_dense_snn_mj": energy.dense_snn_mj,
+        "memory_mj": energy.memory_mj,
+        "ann_memory_mj": energy.ann_memory_mj,
+        "break_even_spike_rate": break_even_rate(activity, energy, costs),
     }
 
 
@@ -156,21 +233,23 @@ def _quality_dict(quality: Quality | None) -> dict[str, float | None]:
 def _scores(quality: Quality | None) -> list[str]:
     if quality is None:
         return []
-    return [f"{quality.psnr_y:>7.2f}", f"{quality.ssim_y:>7.4f}", f"{quality.psnr_rgb:>7.2f}"]
+    return [f"{quality.psnr_y:>5.2f}", f"{quality.ssim_y:>6.4f}", f"{quality.psnr_rgb:>5.2f}"]
 
 
-def _layers(activity: Activity | None) -> list[dict[str, Any]]:
+def _layers(activity: Activity | None, costs: EnergyCosts) -> list[dict[str, Any]]:
     if activity is None:
         return []
     return [
         {
             "name": layer.name,
             "kind": layer.kind,
+            "cause": layer.cause,
             "spike_rate": layer.spike_rate(activity.timesteps),
             "spikes": layer.spikes,
             "neurons": layer.neurons,
             "mac": layer.mac,
             "ac": layer.ac,
+            "energy_mj": layer.strict_mj(costs),
         }
         for layer in activity.layers
     ]
@@ -179,8 +258,9 @@ def _layers(activity: Activity | None) -> list[dict[str, Any]]:
 def _figures(seconds: float, rate: float | None, energy: Energy) -> str:
     shown_rate = "-" if rate is None else f"{100 * rate:.2f}"
     millijoules = (energy.strict_mj, energy.spike_only_mj, energy.ann_mj)
-    return " ".join([f"{seconds:>7.2f}", f"{shown_rate:>7}", *(f"{_three_digits(mj):>9}" for mj in millijoules)])
+    return " ".join([f"{seconds:>6.2f}", f"{shown_rate:>5}", *(f"{_digits(mj):>7}" for mj in millijoules)])
 
 
-def _three_digits(value: float) -> str:
-    return f"{value:,.{3 if value < 10 else 2 if value < 100 else 1}f}"
+def _digits(value: float) -> str:
+    """At least three that count, at most seven characters below a million."""
+    return f"{value:,.{3 if value < 10 else 2 if value < 100 else 1 if value < 1e4 else 0}f}"

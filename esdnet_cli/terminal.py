@@ -70,7 +70,9 @@ def show_run(
     info = RunInfo(_model_info(derainer) if derainer else None, options.costs, started, seconds)
     summary = totals(results, options.costs)
     if not options.quiet:
-        _print(report.total_row(summary, info))
+        _print(*report.total_rows(summary, info))
+        if output is None or options.verbose:  # who came for a picture wants it short
+            _print(*report.summary_rows(summary, options.costs))
         if derainer is not None:
             tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
         for result in results:
@@ -136,7 +138,7 @@ def _show(result: ImageResult, options: RunOptions) -> None:
         return
     _print(report.row(result, options.costs))
     if options.verbose and result.activity is not None:
-        _print(*report.layer_rows(result.activity))
+        _print(*report.layer_rows(result.activity, options.costs))
 
 
 def _print(*lines: str) -> None:

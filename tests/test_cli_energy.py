@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,70 @@ def test_bad_inputs_count_as_failed(tiny: Path, tmp_path: Path, run: Run) -> Non
     write(tmp_path / "a.png").write_bytes(b"nothing")
     result = run("energy", tmp_path / "a.png", "--weights", tiny)
     assert result.exit_code == 1 and "0 done, 0 skipped, 1 failed" in result.stdout
+
+
+def test_layers_add_up_to_pictures_and_pictures_to_the_total(tiny: Path, tmp_path: Path, run: Run) -> None:
+    for name, size in (("a", (16, 28)), ("b", (33, 20))):
+        write(tmp_path / f"{name}.png", photo(*size))
+    run("energy", tmp_path, "--weights", tiny, "--report", tmp_path / "r.json")
+    report = load_json(tmp_path / "r.json")
+    for key in ("mac", "ac"):
+        for image in report["images"]:
+            assert sum(layer[key] for layer in image["layers"]) == image[key]
+        assert sum(image[key] for image in report["images"]) == report["totals"][key]
+    layers = [layer for image in report["images"] for layer in image["layers"]]
+    assert sum(layer["spikes"] for layer in layers) == report["totals"]["spikes"]
+    assert sum(layer["energy_mj"] for layer in layers) == pytest.approx(report["totals"]["energy_mj"], rel=1e-12)
+    assert sum(report["totals"]["energy_by_cause_mj"].values()) == pytest.approx(report["totals"]["energy_mj"])
+    # 28 wide is two tiles of 16 that share 4; 33x20 is 3 by 2 tiles
+    assert [image["tiling_share"] for image in report["images"]] == pytest.approx([1 - 28 / 32, 1 - 33 * 20 / 6 / 256])
+
+
+def test_presets_and_costs(tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "a.png")
+
+    def measured(*options: object) -> dict[str, float]:
+        run("energy", tmp_path / "a.png", "--weights", tiny, "--report", tmp_path / "r.json", *options)
+        report = load_json(tmp_path / "r.json")
+        constants = {key: report["run"][key] for key in ("pj_mac", "pj_ac", "word_bits")}
+        figures = ("mac", "ac", "energy_mj", "memory_mj", "energy_ann_mj", "energy_ann_int8_mj")
+        return constants | {key: report["images"][0][key] for key in figures}
+
+    fp32, int8 = measured(), measured("--energy-preset", "int8-45nm")
+    assert (fp32["pj_mac"], fp32["pj_ac"], fp32["word_bits"]) == (4.6, 0.9, 32)
+    assert int8["energy_mj"] == pytest.approx((int8["mac"] * 0.23 + int8["ac"] * 0.03) * 1e-9)
+    assert int8["energy_ann_mj"] == int8["energy_ann_int8_mj"] == fp32["energy_ann_int8_mj"]
+    assert int8["memory_mj"] < fp32["memory_mj"]
+    mixed = measured("--energy-preset", "fp16-45nm", "--pj-ac", "0.1")
+    assert (mixed["pj_mac"], mixed["pj_ac"], mixed["word_bits"]) == (1.5, 0.1, 16)
+
+
+def test_a_row_for_each_layer_on_request(tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "a.png")
+    write(tmp_path / "b.png").write_bytes(b"nothing")
+    run("energy", tmp_path, "--weights", tiny, "--report", tmp_path / "r.layers.csv")
+    run("energy", tmp_path, "--weights", tiny, "--report", tmp_path / "r.json")
+    with (tmp_path / "r.layers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    layers = load_json(tmp_path / "r.json")["images"][0]["layers"]
+    assert [row["name"] for row in rows] == [layer["name"] for layer in layers]
+    assert [int(row["ac"]) for row in rows] == [layer["ac"] for layer in layers]
+    assert {row["input"] for row in rows} == {str(tmp_path / "a.png")}
+
+
+def test_terminal_fits_80_columns_and_says_what_energy_is_made_of(
+    tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.png")
+    result = run("energy", "a.png", "--weights", tiny, "-v")
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert (
+        "█" in result.stdout
+        and "real-valued shortcuts" in result.stdout
+        and "strict is above ann at any rate" in result.stdout
+    )
+    shares = [float(share) for share in re.findall(r" mJ +([0-9.]+) %  ", result.stdout)]
+    assert sum(shares) == pytest.approx(100, abs=0.5)
+    assert shares == sorted(shares, reverse=True)

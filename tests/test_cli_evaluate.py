@@ -37,7 +37,9 @@ def test_scores_are_those_of_the_files_that_images_writes(
     totals = load_json(report)["totals"]
     assert totals["psnr_y"] == pytest.approx(np.mean([image["psnr_y"] for image in images]))
     assert totals["ssim_y"] == pytest.approx(np.mean([image["ssim_y"] for image in images]))
-    assert f"{totals['psnr_y']:.2f}" in done.stdout.splitlines()[-1]
+    (total,) = (line for line in done.stdout.splitlines() if line.endswith("  total"))
+    assert f"{totals['psnr_y']:.2f}" in total
+    assert max(map(len, done.stdout.splitlines()[2:])) <= 80 + len(f"{inputs}/sub/b.png") - 13
     assert not list(inputs.rglob("*.json")), "nothing is written beside the pictures"
 
 

@@ -47,8 +47,8 @@ def test_folder_in_folder_out(rainy: Path, tiny: Path, tmp_path: Path, run: Run)
     assert read(out / "sub" / "a.png").dtype == np.uint16
     assert not np.array_equal(read(out / "a.png"), read(rainy / "a.png"))
     rows = result.stdout.splitlines()
-    assert [row.split()[0] for row in rows[2:]] == ["30x24", "50x20", "30x24", "18x18", "0.00"]
-    assert "4 done, 0 skipped, 0 failed" in rows[-1]
+    assert [row.split()[0] for row in rows[2:-1]] == ["30x24", "50x20", "30x24", "18x18", "0.00"]
+    assert rows[-1] == "4 done, 0 skipped, 0 failed"
     assert "memory traffic" in result.stderr
 
 
@@ -402,7 +402,7 @@ def test_a_second_signal_does_not_cut_the_first_short(tiny: Path, tmp_path: Path
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr and "Exception ignored" not in stderr
-    assert f"total: {len(list(out.glob('*.png')))} done" in stdout
+    assert f"{len(list(out.glob('*.png')))} done, " in stdout
 
 
 def test_killed_runs_leave_whole_files_and_go_on(tiny: Path, tmp_path: Path, run: Run) -> None:

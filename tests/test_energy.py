@@ -9,7 +9,7 @@ import torch
 from conftest import TINY, tiny_network
 from torch.nn import functional as F
 
-from esdnet_cli.energy.cost import Activity, EnergyCosts, LayerActivity, total
+from esdnet_cli.energy.cost import PRESETS, Activity, EnergyCosts, LayerActivity, break_even_rate, total
 from esdnet_cli.energy.counter import ActivityCounter, fan_out
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.layers import LIF
@@ -112,12 +112,87 @@ def test_leaving_the_counter_leaves_no_hook() -> None:
 
 
 def test_silent_and_saturated_neurons() -> None:
+    drive = -1.0
     network = tiny_network()
     for module in network.modules():
         if isinstance(module, LIF):
-            module.register_forward_pre_hook(lambda _, args: (torch.full_like(args[0], -1.0),))
-    silent = count(network, torch.rand(1, 3, 16, 16))
+            module.register_forward_pre_hook(lambda _, args: (torch.full_like(args[0], drive),))
+    image = torch.rand(1, 3, 16, 16)
+    silent = count(network, image)
     assert sum(layer.ac + layer.spikes for layer in silent.values()) == 0
+    drive = 1.0
+    saturated = count(network, image)
+    assert all(layer.spike_rate(TINY.timesteps) in (None, 1) for layer in saturated.values())
+    for name, layer in saturated.items():
+        assert layer.ac == layer.saturated == silent[name].saturated, name
+    energies = [Activity(TINY.timesteps, tuple(layers.values())).energy() for layers in (silent, saturated)]
+    assert energies[0].strict_mj < energies[0].dense_snn_mj == energies[1].strict_mj
+
+
+def test_causes_name_every_layer_and_add_up() -> None:
+    network = tiny_network()
+    layers = count(network, torch.rand(1, 3, 16, 16))
+    activity = Activity(TINY.timesteps, tuple(layers.values()))
+    causes = {
+        "patch_embed.proj": "embedding",
+        "encoder_level1.0.residual.0": "membrane updates",
+        "encoder_level1.0.residual.1": "spike-driven convolutions",
+        "encoder_level1.0.shortcut.0": "real-valued shortcuts",
+        "encoder_level1.0.attn": "attention",
+        "encoder_level1.0.attn.ta.sharedMLP.0": "attention",
+        "refinement": "refinement and output",
+        "refinement.sa.0": "refinement and output",
+        "output.0": "refinement and output",
+    }
+    assert {name: layers[name].cause for name in causes} == causes
+    shares = activity.by_cause()
+    assert all(share > 0 for share in shares.values())
+    assert sum(shares.values()) == pytest.approx(activity.energy().strict_mj, rel=1e-12)
+    assert activity.pixels == 16 * 16
+
+
+def test_memory_traffic_of_a_tiny_network_by_hand() -> None:
+    layers = count(tiny_network(), torch.rand(2, 3, 8, 12))  # two tiles
+    pixels, d, steps = 2 * 8 * 12, TINY.dim, TINY.timesteps
+    embedding = layers["patch_embed.proj"]
+    assert embedding.words == embedding.ann_words == 2 * d * 3 * 9 + pixels * (3 + d)
+    neuron = layers["encoder_level1.0.residual.0"]  # input, potential read and written; a spike is a bit
+    assert (neuron.words, neuron.bits, neuron.ann_words) == (3 * steps * pixels * d, steps * pixels * d, 2 * pixels * d)
+    conv = layers["encoder_level1.0.residual.1"]
+    weights = 2 * d * d * 9
+    assert (conv.words, conv.bits) == (weights + steps * pixels * d, steps * pixels * d)
+    assert conv.ann_words == weights + 2 * pixels * d
+    shortcut = layers["encoder_level1.0.shortcut.0"]
+    assert (shortcut.words, shortcut.ann_words) == (weights + 2 * steps * pixels * d, weights + 2 * pixels * d)
+    attention = layers["encoder_level1.0.attn.ta.sharedMLP.0"]  # mean and maximum, each T -> 1
+    assert (attention.words, attention.ann_words) == (2 * 2 * (steps + steps + 1), 2 * 2 * 3)
+    energy = Activity(steps, (conv,)).energy(EnergyCosts(word_bits=16))
+    assert energy.memory_mj == pytest.approx((conv.words * 16 + conv.bits) * 100 / 64 * 1e-9)
+    assert energy.ann_memory_mj == pytest.approx(conv.ann_words * 16 * 100 / 64 * 1e-9)
+
+
+def test_break_even_rate_by_hand() -> None:
+    layers = (
+        LayerActivity("embed", "embedding", mac=100, dense=100, ann_mac=100, inputs=30),
+        LayerActivity("lif", "neuron", spikes=8, neurons=10, mac=40),
+        LayerActivity("conv", "conv", ac=80, dense=400, ann_mac=100, nonzero=8, inputs=40),
+    )
+    activity = Activity(4, layers)
+    # ann 200 MACs; ours 140 MACs, which leaves 60 * 4.6 pJ for accumulations of 0.9 pJ; 80 were made at a rate of 0.2
+    costs = EnergyCosts()
+    rate = break_even_rate(activity, activity.energy(), costs)
+    assert rate == pytest.approx(0.2 * 60 * 4.6 / (80 * 0.9))
+    shortcut = LayerActivity("shortcut", "conv", mac=400, dense=400, ann_mac=100)
+    hopeless = Activity(4, (*layers, shortcut))
+    assert break_even_rate(hopeless, hopeless.energy(), costs) is None, "the MACs alone cost more"
+
+
+def test_presets_are_horowitz() -> None:
+    assert {
+        "fp32-45nm": EnergyCosts(4.6, 0.9, 32),
+        "fp16-45nm": EnergyCosts(1.5, 0.4, 16),
+        "int8-45nm": EnergyCosts(0.23, 0.03, 8),
+    } == PRESETS
 
 
 def test_three_figures_by_hand() -> None:
@@ -138,6 +213,7 @@ def test_three_figures_by_hand() -> None:
     assert energy.strict_mj == pytest.approx((1480 * 4.6 + 6 * 0.9) * 1e-9)
     assert energy.spike_only_mj == pytest.approx((1000 * 4.6 + (400 * 2 / 20 + 400 * 15 / 20) * 0.9) * 1e-9)
     assert energy.ann_mj == pytest.approx(1215 * 4.6e-9)
+    assert energy.ann_int8_mj == pytest.approx(1215 * 0.23e-9)
     free = activity.energy(EnergyCosts(pj_mac=0, pj_ac=1))
     assert free.strict_mj == pytest.approx(6e-9)
 

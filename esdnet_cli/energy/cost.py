@@ -1,18 +1,18 @@
-"""From counted operations to millijoules: three figures that always stand together.
+"""From counted operations to millijoules: three figures that always stand together, and what to hold them against.
 
-Costs of a 32-bit floating-point operation in 45 nm CMOS: Horowitz, "Computing's energy problem (and what we can do
-about it)", ISSCC 2014: multiplication 3.7 pJ + addition 0.9 pJ = 4.6 pJ a MAC, 0.9 pJ an accumulation.
+Costs of an operation in 45 nm CMOS: Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014,
+figure 1.1.9. A MAC is a multiplication and an addition: 3.7 + 0.9 pJ in 32-bit floating point, 1.1 + 0.4 pJ in 16-bit,
+0.2 + 0.03 pJ for 8-bit integers; an accumulation is the addition alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal
 
-PJ_MAC = 4.6
-PJ_AC = 0.9
 MJ_PER_PJ = 1e-9
+PJ_PER_BIT = 100 / 64  # reading or writing 64 bits of a 1 MB SRAM costs 100 pJ (Horowitz, ISSCC 2014)
 LayerKind = Literal["neuron", "embedding", "conv", "product"]
 LEFT_OUT = (
     "memory traffic (often the larger part on real hardware)",
@@ -20,29 +20,56 @@ LEFT_OUT = (
     "upsampling",
     "pooling, comparisons and sigmoids",
 )
+MEMORY_MODEL = (
+    "every layer reads its inputs and, for each tile, its weights, and writes its outputs, to and from a 1 MB SRAM at "
+    "100 pJ for 64 bits; a spike is 1 bit, everything else a word; the membrane potential is read and written each step"
+)
+CAUSES = (
+    "spike-driven convolutions",
+    "real-valued shortcuts",
+    "embedding",
+    "attention",
+    "refinement and output",
+    "membrane updates",
+)
 
 
 @dataclass(frozen=True)
 class EnergyCosts:
-    """Picojoules of one multiply-accumulate and of one accumulate."""
+    """Picojoules of one multiply-accumulate and of one accumulate; word_bits: what a number that is no spike takes."""
 
-    pj_mac: float = PJ_MAC
-    pj_ac: float = PJ_AC
+    pj_mac: float = 4.6
+    pj_ac: float = 0.9
+    word_bits: int = 32
+
+
+PRESETS = {
+    "fp32-45nm": EnergyCosts(),
+    "fp16-45nm": EnergyCosts(1.1 + 0.4, 0.4, 16),
+    "int8-45nm": EnergyCosts(0.2 + 0.03, 0.03, 8),
+}
 
 
 @dataclass(frozen=True)
 class Energy:
-    """Estimated energy of one picture in millijoules.
+    """Estimated energy of one picture in millijoules; each figure is a sum over layers, so pictures add up.
 
     strict_mj: MACs and ACs as counted.
     spike_only_mj: the habit of the spiking literature: the embedding as MACs, every later convolution at the non-zero
         rate of its input as ACs, nothing else.
     ann_mj: the same graph as an ordinary network: T = 1, every convolution dense MACs.
+    ann_int8_mj: that network in 8-bit integers, whatever the costs are otherwise.
+    dense_snn_mj: as strict, if every neuron fired at every step.
+    memory_mj, ann_memory_mj: what moving numbers adds to strict and to ann, by MEMORY_MODEL.
     """
 
-    strict_mj: float
-    spike_only_mj: float
-    ann_mj: float
+    strict_mj: float = 0.0
+    spike_only_mj: float = 0.0
+    ann_mj: float = 0.0
+    ann_int8_mj: float = 0.0
+    dense_snn_mj: float = 0.0
+    memory_mj: float = 0.0
+    ann_memory_mj: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +80,8 @@ class LayerActivity:
         `product` (attention and refinement multiplications, MAC).
     spikes: over all T steps. neurons: in one step.
     mac, ac: operations as executed. dense: MACs of a convolution if no input were zero. ann_mac: MACs at T = 1.
-    nonzero, inputs: elements of a convolution's input, non-zero and all.
+    saturated: ACs if every neuron fired at every step. nonzero, inputs: elements of a convolution's input, non-zero and
+    all. words, bits: numbers and spikes read and written; ann_words: numbers at T = 1 (see MEMORY_MODEL).
     """
 
     name: str
@@ -66,6 +94,27 @@ class LayerActivity:
     ann_mac: int = 0
     nonzero: int = 0
     inputs: int = 0
+    saturated: int = 0
+    words: int = 0
+    bits: int = 0
+    ann_words: int = 0
+
+    @property
+    def cause(self) -> str:
+        """Which of CAUSES its energy belongs to."""
+        if self.kind == "neuron":
+            return "membrane updates"
+        if self.kind == "embedding":
+            return "embedding"
+        if ".attn" in self.name:
+            return "attention"
+        if self.saturated:
+            return "spike-driven convolutions"
+        return "real-valued shortcuts" if ".shortcut." in self.name else "refinement and output"
+
+    def strict_mj(self, costs: EnergyCosts) -> float:
+        """MACs and ACs as counted."""
+        return (self.mac * costs.pj_mac + self.ac * costs.pj_ac) * MJ_PER_PJ
 
     def spike_rate(self, timesteps: int) -> float | None:
         """Spikes / (neurons x T), or None where the layer has no neurons."""
@@ -100,19 +149,39 @@ class Activity:
     def ac(self) -> int:
         return sum(layer.ac for layer in self.layers)
 
+    @property
+    def pixels(self) -> int:
+        """Pixels that went through the network, overlap and padding included."""
+        return sum(layer.inputs for layer in self.layers if layer.kind == "embedding") // 3
+
     def energy(self, costs: EnergyCosts = EnergyCosts()) -> Energy:
-        """The three figures at these costs."""
+        """All figures at these costs."""
         spike_only = 0.0
         for layer in self.layers:
             if layer.kind == "embedding":
                 spike_only += layer.mac * costs.pj_mac
             elif layer.kind == "conv":
                 spike_only += layer.dense * layer.nonzero / max(layer.inputs, 1) * costs.pj_ac
+        ann_mac = sum(layer.ann_mac for layer in self.layers)
+        saturated = sum(layer.saturated for layer in self.layers)
+        memory_bits = sum(layer.words * costs.word_bits + layer.bits for layer in self.layers)
+        ann_memory_bits = sum(layer.ann_words for layer in self.layers) * costs.word_bits
         return Energy(
             strict_mj=(self.mac * costs.pj_mac + self.ac * costs.pj_ac) * MJ_PER_PJ,
             spike_only_mj=spike_only * MJ_PER_PJ,
-            ann_mj=sum(layer.ann_mac for layer in self.layers) * costs.pj_mac * MJ_PER_PJ,
+            ann_mj=ann_mac * costs.pj_mac * MJ_PER_PJ,
+            ann_int8_mj=ann_mac * PRESETS["int8-45nm"].pj_mac * MJ_PER_PJ,
+            dense_snn_mj=(self.mac * costs.pj_mac + saturated * costs.pj_ac) * MJ_PER_PJ,
+            memory_mj=memory_bits * PJ_PER_BIT * MJ_PER_PJ,
+            ann_memory_mj=ann_memory_bits * PJ_PER_BIT * MJ_PER_PJ,
         )
+
+    def by_cause(self, costs: EnergyCosts = EnergyCosts()) -> dict[str, float]:
+        """The strict figure in millijoules, split over CAUSES."""
+        shares = dict.fromkeys(CAUSES, 0.0)
+        for layer in self.layers:
+            shares[layer.cause] += layer.strict_mj(costs)
+        return shares
 
 
 @dataclass(frozen=True)
@@ -123,25 +192,37 @@ class ActivityTotal:
     neuron_steps: int
     mac: int
     ac: int
+    pixels: int
     energy: Energy
+    by_cause: dict[str, float]
 
     @property
     def spike_rate(self) -> float | None:
         return self.spikes / self.neuron_steps if self.neuron_steps else None
 
 
+def break_even_rate(activity: Activity | ActivityTotal, energy: Energy, costs: EnergyCosts) -> float | None:
+    """The spike rate at which the strict figure would equal the ordinary network's, accumulations growing with it.
+
+    None if the MACs alone cost more, so that not even silence would do, or if nothing was counted.
+    """
+    accumulating = activity.ac * costs.pj_ac * MJ_PER_PJ
+    left = energy.ann_mj - activity.mac * costs.pj_mac * MJ_PER_PJ
+    if activity.spike_rate is None or not accumulating or left < 0:
+        return None
+    return activity.spike_rate * left / accumulating
+
+
 def total(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) -> ActivityTotal:
     """Add the activity of several pictures up."""
     activities = list(activities)
-    energies = [activity.energy(costs) for activity in activities]
+    shares = [activity.by_cause(costs) for activity in activities]
     return ActivityTotal(
         spikes=sum(activity.spikes for activity in activities),
         neuron_steps=sum(activity.neurons * activity.timesteps for activity in activities),
         mac=sum(activity.mac for activity in activities),
         ac=sum(activity.ac for activity in activities),
-        energy=Energy(
-            strict_mj=sum(energy.strict_mj for energy in energies),
-            spike_only_mj=sum(energy.spike_only_mj for energy in energies),
-            ann_mj=sum(energy.ann_mj for energy in energies),
-        ),
+        pixels=sum(activity.pixels for activity in activities),
+        energy=Energy(*map(sum, zip(*(astuple(activity.energy(costs)) for activity in activities)))),
+        by_cause={cause: sum(share[cause] for share in shares) for cause in CAUSES},
     )

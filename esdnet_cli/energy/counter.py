@@ -13,7 +13,8 @@ from esdnet_cli.energy.cost import Activity, LayerActivity, LayerKind
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
 from esdnet_cli.model.network import ESDNet, FeatureRefinement
 
-_COUNTED = ("spikes", "ac", "nonzero")  # depend on the data; everything else follows from shapes
+_COUNTED = ("spikes", "ac", "nonzero")  # depend on the data
+_FROM_SHAPES = ("neurons", "mac", "dense", "ann_mac", "inputs", "saturated", "words", "bits", "ann_words")
 
 
 def fan_out(size: int, kernel_size: int, stride: int, padding: int) -> Tensor:
@@ -41,7 +42,7 @@ class ActivityCounter:
         self._timesteps = network.config.timesteps
         self._driven = network.spiking_convs()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._fan_outs: dict[tuple[Any, ...], Tensor] = {}
+        self._fan_outs: dict[tuple[Any, ...], tuple[Tensor, int]] = {}
         self._pass: list[tuple[LayerActivity, dict[str, Tensor]]] = []
         self._shapes: dict[str, LayerActivity] = {}
         self._sums: dict[tuple[str, str], Tensor] = {}
@@ -87,14 +88,8 @@ class ActivityCounter:
         for layer, counted in self._pass:
             known = self._shapes.get(layer.name)
             if known is not None:
-                layer = replace(
-                    layer,
-                    neurons=known.neurons + layer.neurons,
-                    mac=known.mac + layer.mac,
-                    dense=known.dense + layer.dense,
-                    ann_mac=known.ann_mac + layer.ann_mac,
-                    inputs=known.inputs + layer.inputs,
-                )
+                sums = {field: getattr(known, field) + getattr(layer, field) for field in _FROM_SHAPES}
+                layer = replace(layer, **sums)
             self._shapes[layer.name] = layer
             for field in _COUNTED:
                 if field in counted:
@@ -102,13 +97,13 @@ class ActivityCounter:
                     self._sums[key] = self._sums[key] + counted[field] if key in self._sums else counted[field]
         self._pass.clear()
 
-    def _fan_out_map(self, conv: nn.Conv2d, height: int, width: int, device: torch.device) -> Tensor:
-        """Output positions that each input position of `conv` reaches, int64 [height, width]."""
+    def _fan_out_map(self, conv: nn.Conv2d, height: int, width: int, device: torch.device) -> tuple[Tensor, int]:
+        """Output positions that each input position of `conv` reaches, int64 [height, width], and their sum."""
         k, s, p = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
         key = (height, width, k, s, p, device)
         if key not in self._fan_outs:
             rows, columns = fan_out(height, k, s, p), fan_out(width, k, s, p)
-            self._fan_outs[key] = torch.outer(rows, columns).to(device)
+            self._fan_outs[key] = torch.outer(rows, columns).to(device), int(rows.sum() * columns.sum())
         return self._fan_outs[key]
 
     def _neuron_hook(self, name: str, convs: dict[str, nn.Module]) -> Any:
@@ -118,16 +113,24 @@ class ActivityCounter:
             plane = spike_seq.sum((0, 1, 2), dtype=torch.float32).long()
             spikes, neuron_steps = plane.sum(), spike_seq.numel()
             neurons = neuron_steps // timesteps
-            self._pass.append((LayerActivity(name, "neuron", neurons=neurons, mac=neuron_steps), {"spikes": spikes}))
+            neuron = LayerActivity(
+                name, "neuron", neurons=neurons, mac=neuron_steps,
+                words=3 * neuron_steps, bits=neuron_steps, ann_words=2 * neurons,  # input, potential in and out; spike
+            )  # fmt: skip
+            self._pass.append((neuron, {"spikes": spikes}))
             for conv_name, conv in convs.items():
                 assert isinstance(conv, nn.Conv2d)
-                reached = (plane * self._fan_out_map(conv, height, width, plane.device)).sum()
+                fan_outs, total_reach = self._fan_out_map(conv, height, width, plane.device)
+                reached = (plane * fan_outs).sum()
                 stride = conv.stride[0]
                 positions = batch * (-(-height // stride)) * (-(-width // stride))  # padding is k // 2
                 ann_mac = conv.weight.numel() * positions
+                weights, outputs = batch * conv.weight.numel(), conv.out_channels * positions
                 layer = LayerActivity(
-                    conv_name, "conv", dense=ann_mac * timesteps, ann_mac=ann_mac, inputs=neuron_steps
-                )
+                    conv_name, "conv", dense=ann_mac * timesteps, ann_mac=ann_mac, inputs=neuron_steps,
+                    saturated=total_reach * batch * timesteps * conv.in_channels * conv.out_channels,
+                    words=weights + timesteps * outputs, bits=neuron_steps, ann_words=weights + outputs + neurons,
+                )  # fmt: skip
                 self._pass.append((layer, {"ac": reached * conv.out_channels, "nonzero": spikes}))
 
         return hook
@@ -139,10 +142,13 @@ class ActivityCounter:
             assert isinstance(conv, (nn.Conv2d, nn.Conv3d))
             dense = output.numel() * conv.weight[0].numel()
             # at T = 1 a convolution of the body runs once and a temporal perceptron is 1 -> 1 -> 1
-            per_step = isinstance(conv, SeqConv2d) or ".ta." in name
+            temporal = ".ta." in name
+            steps = self._timesteps if temporal or isinstance(conv, SeqConv2d) else 1
+            tiles = inputs[0].shape[1] if isinstance(conv, SeqConv2d) else inputs[0].shape[0]
+            weights, moved = tiles * conv.weight.numel(), inputs[0].numel() + output.numel()
             layer = LayerActivity(
-                name, kind, mac=dense, dense=dense, ann_mac=dense // self._timesteps if per_step else dense,
-                inputs=inputs[0].numel(),
+                name, kind, mac=dense, dense=dense, ann_mac=dense // steps, inputs=inputs[0].numel(),
+                words=weights + moved, ann_words=3 * tiles if temporal else weights + moved // steps,
             )  # fmt: skip
             # the embedding's rate enters no figure
             self._pass.append((layer, {} if kind == "embedding" else {"nonzero": torch.count_nonzero(inputs[0])}))
@@ -153,6 +159,9 @@ class ActivityCounter:
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
             products = factors * output.numel()
             at_once = products // self._timesteps if output.dim() == 5 else products
-            self._pass.append((LayerActivity(name, "product", mac=products, ann_mac=at_once), {}))
+            layer = LayerActivity(
+                name, "product", mac=products, ann_mac=at_once, words=2 * products, ann_words=2 * at_once
+            )
+            self._pass.append((layer, {}))
 
         return hook

@@ -24,6 +24,13 @@ class ImageResult:
     activity: Activity | None = None
     quality: Quality | None = None
 
+    @property
+    def tiling_share(self) -> float | None:
+        """Share of the pixels that went through the network which overlap and padding added; None if none went."""
+        if self.activity is None or not self.activity.pixels or self.width is None or self.height is None:
+            return None
+        return 1 - self.width * self.height / self.activity.pixels
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -62,6 +69,11 @@ class Totals:
     megapixels: float
     activity: ActivityTotal
     quality: Quality | None = None
+
+    @property
+    def tiling_share(self) -> float | None:
+        """As of one picture, over all."""
+        return 1 - self.megapixels * 1e6 / self.activity.pixels if self.activity.pixels else None
 
 
 def totals(results: Sequence[ImageResult], costs: EnergyCosts) -> Totals:
