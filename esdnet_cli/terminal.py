@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,16 +14,26 @@ from typing import Any
 
 from tqdm import tqdm
 
-from esdnet_cli import report
+from esdnet_cli import page, report
+from esdnet_cli.energy import meter
 from esdnet_cli.energy.cost import LEFT_OUT
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.files import write_atomically
 from esdnet_cli.pipeline.derainer import Derainer, load
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Totals, totals
-from esdnet_cli.pipeline.run import Judge, Output, derain_files, plan
-from esdnet_cli.pipeline.sources import Job, Unusable
+from esdnet_cli.pipeline.run import Output, Witness, derain_files, plan
+from esdnet_cli.pipeline.sources import Job, Source, Unusable, plan_outputs
+from esdnet_cli.pipeline.witnesses import previews, score, spike_pictures
 from esdnet_cli.settings import RunOptions
 
+RENDERERS = {  # the first that fits a name
+    ".html": page.to_html,
+    ".json": report.to_json,
+    ".layers.csv": report.to_layers_csv,
+    ".csv": report.to_csv,
+}
+PREVIEW_BYTES = 12 * 2**20  # of all pictures of an HTML report, in which they take a third more
+PREVIEW_FEWEST = 24  # fewer pictures than that get no larger share
 BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} pictures [{elapsed}<{remaining}]"
 
 
@@ -45,34 +56,44 @@ def tell(message: str) -> None:
 
 def show_run(
     derainer: Derainer | None, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | None,
-    options: RunOptions, judge: Judge | None = None,
+    options: RunOptions, targets: Mapping[Source, Path] | None = None,
 ) -> int:  # fmt: skip
     """Derain (or measure, without `output`) and print each result as it comes; returns the exit code.
 
-    With a `judge` each picture is scored too; without a derainer pictures are scored as they are.
+    With `targets` each picture is scored too; without a derainer pictures are scored as they are.
     Interrupted, it still prints the summary and writes the report, then raises KeyboardInterrupt.
     """
+    witnesses = _witnesses(jobs, options, targets)
     results = [ImageResult(entry.input, None, "failed", entry.error) for entry in unusable]
+    meters = meter.find_meters(derainer.device) if derainer else []
+    meter.begin(meters)
     started, clock = datetime.now(UTC).astimezone().isoformat(timespec="seconds"), time.perf_counter()
     interrupted = False
     with _libraries_muted(), _bar(len(jobs), options.quiet) as bar:
         for result in results:
             tell(f"{result.input}: {result.error}")
         if not options.quiet and jobs:
-            _print(*report.heading(judge is not None, derainer is not None))
+            _print(*report.heading(targets is not None, derainer is not None))
         try:
-            for result in derain_files(derainer, jobs, output, bar.update, options.max_megapixels, judge):
+            for result in derain_files(
+                derainer, jobs, output, bar.update, options.max_megapixels, witnesses, spike_maps=bool(witnesses)
+            ):
                 results.append(result)
                 _show(result, options)
+                for counter in meters:
+                    counter.update()
         except KeyboardInterrupt:
             interrupted = True
     seconds = time.perf_counter() - clock
-    info = RunInfo(_model_info(derainer) if derainer else None, options.costs, started, seconds)
+    info = RunInfo(
+        _model_info(derainer) if derainer else None, options.costs, shlex.join(["esdnet", *sys.argv[1:]]),
+        started, seconds, tuple(counter.measured() for counter in meters),
+    )  # fmt: skip
     summary = totals(results, options.costs)
     if not options.quiet:
         _print(*report.total_rows(summary, info))
         if output is None or options.verbose:  # who came for a picture wants it short
-            _print(*report.summary_rows(summary, options.costs))
+            _print(*report.summary_rows(summary, info))
         if derainer is not None:
             tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
         for result in results:
@@ -86,6 +107,18 @@ def show_run(
     if interrupted:
         raise KeyboardInterrupt
     return 1 if summary.failed else 0
+
+
+def _witnesses(jobs: Sequence[Job], options: RunOptions, targets: Mapping[Source, Path] | None) -> list[Witness]:
+    found = []
+    if targets is not None:
+        found.append(score(targets, options.max_megapixels))
+    if options.spike_map is not None:
+        planned = plan_outputs([job.source for job in jobs], options.spike_map, "png")
+        found.append(spike_pictures({job.source: job.output for job in planned if job.output}))
+    if options.report is not None and options.report.suffix.lower() == ".html":
+        found.append(previews(PREVIEW_BYTES // max(len(jobs), PREVIEW_FEWEST)))
+    return found
 
 
 def show_plan(
@@ -167,7 +200,8 @@ def _model_info(derainer: Derainer) -> ModelInfo:
 
 
 def _write_report(path: Path, results: Sequence[ImageResult], info: RunInfo, summary: Totals) -> None:
+    render = next(render for ending, render in RENDERERS.items() if path.name.lower().endswith(ending))
     try:
-        write_atomically(path, report.render(path, results, info, summary))
+        write_atomically(path, render(results, info, summary).encode())
     except OSError as error:
         raise EsdnetError(f"{path}: the report cannot be written ({error.strerror}); choose another place") from error

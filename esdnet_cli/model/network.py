@@ -38,9 +38,11 @@ class SpikingResidualBlock(nn.Module):
         self.attn = MixedAttentionUnit(channels, config.timesteps)
 
     def forward(self, x: Tensor) -> Tensor:
-        spikes = self.residual[0](x)
-        shortcut = self.shortcut(spikes if self.spike_driven else x)
-        return x + self.attn(self.residual[1:](spikes) + shortcut)
+        neurons, *layers = self.residual
+        spikes = residual = neurons(x)
+        for layer in layers:
+            residual = layer(residual)
+        return x + self.attn(residual + self.shortcut(spikes if self.spike_driven else x))
 
 
 class Down(nn.Module):
