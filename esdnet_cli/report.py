@@ -21,6 +21,7 @@ from esdnet_cli.energy.cost import (
     ActivityTotal,
     Energy,
     EnergyCosts,
+    LayerActivity,
     break_even_rate,
 )
 from esdnet_cli.metrics import Quality, SpikeRain
@@ -32,7 +33,8 @@ IMAGE_KEYS = (
     "spike_rate", "mac", "ac", "energy_mj", "energy_spike_only_mj", "energy_ann_mj",
     "energy_ann_int8_mj", "energy_dense_snn_mj", "memory_mj", "ann_memory_mj", "break_even_spike_rate", "tiling_share",
 )  # fmt: skip
-LAYER_KEYS = ("name", "kind", "cause", "spike_rate", "spikes", "neurons", "mac", "ac", "energy_mj")
+_COUNTS = tuple(field.name for field in fields(LayerActivity))
+LAYER_KEYS = ("name", "kind", "cause", "spike_rate", "energy_mj", *_COUNTS[2:])
 ENERGY_KEYS = IMAGE_KEYS[10:-1]
 QUALITY_KEYS = tuple(field.name for field in (*fields(Quality), *fields(SpikeRain)))
 _BAR = 12  # characters of a spike rate of 100 %
@@ -244,11 +246,8 @@ def _layers(activity: Activity | None, costs: EnergyCosts) -> list[dict[str, Any
             "kind": layer.kind,
             "cause": layer.cause,
             "spike_rate": layer.spike_rate(activity.timesteps),
-            "spikes": layer.spikes,
-            "neurons": layer.neurons,
-            "mac": layer.mac,
-            "ac": layer.ac,
             "energy_mj": layer.strict_mj(costs),
+            **{name: getattr(layer, name) for name in _COUNTS[2:]},
         }
         for layer in activity.layers
     ]

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,18 @@ from tqdm import tqdm
 
 from esdnet_cli import page, report
 from esdnet_cli.energy import meter
-from esdnet_cli.energy.cost import LEFT_OUT
+from esdnet_cli.energy.cost import LEFT_OUT, EnergyCosts
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.files import write_atomically
+from esdnet_cli.merge import merge
+from esdnet_cli.model.inference import choose_device
 from esdnet_cli.pipeline.derainer import Derainer, load
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Totals, totals
 from esdnet_cli.pipeline.run import Output, Witness, derain_files, plan
 from esdnet_cli.pipeline.sources import Job, Source, Unusable, plan_outputs
 from esdnet_cli.pipeline.witnesses import previews, score, spike_pictures
 from esdnet_cli.settings import RunOptions
+from esdnet_cli.shards import Shard
 
 RENDERERS = {  # the first that fits a name
     ".html": page.to_html,
@@ -38,14 +42,30 @@ BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} pictures [{elapsed}<{
 
 
 def load_derainer(options: RunOptions) -> Derainer:
-    """The Derainer that these options ask for; it says on stderr when memory made it take smaller batches."""
+    """The Derainer that these options ask for; it says on stderr when memory made it take smaller batches.
+
+    Under torchrun each process takes a GPU of its own.
+    """
+    device = choose_device(options.device, int(os.environ.get("LOCAL_RANK", "0")))
     derainer = load(
-        options.weights, device=options.device, precision=options.precision,
+        options.weights, device=str(device), precision=options.precision,
         tile=options.tile, overlap=options.overlap, batch=options.batch,
     )  # fmt: skip
     if not options.quiet:
         derainer.on_smaller_batch = lambda size: tell(f"Out of memory: going on with {size} tiles at once.")
     return derainer
+
+
+def split(
+    shard: Shard, jobs: Sequence[Job], unusable: list[Unusable], options: RunOptions
+) -> tuple[list[Job], list[Unusable], RunOptions]:
+    """This process's share of the work, with a report of its own; the first one tells what is unusable."""
+    share = shard.take(jobs)
+    if shard.count > 1 and not options.quiet:
+        tell(f"Shard {shard.index} of {shard.count} ({shard.source}): {len(share)} of {len(jobs)} pictures.")
+    if options.report is not None:
+        options = replace(options, report=shard.report(options.report, _ending(options.report)))
+    return share, unusable if shard.index == 1 else [], options
 
 
 def tell(message: str) -> None:
@@ -90,15 +110,7 @@ def show_run(
         started, seconds, tuple(counter.measured() for counter in meters),
     )  # fmt: skip
     summary = totals(results, options.costs)
-    if not options.quiet:
-        _print(*report.total_rows(summary, info))
-        if output is None or options.verbose:  # who came for a picture wants it short
-            _print(*report.summary_rows(summary, info))
-        if derainer is not None:
-            tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
-        for result in results:
-            if result.status == "failed":
-                tell(f"failed: {result.input}: {result.error}")
+    _show_summary(results, info, summary, options, short=output is not None)
     if interrupted and not options.quiet:
         resume = "; the same command goes on from here" if output else ""
         tell(f"Interrupted after {summary.ok + summary.skipped} of {len(jobs)} pictures{resume}.")
@@ -109,6 +121,36 @@ def show_run(
     return 1 if summary.failed else 0
 
 
+def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOptions) -> int:
+    """Print the pictures of several JSON reports and their total, as one run's; returns the exit code."""
+    results, info = merge(paths, costs, shlex.join(["esdnet", *sys.argv[1:]]))
+    options = replace(options, costs=info.costs)
+    summary = totals(results, info.costs)
+    if not options.quiet:
+        _print(*report.heading(scored=False, network=True))
+    for result in results:
+        _show(result, options)
+    _show_summary(results, info, summary, options, short=False)
+    if options.report is not None:
+        _write_report(options.report, results, info, summary)
+    return 1 if summary.failed else 0
+
+
+def _show_summary(
+    results: Sequence[ImageResult], info: RunInfo, summary: Totals, options: RunOptions, *, short: bool
+) -> None:
+    if options.quiet:
+        return
+    _print(*report.total_rows(summary, info))
+    if not short or options.verbose:  # who came for a picture wants it short
+        _print(*report.summary_rows(summary, info))
+    if info.model is not None:
+        tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
+    for result in results:
+        if result.status == "failed":
+            tell(f"failed: {result.input}: {result.error}")
+
+
 def _witnesses(jobs: Sequence[Job], options: RunOptions, targets: Mapping[Source, Path] | None) -> list[Witness]:
     found = []
     if targets is not None:
@@ -116,7 +158,7 @@ def _witnesses(jobs: Sequence[Job], options: RunOptions, targets: Mapping[Source
     if options.spike_map is not None:
         planned = plan_outputs([job.source for job in jobs], options.spike_map, "png")
         found.append(spike_pictures({job.source: job.output for job in planned if job.output}))
-    if options.report is not None and options.report.suffix.lower() == ".html":
+    if options.report is not None and _ending(options.report) == ".html":
         found.append(previews(PREVIEW_BYTES // max(len(jobs), PREVIEW_FEWEST)))
     return found
 
@@ -182,7 +224,8 @@ def _print(*lines: str) -> None:
 def _bar(count: int, quiet: bool) -> Any:
     # disable=None: no bar where stderr is no terminal; miniters=0: shares of a picture count, too
     disable = True if quiet or not count else None
-    return tqdm(total=count, bar_format=BAR, disable=disable, miniters=0, dynamic_ncols=True, leave=False)
+    row = int(os.environ.get("LOCAL_RANK", "0"))  # processes of one terminal stack their bars
+    return tqdm(total=count, bar_format=BAR, disable=disable, miniters=0, dynamic_ncols=True, leave=False, position=row)
 
 
 def _model_info(derainer: Derainer) -> ModelInfo:
@@ -199,9 +242,12 @@ def _model_info(derainer: Derainer) -> ModelInfo:
     )
 
 
+def _ending(report_path: Path) -> str:
+    return next(ending for ending in RENDERERS if report_path.name.lower().endswith(ending))
+
+
 def _write_report(path: Path, results: Sequence[ImageResult], info: RunInfo, summary: Totals) -> None:
-    render = next(render for ending, render in RENDERERS.items() if path.name.lower().endswith(ending))
     try:
-        write_atomically(path, render(results, info, summary).encode())
+        write_atomically(path, RENDERERS[_ending(path)](results, info, summary).encode())
     except OSError as error:
         raise EsdnetError(f"{path}: the report cannot be written ({error.strerror}); choose another place") from error
