@@ -21,7 +21,7 @@ from esdnet_cli.energy.cost import LEFT_OUT, EnergyCosts
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.files import write_atomically
 from esdnet_cli.merge import merge
-from esdnet_cli.model.inference import choose_device
+from esdnet_cli.model.inference import choose_device, keep_freed_memory
 from esdnet_cli.pipeline.derainer import Derainer, load
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Totals, totals
 from esdnet_cli.pipeline.run import Output, Witness, derain_files, plan
@@ -46,6 +46,7 @@ def load_derainer(options: RunOptions) -> Derainer:
 
     Under torchrun each process takes a GPU of its own.
     """
+    keep_freed_memory()
     device = choose_device(options.device, int(os.environ.get("LOCAL_RANK", "0")))
     derainer = load(
         options.weights, device=str(device), precision=options.precision,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.model.functional import added
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d, scu
 
 STRIDE = 4  # two halvings: height and width must be multiples of this
@@ -42,7 +43,8 @@ class SpikingResidualBlock(nn.Module):
         spikes = residual = neurons(x)
         for layer in layers:
             residual = layer(residual)
-        return x + self.attn(residual + self.shortcut(spikes if self.spike_driven else x))
+        shortcut = self.shortcut(spikes if self.spike_driven else x)
+        return added(self.attn(added(residual, shortcut)), x)
 
 
 class Down(nn.Module):

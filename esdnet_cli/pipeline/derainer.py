@@ -18,6 +18,7 @@ from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.inference import Inference, choose_batch, choose_device, choose_precision
+from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_and_blend
 from esdnet_cli.settings import DEFAULT_WEIGHTS
 
@@ -40,19 +41,24 @@ class Derainer:
     def __init__(self, checkpoint: Checkpoint, inference: Inference, tiling: Tiling, batch: int | None) -> None:
         self.checkpoint = checkpoint
         self.tiling = tiling
-        self._inference = inference
+        self.inference = inference
         self._batch = batch
         self.on_smaller_batch: Callable[[int], None] = lambda size: None
 
     @property
+    def network(self) -> ESDNet:
+        """The network, on its device."""
+        return self.inference.network
+
+    @property
     def device(self) -> str:
         """Such as `cpu` or `cuda:0`."""
-        return str(self._inference.device)
+        return str(self.inference.device)
 
     @property
     def precision(self) -> str:
         """`fp32` or `bf16`."""
-        return self._inference.precision
+        return self.inference.precision
 
     def __call__(
         self,
@@ -72,7 +78,7 @@ class Derainer:
             raise ValueError(f"image must be [H, W, 3], not {list(image.shape)}")
         if image.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"image must be uint8, uint16 or float32, not {image.dtype}")
-        network, run = self._inference.network, self._inference
+        network, run = self.network, self.inference
         with ExitStack() as stack:
             counter = stack.enter_context(ActivityCounter(network)) if count else None
             mapper = stack.enter_context(SpikeMapper(run, network)) if spike_map else None
@@ -83,7 +89,7 @@ class Derainer:
         self, image: NDArray[Any], run: Callable[[Tensor], Tensor], on_tile: Callable[[], None]
     ) -> tuple[NDArray[Any], NDArray[np.float16]]:
         height, width = (self.tiling.window(size) for size in image.shape[:2])
-        batch = self._batch or choose_batch(self._inference.network, height, width, self._inference.device)
+        batch = self._batch or choose_batch(self.network, height, width, self.inference.device)
 
         def halved(size: int) -> None:
             self._batch = size  # what did not fit once will not fit for the next picture
