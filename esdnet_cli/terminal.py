@@ -55,7 +55,7 @@ def show_run(
     results = [ImageResult(entry.input, None, "failed", entry.error) for entry in unusable]
     started, clock = datetime.now(UTC).astimezone().isoformat(timespec="seconds"), time.perf_counter()
     interrupted = False
-    with _libraries_muted(), _bar(len(jobs), options.quiet) as bar:
+    with libraries_muted(), _bar(len(jobs), options.quiet) as bar:
         for result in results:
             tell(f"{result.input}: {result.error}")
         if not options.quiet and jobs:
@@ -67,7 +67,7 @@ def show_run(
         except KeyboardInterrupt:
             interrupted = True
     seconds = time.perf_counter() - clock
-    info = RunInfo(_model_info(derainer) if derainer else None, options.costs, started, seconds)
+    info = RunInfo(model_info(derainer) if derainer else None, options.costs, started, seconds)
     summary = totals(results, options.costs)
     if not options.quiet:
         _print(*report.total_rows(summary, info))
@@ -113,7 +113,7 @@ def _network(derainer: Derainer) -> str:
 
 
 @contextmanager
-def _libraries_muted() -> Iterator[None]:
+def libraries_muted() -> Iterator[None]:
     """Keep C libraries off stderr: libpng and libjpeg print about odd files on their own, and name none of them."""
     python_stderr = sys.stderr
     if python_stderr is not sys.__stderr__ or python_stderr is None or python_stderr.fileno() != 2:
@@ -152,7 +152,7 @@ def _bar(count: int, quiet: bool) -> Any:
     return tqdm(total=count, bar_format=BAR, disable=disable, miniters=0, dynamic_ncols=True, leave=False)
 
 
-def _model_info(derainer: Derainer) -> ModelInfo:
+def model_info(derainer: Derainer) -> ModelInfo:
     checkpoint = derainer.checkpoint
     return ModelInfo(
         weights_name=checkpoint.name,
