@@ -110,9 +110,14 @@ def times_of(path: Path) -> list[Fraction]:
 
 
 def frames_of(path: Path) -> list[NDArray[Any]]:
-    """The frames' planes as they are stored, each as one array; no colour conversion."""
+    """The frames' planes as they are stored, each as one row; no colour conversion."""
     with av.open(str(path)) as container:
-        return [frame.to_ndarray() for frame in container.decode(container.streams.video[0])]
+        return [np.concatenate([_plane(plane, frame) for plane in frame.planes]) for frame in container.decode(video=0)]
+
+
+def _plane(plane: Any, frame: Any) -> NDArray[Any]:
+    dtype = np.uint16 if frame.format.components[0].bits > 8 else np.uint8
+    return np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width].ravel()
 
 
 def packets_of(path: Path, kind: str) -> list[list[tuple[Fraction | None, Fraction | None, bytes]]]:

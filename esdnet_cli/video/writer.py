@@ -33,25 +33,26 @@ _OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "du
 
 @dataclass(frozen=True)
 class Codec:
-    """How FFmpeg is asked for a codec. crf: the default, None if it is lossless. even: 4:2:0 needs even sides."""
+    """How FFmpeg is asked for a codec. crf: the default, None if it is lossless. even: 4:2:0 needs even sides.
+
+    narrowest: the least width in pixels.
+    """
 
     encoder: str
     crf: int | None
     even: bool = False
+    narrowest: int = 1
     options: tuple[tuple[str, str], ...] = ()
 
 
 CODECS = {
     "h264": Codec("libx264", 17, even=True),
-    "hevc": Codec("libx265", 19, even=True, options=(("x265-params", "log-level=none"),)),
+    # narrower frames make libx265 write over memory that is not its own
+    "hevc": Codec("libx265", 19, even=True, narrowest=64, options=(("x265-params", "log-level=none"),)),
     "vp9": Codec("libvpx-vp9", 24, options=(("row-mt", "1"), ("cpu-used", "2"))),
     "av1": Codec("libsvtav1", 23, options=(("preset", "7"),)),
     "ffv1": Codec("ffv1", None, options=(("level", "3"), ("slicecrc", "1"))),
 }
-# what this FFmpeg's list of an encoder's formats does not say: formats that need no probing are taken from it
-_FORMATS = {"libsvtav1": ("yuv420p", "yuv420p10le")}
-
-
 @dataclass(frozen=True)
 class Encoding:
     """All that an encoder is told: two of equal value make segments that join."""
@@ -95,6 +96,8 @@ def choose_encoding(
         raise PictureError(
             f"--codec {codec_name}: the FFmpeg in this PyAV has no {codec.encoder}; choose another codec"
         ) from error
+    if width < codec.narrowest:
+        raise PictureError(f"is narrower than {codec.narrowest} pixels, too narrow for {codec_name}; choose another --codec")
     options = dict(codec.options)
     if codec.crf is not None:
         options["crf"] = str(codec.crf if crf is None else crf)
@@ -268,13 +271,15 @@ def check_container(
     """
     notes = []
     with open_clip(source) as (origin, main):
-        target = av.open(io.BytesIO(), "w", format=container_name, container_options=_options(container_name))
-        _, copies = _lay_out(target, container_name, encoding, display_matrix, origin, main, cut)
-        try:
-            target.start_encoding()
-        except (av.error.FFmpegError, ValueError) as error:
-            what = reason(error) if isinstance(error, av.error.FFmpegError) else str(error)
-            raise PictureError(f"its streams do not fit into .{container_name} ({what}); choose another ending") from error
+        with av.open(io.BytesIO(), "w", format=container_name, container_options=_options(container_name)) as target:
+            _, copies = _lay_out(target, container_name, encoding, display_matrix, origin, main, cut)
+            try:
+                target.start_encoding()
+            except (av.error.FFmpegError, ValueError) as error:
+                what = reason(error) if isinstance(error, av.error.FFmpegError) else str(error)
+                raise PictureError(
+                    f"its streams do not fit into .{container_name} ({what}); choose another ending"
+                ) from error
         left = [stream for stream in origin.streams if stream.index not in copies]
         # QuickTime files hold their chapters' names in such a stream, too
         kinds = [
