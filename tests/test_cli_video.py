@@ -113,7 +113,13 @@ def test_everything_but_the_rain_is_kept(kind: str, still: Path, tmp_path: Path,
 
 @pytest.mark.parametrize(
     "matrix, full, pix_fmt",
-    [(1, False, "yuv420p"), (6, False, "yuv420p"), (9, False, "yuv420p10le"), (1, True, "yuv420p"), (2, False, "yuv422p")],
+    [
+        (1, False, "yuv420p"),
+        (6, False, "yuv420p"),
+        (9, False, "yuv420p10le"),
+        (1, True, "yuv420p"),
+        (2, False, "yuv422p"),
+    ],
 )
 def test_colours_come_back_as_numbers(
     matrix: int, full: bool, pix_fmt: str, still: Path, tmp_path: Path, run: Run
@@ -178,7 +184,9 @@ def test_killed_and_resumed_is_as_if_it_had_not_been(tiny: Path, tmp_path: Path,
     kept = 0
     while kept < 2:  # one part at a time, each killed while at the next
         part = target.parent / ".x.mkv.esdnet-parts" / f"{kept:06}.part"
-        with subprocess.Popen([*ESDNET, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            [*ESDNET, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
             while not part.exists():
                 assert process.poll() is None
                 time.sleep(0.005)
@@ -258,7 +266,9 @@ def test_a_truncated_mp4_counts_by_its_index(still: Path, tmp_path: Path, run: R
     (tmp_path / "f.mp4").write_bytes(data[: len(data) * 2 // 3])
     result = run("video", tmp_path / "f.mp4", "-o", tmp_path / "y.mp4", "--weights", still)
     assert result.exit_code == 1
-    assert "of 40 frames are missing" in result.stderr and "about" not in result.stderr.split("of 40")[0].split(": ")[-1]
+    assert (
+        "of 40 frames are missing" in result.stderr and "about" not in result.stderr.split("of 40")[0].split(": ")[-1]
+    )
     assert 15 < len(times_of(tmp_path / "y.mp4")) < 40
 
 
@@ -345,7 +355,9 @@ def test_reports_have_an_entry_for_each_frame(tiny: Path, tmp_path: Path, run: R
 def test_a_part_of_a_clip_begins_at_the_beginning(still: Path, tmp_path: Path, run: Run) -> None:
     source = make_clip(tmp_path / "x.mkv", 50, codec="ffv1", sound="libopus", chapters=True, unit=MILLISECONDS)
     target = tmp_path / "y.mkv"
-    result = run("video", source, "-o", target, "--codec", "ffv1", "--weights", still, "--start", "0:0.4", "--end", "1.2")
+    result = run(
+        "video", source, "-o", target, "--codec", "ffv1", "--weights", still, "--start", "0:0.4", "--end", "1.2"
+    )
     assert result.exit_code == 0, result.stderr
     assert times_of(target) == times_of(source)[:20]
     for ours, theirs in zip(frames_of(target), frames_of(source)[10:30], strict=True):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import av
@@ -25,7 +25,16 @@ from esdnet_cli.pipeline.results import ImageResult
 from esdnet_cli.pipeline.run import READ_AHEAD, Output, pixel_settings
 from esdnet_cli.video.flow import Deflicker
 from esdnet_cli.video.inputs import CONTAINERS, ClipJob
-from esdnet_cli.video.parts import ActivitySum, FrameRecord, Part, Parts, counts_of, delay_of, with_counts, without_counts
+from esdnet_cli.video.parts import (
+    ActivitySum,
+    FrameRecord,
+    Part,
+    Parts,
+    counts_of,
+    delay_of,
+    with_counts,
+    without_counts,
+)
 from esdnet_cli.video.reader import ClipInfo, Frame, Frames, Selection, read_info
 from esdnet_cli.video.writer import (
     Cut,
@@ -219,8 +228,8 @@ class _Run:
                     writing.popleft().result()
                 writer.submit(self._finish_part).result()
             finally:
-                for future in (*reading, *writing):
-                    future.cancel()
+                for read in reading:
+                    read.cancel()
                 reader.submit(source.close)  # type: ignore[attr-defined]
 
     def _awaited(self, future: Future[Frame | None]) -> Frame | None:
@@ -285,8 +294,7 @@ def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, tim
                 (part.segment for part in parts.read()), times, delay, job.source, cut,
             )  # fmt: skip
             file.flush()
-            file.seek(0)
-            plan.output.journal.note(job.output, plan.sha256, hashlib.file_digest(file, "sha256").hexdigest())
+            plan.output.journal.note(job.output, plan.sha256, file_digest(Path(file.name)))
     except FileExistsError:
         plan.output.is_done(job.output, plan.sha256)
 

@@ -26,12 +26,17 @@ def flow(image: Image, other: Image) -> NDArray[np.float32]:
     grey = [cv2.cvtColor(eight_bit(frame), cv2.COLOR_RGB2GRAY) for frame in (image, other)]
     if min(image.shape[:2]) < 16:  # too small to search in
         return np.zeros((*image.shape[:2], 2), np.float32)
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    return np.asarray(search.calc(grey[0], grey[1], None), np.float32)  # type: ignore[call-overload]
 
 
 def warp(image: Image, offsets: NDArray[np.float32]) -> NDArray[np.float32]:
     """`image` [H, W, C] moved by `flow`'s offsets, float32; borders are replicated."""
-    return cv2.remap(image.astype(np.float32), _places(offsets), None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    places = _places(offsets)
+    moved = cv2.remap(
+        image.astype(np.float32), places[..., 0], places[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(moved, np.float32)
 
 
 class Deflicker:
@@ -65,8 +70,8 @@ class Deflicker:
 class WarpingError:
     """How much clips flicker: the mean square difference of frames and their motion-compensated predecessors.
 
-    As Lai et al., "Learning Blind Video Temporal Consistency", ECCV 2018: over pixels that both frames show (forward and
-    backward motion agree), values in [0, 1], mean over frames. Motion comes from a reference that all clips share.
+    As Lai et al., "Learning Blind Video Temporal Consistency", ECCV 2018: over pixels that both frames show (motion
+    there and back agrees), values in [0, 1], mean over frames. Motion comes from a reference that all clips share.
     """
 
     def __init__(self, clips: int) -> None:

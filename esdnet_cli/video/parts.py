@@ -77,7 +77,9 @@ class ActivitySum:
             return None
         layers = []
         for layer in self._shape.layers:
-            sums = {key: value * self.frames for key, value in asdict(layer).items() if isinstance(value, int)}
+            sums: dict[str, Any] = {
+                key: value * self.frames for key, value in asdict(layer).items() if isinstance(value, int)
+            }
             layers.append(replace(layer, **sums))
         return with_counts(replace(self._shape, layers=tuple(layers)), self._counts)
 

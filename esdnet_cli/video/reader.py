@@ -142,7 +142,9 @@ def open_clip(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise PictureError(f"cannot be opened as video ({error.strerror}); copy it again or convert it") from error
         with container:
             streams = [
-                stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic
+                stream
+                for stream in container.streams.video
+                if not stream.disposition & av.stream.Disposition.attached_pic
             ]
             if not streams:
                 raise PictureError("has no video stream; name a file that has one")
@@ -164,7 +166,7 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
             raise PictureError(f"has floating-point pixels ({name}); convert it to 8 to 16 bits")
         frames = stream.frames or _number(stream.metadata.get("NUMBER_OF_FRAMES")) or None
         ends, by_file = _ends(container, stream)
-        matrix = frame.side_data.get("DISPLAYMATRIX")  # type: ignore[attr-defined]
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         assert frame.time_base is not None
         return ClipInfo(
             width=frame.width,
@@ -274,7 +276,8 @@ class RGBConverter:
         info = self._info
         if (frame.width, frame.height) != (info.width, info.height):
             raise PictureError(
-                f"changes its size midway, from {info.width}x{info.height} to {frame.width}x{frame.height}; split it there"
+                f"changes its size midway, from {info.width}x{info.height} to {frame.width}x{frame.height}; "
+                "split it there"
             )
         rgb = self._reformatter.reformat(
             frame,
@@ -320,7 +323,9 @@ def _colour(frame: VideoFrame) -> Colour:
     matrix, rgb = frame.colorspace, frame.format.is_rgb
     tagged = matrix in SWS_MATRIX
     if matrix not in (*SWS_MATRIX, UNSPECIFIED) and not (rgb and matrix == 0):
-        raise PictureError(f"has the colour matrix {matrix} (ITU-T H.273), which is not supported; convert it to BT.709")
+        raise PictureError(
+            f"has the colour matrix {matrix} (ITU-T H.273), which is not supported; convert it to BT.709"
+        )
     return Colour(
         matrix=matrix if tagged else _BT709 if frame.height >= HD else _BT601,
         full=rgb or frame.color_range == FULL or frame.format.name.startswith("yuvj"),

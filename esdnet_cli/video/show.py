@@ -118,9 +118,7 @@ class _Show:
                 result = self._derain(job, plan)
         except (PictureError, OSError, MemoryError, av.error.FFmpegError) as error:
             del self._rows[rows:]
-            result = ClipResult(
-                ImageResult(printable(job.source), printable(job.output), "failed", _why(error))
-            )
+            result = ClipResult(ImageResult(printable(job.source), printable(job.output), "failed", _why(error)))
         self.done(result)
 
     def _derain(self, job: ClipJob, plan: ClipPlan) -> ClipResult:

@@ -53,6 +53,8 @@ CODECS = {
     "av1": Codec("libsvtav1", 23, options=(("preset", "7"),)),
     "ffv1": Codec("ffv1", None, options=(("level", "3"), ("slicecrc", "1"))),
 }
+
+
 @dataclass(frozen=True)
 class Encoding:
     """All that an encoder is told: two of equal value make segments that join."""
@@ -97,11 +99,13 @@ def choose_encoding(
             f"--codec {codec_name}: the FFmpeg in this PyAV has no {codec.encoder}; choose another codec"
         ) from error
     if width < codec.narrowest:
-        raise PictureError(f"is narrower than {codec.narrowest} pixels, too narrow for {codec_name}; choose another --codec")
+        raise PictureError(
+            f"is narrower than {codec.narrowest} pixels, too narrow for {codec_name}; choose another --codec"
+        )
     options = dict(codec.options)
     if codec.crf is not None:
         options["crf"] = str(codec.crf if crf is None else crf)
-    pix_fmt, depth, chroma = _choose_format(info, codec, formats, width % 2 or height % 2)
+    pix_fmt, depth, chroma = _choose_format(info, codec, formats, odd=bool(width % 2 or height % 2))
     notes = []
     if depth < info.depth:
         notes.append(f"{codec_name} is written with {depth} bits here, the source has {info.depth}")
@@ -175,7 +179,7 @@ class SegmentEncoder:
         """Let the encoder give out what it holds back."""
         self._take(self._context.encode(None))
 
-    def _take(self, packets: Iterable[Packet]) -> None:
+    def _take(self, packets: Iterable[Packet[Any]]) -> None:
         for packet in packets:
             assert packet.pts is not None
             self.packets.append((packet.pts, self._durations[packet.pts], packet.is_keyframe, bytes(packet)))
@@ -248,18 +252,20 @@ def join(
     times: pts of all frames, in order. delay: the most that any segment reorders. Raises PictureError if segments do
     not fit together or the container cannot hold a stream, OSError if the disk does not take it.
     """
-    with open_clip(source) as (origin, main):
-        with av.open(output, "w", format=container_name, container_options=_options(container_name)) as target:
-            video, copies = _lay_out(target, container_name, encoding, display_matrix, origin, main, cut)
-            target.start_encoding()
-            header = video.codec_context.extradata or b""
-            merged = heapq.merge(
-                _video_packets(video, encoding, header, segments, times, delay, cut),
-                _copied_packets(origin, copies, cut),
-                key=lambda entry: entry[0],
-            )
-            for _, packet in merged:
-                target.mux_one(packet)
+    with (
+        open_clip(source) as (origin, main),
+        av.open(output, "w", format=container_name, container_options=_options(container_name)) as target,
+    ):
+        video, copies = _lay_out(target, container_name, encoding, display_matrix, origin, main, cut)
+        target.start_encoding()
+        header = video.codec_context.extradata or b""
+        merged = heapq.merge(
+            _video_packets(video, encoding, header, segments, times, delay, cut),
+            _copied_packets(origin, copies, cut),
+            key=lambda entry: entry[0],
+        )
+        for _, packet in merged:
+            target.mux_one(packet)
 
 
 def check_container(
@@ -302,10 +308,10 @@ def _lay_out(
 ) -> tuple[Any, dict[int, Stream]]:  # fmt: skip
     """The output's streams: the video, and a copy for each index of the source's; metadata and chapters."""
     try:
-        video = target.add_stream(encoding.encoder, rate=encoding.rate, options=dict(encoding.options))
+        video: Any = target.add_stream(encoding.encoder, rate=encoding.rate, options=dict(encoding.options))
     except ValueError as error:
         raise PictureError(f"{encoding.encoder} does not fit into .{container_name}; choose another --codec") from error
-    context: Any = video.codec_context
+    context = video.codec_context
     _set_up(context, encoding)
     video.time_base = encoding.time_base
     if encoding.encoder == "libx265" and container_name in _QUICKTIME:
@@ -335,7 +341,9 @@ def _lay_out(
 
 def _tag(copy: Stream, stream: Stream) -> None:
     tags = {key: value for key, value in stream.metadata.items() if key.lower() not in _OWN_TAGS}
-    copy.metadata.update((key, value) for key, value in tags.items() if not key.startswith(("_STATISTICS", "NUMBER_OF", "BPS")))
+    copy.metadata.update(
+        (key, value) for key, value in tags.items() if not key.startswith(("_STATISTICS", "NUMBER_OF", "BPS"))
+    )
     copy.disposition = stream.disposition
 
 
@@ -347,15 +355,15 @@ def _chapters(origin: InputContainer, cut: Cut) -> list[Any]:
         start = start if cut.start is None else max(start, cut.start)
         end = end if cut.end is None else min(end, cut.end)
         if start < end:
-            start, end = (round((edge - cut.shift) / unit) for edge in (start, end))
-            kept.append({**chapter, "start": start, "end": end})
+            first, last = (round((edge - cut.shift) / unit) for edge in (start, end))
+            kept.append({**chapter, "start": first, "end": last})
     return kept
 
 
 def _video_packets(
     stream: Any, encoding: Encoding, header: bytes, segments: Iterable[Segment], times: Sequence[int], delay: int,
     cut: Cut,
-) -> Iterator[tuple[Fraction, Packet]]:  # fmt: skip
+) -> Iterator[tuple[Fraction, Packet[Any]]]:  # fmt: skip
     """The segments' packets in decoding order. dts: the times in order, `delay` places late, so never after its pts."""
     unit = encoding.time_base
     shift = round(cut.shift / unit)
@@ -375,7 +383,7 @@ def _video_packets(
 
 def _copied_packets(
     origin: InputContainer, copies: dict[int, Stream], cut: Cut
-) -> Iterator[tuple[Fraction, Packet]]:
+) -> Iterator[tuple[Fraction, Packet[Any]]]:
     """The other streams' packets, unchanged, in the order of the file; a file that breaks off ends there."""
     wanted = [stream for stream in origin.streams if stream.index in copies and stream.type != "attachment"]
     packets = origin.demux(wanted) if wanted else iter(())  # demux of no stream means all
