@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from esdnet_cli.pipeline.images import eight_bit
 
-STRENGTH = 0.7  # of the last frame's share where both agree wholly
-TOLERANCE = 12.0  # levels of 255: a difference of motion-compensated frames at which the share falls to 1/e
+STRENGTH = 0.6  # of the last frame's share where both agree wholly
+TOLERANCE = 24.0  # levels of 255: a difference of motion-compensated frames at which the share falls to 1/e
 WINDOW = 5  # pixels over which frames must agree
 SCENE_CUT = 24.0  # levels of 255: the mean difference after motion compensation from which nothing is carried over
 

@@ -167,11 +167,11 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
         frames = stream.frames or _number(stream.metadata.get("NUMBER_OF_FRAMES")) or None
         ends, by_file = _ends(container, stream)
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-        assert frame.time_base is not None
+        assert stream.time_base is not None
         return ClipInfo(
             width=frame.width,
             height=frame.height,
-            time_base=frame.time_base,
+            time_base=stream.time_base,
             rate=stream.average_rate or stream.guessed_rate or Fraction(25),
             first=frame.pts or 0,
             depth=min(bits, 16),
