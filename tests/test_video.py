@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from clips import make_clip, scene, times_of
+from clips import make_clip, times_of
 from conftest import Run, write
 from numpy.typing import NDArray
 
@@ -79,7 +79,7 @@ def test_segments_stand_alone_and_begin_with_a_key_frame(tmp_path: Path) -> None
     encoding, _ = choose_encoding(info, "h264", None, 48, 32, 24)
     encoder = SegmentEncoder(encoding)
     for index in range(12):
-        encoder.add(scene(index, 32, 48), 100 + 512 * index, 512)
+        encoder.add(pan(2 * index, 4, 32, 48), 100 + 512 * index, 512)
     encoder.finish()
     assert [key for *_, key, _ in encoder.packets] == [True] + [False] * 11
     times = [pts for pts, *_ in encoder.packets]

@@ -379,6 +379,8 @@ def _video_packets(
             packet.duration, packet.time_base, packet.is_keyframe, packet.stream = duration, unit, key, stream
             place += 1
             yield packet.dts * unit, packet
+    if place != len(times):
+        raise PictureError("its parts were changed during the work; run it again")
 
 
 def _copied_packets(
