@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ def show_frames(
     if compare or deflicker:  # without them, frames are pictures like others
         settings |= {"compare": compare, "deflicker": deflicker, "every": every}
     journal = Journal(output, settings)
-    target = FrameOutput(journal, overwrite, jobs, compare, Deflicker() if deflicker else None)
+    places = {job.output: place for place, job in enumerate(jobs) if job.output is not None}
+    target = FrameOutput(journal, overwrite, jobs, places, compare, Deflicker() if deflicker else None)
     if options.dry_run:
         return show_plan(derainer, jobs, unusable, target)
     journal.prepare()
@@ -53,17 +54,19 @@ def show_frames(
 class FrameOutput(Output):
     """Pictures written as the frames of a sequence, in order: `deflicker` and `compare` come between.
 
-    After a rerun has skipped frames, the deflicker goes on from the last one that was written.
+    places: where in `jobs` each output stands. After a rerun has skipped frames, the deflicker goes on from the last one
+    that was written: as it was, if the format is lossless.
     """
 
     jobs: Sequence[Job]
+    places: Mapping[Path, int]
     compare: bool
     deflicker: Deflicker | None
     _seen: list[int] = field(default_factory=lambda: [-1])  # the frame that came last
 
     def write(self, path: Path, picture: Picture, source_sha256: str) -> None:
         """As Output.write."""
-        place = next(place for place, job in enumerate(self.jobs) if job.output == path)
+        place = self.places[path]
         if self.deflicker is not None:
             if place and self._seen[0] != place - 1:
                 self.deflicker.last = self._written(place - 1)
