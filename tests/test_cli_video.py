@@ -352,6 +352,47 @@ def test_reports_have_an_entry_for_each_frame(tiny: Path, tmp_path: Path, run: R
     assert set(report["images"][0]) == set(rows[0])
 
 
+def test_a_clip_that_failed_has_its_row(still: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "empty.mp4").touch()
+    report = tmp_path / "r.csv"
+    clips = (make_clip(tmp_path / "x.mp4", 2), tmp_path / "empty.mp4")
+    assert run("video", *clips, "-o", tmp_path / "out", "--weights", still, "--report", report).exit_code == 1
+    with report.open(newline="") as file:
+        rows = [(Path(row["input"]).name, row["status"], row["frame"]) for row in csv.DictReader(file)]
+    assert rows == [("x.mp4#000000", "ok", "0"), ("x.mp4#000001", "ok", "1"), ("empty.mp4", "failed", "")]
+
+
+def test_an_unexpected_error_costs_one_clip(
+    still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from esdnet_cli.video import show
+
+    plan = show.plan_clip
+
+    def broken(derainer: Any, job: Any, *rest: Any) -> Any:
+        if job.source.name == "a.mp4":
+            raise RuntimeError("driver fell over")
+        return plan(derainer, job, *rest)
+
+    clips = [make_clip(tmp_path / f"{name}.mp4", 2) for name in "ab"]
+    monkeypatch.setattr(show, "plan_clip", broken)
+    result = run("video", *clips, "-o", tmp_path / "out", "--weights", still)
+    assert result.exit_code == 1 and "1 done, 0 skipped, 1 failed" in result.stdout
+    assert "a.mp4: unexpected RuntimeError: driver fell over; try --device cpu" in result.stderr
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "bgr0", "gbrp16le"])
+def test_grey_and_rgb_clips(pix_fmt: str, still: Path, tmp_path: Path, run: Run) -> None:
+    matrix = 2 if pix_fmt == "gray" else 0
+    source = make_clip(tmp_path / "x.mkv", 3, codec="ffv1", pix_fmt=pix_fmt, matrix=matrix, full=matrix == 0)
+    assert run("video", source, "-o", tmp_path / "y.mkv", "--codec", "ffv1", "--weights", still).exit_code == 0
+    for ours, theirs in zip(frames_of(tmp_path / "y.mkv"), frames_of(source), strict=True):
+        if pix_fmt == "gray":
+            ours, colour = ours[: theirs.size], ours[theirs.size :]
+            assert (colour == 128).all(), "grey stays grey"
+        assert np.abs(ours.astype(int) - theirs).max() <= (1 if pix_fmt == "gray" else 0)
+
+
 def test_a_part_of_a_clip_begins_at_the_beginning(still: Path, tmp_path: Path, run: Run) -> None:
     source = make_clip(tmp_path / "x.mkv", 50, codec="ffv1", sound="libopus", chapters=True, unit=MILLISECONDS)
     target = tmp_path / "y.mkv"

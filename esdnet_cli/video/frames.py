@@ -54,8 +54,8 @@ def show_frames(
 class FrameOutput(Output):
     """Pictures written as the frames of a sequence, in order: `deflicker` and `compare` come between.
 
-    places: where in `jobs` each output stands. After a rerun has skipped frames, the deflicker goes on from the last one
-    that was written: as it was, if the format is lossless.
+    places: where in `jobs` each output stands. After a rerun has skipped frames, the deflicker goes on from the last
+    file that was written: exactly, if its format is lossless.
     """
 
     jobs: Sequence[Job]

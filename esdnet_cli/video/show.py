@@ -116,7 +116,9 @@ class _Show:
                 result = ClipResult(ImageResult(printable(job.source), printable(job.output), "skipped"))
             else:
                 result = self._derain(job, plan)
-        except (PictureError, OSError, MemoryError, av.error.FFmpegError) as error:
+        except Exception as error:  # whatever goes wrong with one clip must not cost the others
+            if isinstance(error, EsdnetError) and not isinstance(error, PictureError):
+                raise
             del self._rows[rows:]
             result = ClipResult(ImageResult(printable(job.source), printable(job.output), "failed", _why(error)))
         self.done(result)
@@ -198,7 +200,10 @@ def _write_report(
     path: Path, results: Sequence[ClipResult], rows: Sequence[dict[str, Any]], info: RunInfo, totals: Totals,
     options: RunOptions,
 ) -> None:  # fmt: skip
-    """JSON: as of pictures, with an entry of `images` for each frame, and `clips`; CSV: a row for each frame."""
+    """JSON: as of pictures, with an entry of `images` for each frame, and `clips`; CSV: a row for each frame.
+
+    A clip without frames, skipped or failed, has a row of its own there.
+    """
     images = [result.image for result in results]
     name = path.name.lower()
     if name.endswith(".layers.csv"):
@@ -208,6 +213,7 @@ def _write_report(
         writer = csv.DictWriter(stream, (*report.IMAGE_KEYS, "frame", "time"), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+        writer.writerows(report.image_dict(image, options.costs) for image in images if image.activity is None)
         text = stream.getvalue()
     else:
         whole = json.loads(report.to_json(images, info, totals))
@@ -232,5 +238,6 @@ def _why(error: Exception) -> str:
         return "not enough memory for its frames; use a smaller --tile"
     if isinstance(error, OSError):
         return f"{error.strerror or one_line(error)}; check that it exists, its permissions and the disk's space"
-    assert isinstance(error, av.error.FFmpegError)
-    return f"FFmpeg cannot go on ({reason(error)}); try another --codec, or convert the clip first"
+    if isinstance(error, av.error.FFmpegError):
+        return f"FFmpeg cannot go on ({reason(error)}); try another --codec, or convert the clip first"
+    return f"unexpected {type(error).__name__}: {one_line(error)[:200]}; try --device cpu, and report it"
