@@ -57,7 +57,10 @@ CODECS = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """All that an encoder is told: two of equal value make segments that join."""
+    """All that an encoder is told: two of equal value make segments that join.
+
+    full: RGB is converted to the full range; tagged_full: the file says so.
+    """
 
     encoder: str
     options: tuple[tuple[str, str], ...]
@@ -68,6 +71,7 @@ class Encoding:
     rate: Fraction
     matrix: int
     full: bool
+    tagged_full: bool
     primaries: int
     transfer: int
     aspect: Fraction | None
@@ -125,7 +129,9 @@ def choose_encoding(
         time_base=info.time_base,
         rate=info.rate,
         matrix=0 if rgb else info.colour.matrix,
-        full=rgb or (info.colour.full and info.chroma != "rgb"),
+        # swscale takes grey as full range whatever its tag: the numbers stay, and so does the tag
+        full=rgb or info.chroma == "grey" or (info.colour.full and info.chroma != "rgb"),
+        tagged_full=rgb or (info.colour.full and info.chroma != "rgb"),
         primaries=info.colour.primaries,
         transfer=info.colour.transfer,
         aspect=info.aspect,
@@ -203,7 +209,7 @@ class SegmentEncoder:
             frame = self._reformatter.reformat(frame, format=encoding.pix_fmt, interpolation=EXACT, threads=1)
         # the tag as the source has it: swscale knows both names of BT.601 as one
         frame.colorspace = encoding.matrix
-        frame.color_range = FULL if encoding.full else LIMITED
+        frame.color_range = FULL if encoding.tagged_full else LIMITED
         frame.color_primaries, frame.color_trc = encoding.primaries, encoding.transfer
         frame.pts, frame.time_base = pts, encoding.time_base
         return frame
@@ -214,7 +220,7 @@ def _set_up(context: VideoCodecContext, encoding: Encoding) -> None:
     context.time_base, context.framerate = encoding.time_base, encoding.rate
     context.bit_rate = 0  # --crf decides
     context.gop_size = encoding.gop
-    context.colorspace, context.color_range = encoding.matrix, FULL if encoding.full else LIMITED
+    context.colorspace, context.color_range = encoding.matrix, FULL if encoding.tagged_full else LIMITED
     context.color_primaries, context.color_trc = encoding.primaries, encoding.transfer
     if encoding.aspect is not None:
         context.sample_aspect_ratio = encoding.aspect
