@@ -6,24 +6,34 @@ import hashlib
 import os
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 _PREFIX, _SUFFIX = ".esdnet-", ".part"
 _LEFT_OVER_SECONDS = 3600  # no write takes so long: what is younger may belong to a run beside this one
 
 
 def write_atomically(path: Path, data: bytes, replace: bool = True) -> None:
-    """Write a file so that its name never stands for half of it: temporary file in the same folder, then rename.
+    """Write a file so that its name never stands for half of it: see `whole_file`."""
+    with whole_file(path, replace) as file:
+        file.write(data)
+
+
+@contextmanager
+def whole_file(path: Path, replace: bool = True) -> Iterator[IO[bytes]]:
+    """A file to write that gets its name when all is in it: temporary file in the same folder, then rename.
 
     Makes the folder if need be. Without `replace`, a file that has the name already raises FileExistsError, even if it
     came a moment ago. Raises OSError, and leaves nothing behind then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=path.parent)
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with open(temporary, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's files are private
@@ -57,6 +67,12 @@ def remove_leftovers(folder: Path) -> None:
 def digest(data: bytes) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """As `digest`, of a file of any length, which need not fit into memory. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_umask() -> int:

@@ -90,7 +90,7 @@ def show_run(
     meter.begin(meters)
     started, clock = datetime.now(UTC).astimezone().isoformat(timespec="seconds"), time.perf_counter()
     interrupted = False
-    with _libraries_muted(), _bar(len(jobs), options.quiet) as bar:
+    with libraries_muted(), _bar(len(jobs), options.quiet) as bar:
         for result in results:
             tell(f"{result.input}: {result.error}")
         if not options.quiet and jobs:
@@ -107,11 +107,11 @@ def show_run(
             interrupted = True
     seconds = time.perf_counter() - clock
     info = RunInfo(
-        _model_info(derainer) if derainer else None, options.costs, shlex.join(["esdnet", *sys.argv[1:]]),
+        model_info(derainer) if derainer else None, options.costs, typed_command(),
         started, seconds, tuple(counter.measured() for counter in meters),
     )  # fmt: skip
     summary = totals(results, options.costs)
-    _show_summary(results, info, summary, options, short=output is not None)
+    show_summary(results, info, summary, options, short=output is not None)
     if interrupted and not options.quiet:
         resume = "; the same command goes on from here" if output else ""
         tell(f"Interrupted after {summary.ok + summary.skipped} of {len(jobs)} pictures{resume}.")
@@ -124,22 +124,28 @@ def show_run(
 
 def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOptions) -> int:
     """Print the pictures of several JSON reports and their total, as one run's; returns the exit code."""
-    results, info = merge(paths, costs, shlex.join(["esdnet", *sys.argv[1:]]))
+    results, info = merge(paths, costs, typed_command())
     options = replace(options, costs=info.costs)
     summary = totals(results, info.costs)
     if not options.quiet:
         _print(*report.heading(scored=False, network=True))
     for result in results:
         _show(result, options)
-    _show_summary(results, info, summary, options, short=False)
+    show_summary(results, info, summary, options, short=False)
     if options.report is not None:
         _write_report(options.report, results, info, summary)
     return 1 if summary.failed else 0
 
 
-def _show_summary(
+def typed_command() -> str:
+    """This process's command line, for reports."""
+    return shlex.join(["esdnet", *sys.argv[1:]])
+
+
+def show_summary(
     results: Sequence[ImageResult], info: RunInfo, summary: Totals, options: RunOptions, *, short: bool
 ) -> None:
+    """Totals, what they are made of (unless `short` and not verbose), what they leave out, and failures again."""
     if options.quiet:
         return
     _print(*report.total_rows(summary, info))
@@ -189,7 +195,7 @@ def _network(derainer: Derainer) -> str:
 
 
 @contextmanager
-def _libraries_muted() -> Iterator[None]:
+def libraries_muted() -> Iterator[None]:
     """Keep C libraries off stderr: libpng and libjpeg print about odd files on their own, and name none of them."""
     python_stderr = sys.stderr
     if python_stderr is not sys.__stderr__ or python_stderr is None or python_stderr.fileno() != 2:
@@ -229,7 +235,7 @@ def _bar(count: int, quiet: bool) -> Any:
     return tqdm(total=count, bar_format=BAR, disable=disable, miniters=0, dynamic_ncols=True, leave=False, position=row)
 
 
-def _model_info(derainer: Derainer) -> ModelInfo:
+def model_info(derainer: Derainer) -> ModelInfo:
     checkpoint = derainer.checkpoint
     return ModelInfo(
         weights_name=checkpoint.name,

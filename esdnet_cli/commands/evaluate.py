@@ -14,23 +14,40 @@ _FOLDER = click.Path(path_type=Path)
 
 @click.command(name="evaluate")
 @option("--input", "inputs", required=True, type=_FOLDER, metavar="DIR", help="Rainy pictures.")
-@option("--target", "targets", required=True, type=_FOLDER, metavar="DIR", help="Clean ones of the same names.")
+@option("--target", "targets", type=_FOLDER, metavar="DIR", help="Clean ones of the same names.")
+@option("--flicker", type=_FOLDER, metavar="PATH", help="Derained frames or clip: only measure how they flicker.")
 @option("--as-is", is_flag=True, help="Score the pictures of --input as they stand, without the network.")
 @recursive_option
 @run_options
 @click.pass_context
-def command(ctx: click.Context, inputs: Path, targets: Path, as_is: bool, recursive: bool, options: RunOptions) -> None:
+def command(
+    ctx: click.Context, inputs: Path, targets: Path | None, flicker: Path | None, as_is: bool, recursive: bool,
+    options: RunOptions,
+) -> None:  # fmt: skip
     """Measure PSNR, SSIM, spike rate and energy on pairs.
 
     PSNR and SSIM are taken on Y of 8-bit pictures by MATLAB's conversion, the whole picture, SSIM with an 11x11
     Gaussian window (sigma 1.5) over its valid region. --report adds the published code's way (Y not rounded, 4 pixels
     cropped) and RGB. The last line holds the means.
 
+    --flicker takes numbered frames or clips, as --input and --target then may be: the warping error of each, along the
+    motion of --target, or of --input without it. The network is not needed for that.
+
     \b
     Examples:
       esdnet evaluate --input rain100h/input --target rain100h/target
       esdnet evaluate --input derained/ --target clean/ --as-is --report scores.csv
+      esdnet evaluate --input rainy.mp4 --flicker clear.mp4
     """
+    if flicker is not None:
+        if options.report is not None:
+            raise click.UsageError("--flicker is only printed; leave out --report.")
+        from esdnet_cli.video.flicker import flicker_rows
+
+        click.echo("\n".join(flicker_rows(inputs, flicker, targets, options.max_megapixels)))
+        return
+    if targets is None:
+        raise click.UsageError("Missing option '--target'.")
     if as_is and options.spike_map:
         raise click.UsageError("--spike-map needs the network; leave out --as-is.")
     from esdnet_cli.pipeline.sources import Job, find_sources, pair_up

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from esdnet_cli.errors import EsdnetError
-from esdnet_cli.files import digest, remove_leftovers
+from esdnet_cli.files import file_digest, remove_leftovers
 
 JOURNAL = ".esdnet-journal.jsonl"
 # done: ours, from this input, with these settings, untouched since; outdated: the same, but with other settings;
@@ -73,7 +73,7 @@ class Journal:
             return "missing"
         if not os.path.isfile(output):
             return "foreign"
-        key = (self._key(output), digest(output.read_bytes()))
+        key = (self._key(output), file_digest(output))
         if key not in self._entries:
             self._read()  # another run may have written it since
         entry = self._entries.get(key)

@@ -1,0 +1,94 @@
+"""esdnet video: clips, or a folder of numbered frames -> derained ones."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import click
+
+from esdnet_cli.options import inputs_argument, option, overwrite_option, run_options
+from esdnet_cli.settings import RunOptions
+
+
+class _Time(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 only
+    name = "time"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "SECONDS|H:M:S"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fraction:
+        if isinstance(value, Fraction):
+            return value
+        seconds = Fraction(0)
+        parts = str(value).split(":")
+        try:
+            for part in parts:
+                seconds = seconds * 60 + Fraction(part)
+        except (ValueError, ZeroDivisionError):
+            seconds = Fraction(-1)
+        if seconds < 0 or len(parts) > 3:
+            self.fail(f"{value!r} is no time; give seconds, such as 12.5, or 0:01:30", param, ctx)
+        return seconds
+
+
+@click.command(name="video")
+@inputs_argument
+@option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="PATH",
+    help="File for one clip; folder for several, and for frames.",
+)  # fmt: skip
+@option("--codec", type=click.Choice(["h264", "hevc", "vp9", "av1", "ffv1"]), help="[default: vp9 in .webm, else h264]")
+@option("--crf", type=click.IntRange(0, 63), metavar="N", help="Quality, lower is better.  [default: 17 of h264]")
+@option("--start", type=_Time(), help="Begin here.")
+@option("--end", type=_Time(), help="End before this.")
+@option("--every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Take each Nth frame.")
+@option("--compare", is_flag=True, help="Write before and after side by side.")
+@option("--deflicker", is_flag=True, help="Smooth what is removed over time, along the motion.")
+@overwrite_option
+@run_options
+@click.pass_context
+def command(
+    ctx: click.Context, inputs: tuple[str, ...], output: Path, codec: str | None, crf: int | None,
+    start: Fraction | None, end: Fraction | None, every: int, compare: bool, deflicker: bool, overwrite: bool,
+    options: RunOptions,
+) -> None:  # fmt: skip
+    """Derain clips, or a folder of numbered frames.
+
+    Sound, subtitles, chapters, frame times, rotation and colours are kept. The ending of PATH says the container: .mp4,
+    .m4v, .mov, .mkv or .webm. A run that was stopped goes on where it was; a rerun skips what is done.
+
+    \b
+    Examples:
+      esdnet video dashcam.mp4 -o clear.mp4
+      esdnet video dashcam.mp4 -o try.mp4 --start 1:30 --end 1:40 --compare
+      esdnet video frames/ -o derained/ --deflicker
+    """
+    if start is not None and end is not None and start >= end:
+        raise click.UsageError("--start must come before --end.")
+    if crf is not None and codec == "ffv1":
+        raise click.UsageError("--crf does not go with ffv1, which is lossless.")
+    from esdnet_cli.video.inputs import find_clips, is_frames
+
+    if options.report is not None and options.report.suffix.lower() not in (".json", ".csv"):
+        raise click.UsageError("--report of video must end in .json or .csv.")
+    if options.spike_map is not None:
+        raise click.UsageError("--spike-map does not go with video; use it on single frames.")
+    if is_frames(inputs):
+        for name, given in (("--codec", codec), ("--crf", crf), ("--start", start), ("--end", end)):
+            if given is not None:
+                raise click.UsageError(f"{name} does not go with a folder of frames.")
+        from esdnet_cli.video.frames import show_frames
+
+        ctx.exit(show_frames(inputs[0], output, every, compare, deflicker, overwrite, options))
+    jobs, unusable = find_clips(inputs, output)
+    from esdnet_cli.terminal import load_derainer
+    from esdnet_cli.video.clip import ClipOptions
+    from esdnet_cli.video.reader import Selection
+    from esdnet_cli.video.show import show_clip_plans, show_clips
+
+    derainer = load_derainer(options)
+    clip_options = ClipOptions(codec, crf, Selection(start, end, every), compare, deflicker)
+    show = show_clip_plans if options.dry_run else show_clips
+    ctx.exit(show(derainer, jobs, unusable, overwrite, options, clip_options))

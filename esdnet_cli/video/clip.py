@@ -1,0 +1,308 @@
+"""One clip through a Derainer: decoding, network and encoding overlap; finished segments outlive a kill."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from esdnet_cli.energy.cost import Activity
+from esdnet_cli.errors import PictureError, printable
+from esdnet_cli.files import file_digest, whole_file
+from esdnet_cli.pipeline.derainer import Derainer
+from esdnet_cli.pipeline.images import grey_again
+from esdnet_cli.pipeline.journal import Journal
+from esdnet_cli.pipeline.results import ImageResult
+from esdnet_cli.pipeline.run import READ_AHEAD, Output, pixel_settings
+from esdnet_cli.video.flow import Deflicker
+from esdnet_cli.video.inputs import CONTAINERS, ClipJob
+from esdnet_cli.video.parts import (
+    ActivitySum,
+    FrameRecord,
+    Part,
+    Parts,
+    counts_of,
+    delay_of,
+    with_counts,
+    without_counts,
+)
+from esdnet_cli.video.reader import ClipInfo, Frame, Frames, Selection, read_info
+from esdnet_cli.video.writer import (
+    Cut,
+    Encoding,
+    Segment,
+    SegmentEncoder,
+    check_container,
+    choose_encoding,
+    default_codec,
+    join,
+)
+
+SEGMENT = 24  # frames: what a kill costs at most; each begins with a key frame
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """What is done to clips besides deraining. codec, crf: None for the container's, the codec's default."""
+
+    codec: str | None = None
+    crf: int | None = None
+    selection: Selection = Selection()
+    compare: bool = False
+    deflicker: bool = False
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """One frame's figures. seconds: its time in the clip."""
+
+    image: ImageResult
+    frame: int
+    time: float
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """One clip's fate: `image` sums up its frames (width and height are those of one).
+
+    waited: seconds that the network waited for frames; took: from the first frame asked for to the last one encoded.
+    """
+
+    image: ImageResult
+    frames: int = 0
+    waited: float = 0.0
+    took: float = 0.0
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """What is known before the first frame is computed. sha256: the source's. done: the output is there already."""
+
+    info: ClipInfo
+    encoding: Encoding
+    container: str
+    notes: list[str]
+    sha256: str
+    output: Output
+    identity: dict[str, Any]
+    done: bool
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C within a clip. kept: frames that a rerun need not compute again."""
+
+    def __init__(self, kept: int) -> None:
+        super().__init__()
+        self.kept = kept
+
+
+def plan_clip(
+    derainer: Derainer, job: ClipJob, options: ClipOptions, overwrite: bool, max_megapixels: float
+) -> ClipPlan:
+    """Look at a clip, choose its encoding, see what is in the way; nothing is written.
+
+    Raises PictureError, FFmpegError or OSError if it cannot be done.
+    """
+    info = read_info(job.source, max_megapixels)
+    container = CONTAINERS[job.output.suffix.lower()]
+    width, height = info.width, info.height
+    if options.compare:
+        width, height = (width, 2 * height) if info.turns % 2 else (2 * width, height)
+    codec = options.codec or default_codec(container)
+    encoding, notes = choose_encoding(info, codec, options.crf, width, height, SEGMENT)
+    selection = options.selection
+    settings = {
+        **pixel_settings(derainer),
+        "encoding": encoding.to_dict(),
+        "container": container,
+        "libavcodec": list(av.library_versions["libavcodec"]),
+        "start": None if selection.start is None else str(selection.start),
+        "end": None if selection.end is None else str(selection.end),
+        "every": selection.every,
+        "compare": options.compare,
+        "deflicker": options.deflicker,
+    }
+    notes += check_container(container, encoding, info.display_matrix, job.source, Cut())
+    sha256 = file_digest(job.source)
+    output = Output(Journal(job.output.parent, settings), overwrite)
+    done = output.is_done(job.output, sha256)
+    return ClipPlan(info, encoding, container, notes, sha256, output, {"source": sha256, **settings}, done)
+
+
+def derain_clip(
+    derainer: Derainer, job: ClipJob, plan: ClipPlan, options: ClipOptions,
+    on_frame: Callable[[FrameResult], None], tell: Callable[[str], None],
+) -> ClipResult:  # fmt: skip
+    """Derain a clip into its output, going on where an earlier run was stopped.
+
+    on_frame: told each frame as it is computed, those of earlier runs first. tell: for what happens on the way.
+    Reader thread -> this thread (network) -> writer thread (deflicker, encoder, disk).
+    Raises what `plan_clip` raises, and Interrupted.
+    """
+    parts = Parts(job.output, plan.identity)
+    plan.output.journal.prepare()
+    if not parts.begin():
+        tell(f"{printable(job.source)}: parts made with other options or of another input are dropped; starting over.")
+    run = _Run(job, plan, options, parts, on_frame)
+    if run.kept:
+        tell(f"{printable(job.source)}: going on after {run.kept} frames.")
+    frames = Frames(job.source, plan.info, options.selection, run.kept)
+    began = time.perf_counter()
+    try:
+        run.compute(derainer, frames)
+    except KeyboardInterrupt:
+        raise Interrupted(run.kept) from None
+    if not run.times:
+        parts.remove()
+        raise PictureError("has no frame between --start and --end; choose other times")
+    took = time.perf_counter() - began
+    missing = frames.missing()
+    result = ImageResult(
+        printable(job.source), printable(job.output), "ok", None, plan.info.upright[0], plan.info.upright[1],
+        run.seconds, run.activity.total(),
+    )  # fmt: skip
+    _write(job, plan, options, parts, run.times)
+    parts.remove()
+    if missing:
+        about = "" if plan.info.frames is not None else "about "
+        result = replace(
+            result, status="failed",
+            error=f"is truncated or damaged: {about}{missing} of {missing + len(run.times)} frames are missing; "
+            f"the {len(run.times)} that decode are in {printable(job.output)}",
+        )  # fmt: skip
+    return ClipResult(result, len(run.times), run.waited, took)
+
+
+class _Run:
+    """The frames of one clip on their way; `kept` of them are in finished parts."""
+
+    def __init__(
+        self, job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, on_frame: Callable[[FrameResult], None]
+    ) -> None:
+        self._job, self._plan, self._options, self._parts, self._on_frame = job, plan, options, parts, on_frame
+        self.times: list[int] = []  # pts of all frames, the only thing that grows with the clip
+        self.activity = ActivitySum()
+        self.seconds = self.waited = 0.0
+        self.kept = self._written = 0
+        state = b""
+        for part in parts.read():
+            for frame in part.frames:
+                self._note(frame, part.activity)
+            self._written += 1
+            state = part.state
+        self.kept = len(self.times)
+        self._deflicker = Deflicker(_decoded(state)) if options.deflicker else None
+        self._encoder: SegmentEncoder | None = None
+        self._frames: list[FrameRecord] = []
+        self._shape: Activity | None = None
+
+    def compute(self, derainer: Derainer, frames: Frames) -> None:
+        """Everything that is not in finished parts."""
+        source = iter(frames)
+        with ThreadPoolExecutor(1, "writer") as writer, ThreadPoolExecutor(1, "reader") as reader:
+            reading = deque(reader.submit(next, source, None) for _ in range(READ_AHEAD))
+            writing: deque[Future[None]] = deque()
+            try:
+                while (frame := self._awaited(reading.popleft())) is not None:
+                    reading.append(reader.submit(next, source, None))
+                    began = time.perf_counter()
+                    derained = derainer(frame.rgb)
+                    seconds = time.perf_counter() - began
+                    assert derained.activity is not None
+                    record = FrameRecord(frame.number, frame.pts, seconds, counts_of(derained.activity))
+                    shape = self._shape = self._shape or without_counts(derained.activity)
+                    self._note(record, shape)
+                    writing.append(writer.submit(self._encode, frame, derained.image, record))
+                    while len(writing) > READ_AHEAD or (writing and writing[0].done()):
+                        writing.popleft().result()
+                while writing:
+                    writing.popleft().result()
+                writer.submit(self._finish_part).result()
+            finally:
+                for read in reading:
+                    read.cancel()
+                reader.submit(source.close)  # type: ignore[attr-defined]
+
+    def _awaited(self, future: Future[Frame | None]) -> Frame | None:
+        began = time.perf_counter()
+        frame = future.result()
+        self.waited += time.perf_counter() - began
+        return frame
+
+    def _note(self, record: FrameRecord, shape: Activity) -> None:
+        self.times.append(record.pts)
+        self.activity.add(shape, record.counts)
+        self.seconds += record.seconds
+        info = self._plan.info
+        image = ImageResult(
+            f"{printable(self._job.source)}#{record.number:06}", printable(self._job.output), "ok", None,
+            *info.upright, record.seconds, with_counts(shape, record.counts),
+        )  # fmt: skip
+        self._on_frame(FrameResult(image, record.number, float((record.pts - info.first) * info.time_base)))
+
+    def _encode(self, frame: Frame, derained: NDArray[Any], record: FrameRecord) -> None:
+        info = self._plan.info
+        if info.chroma == "grey":
+            derained = grey_again(derained)
+        if self._deflicker is not None:
+            derained = self._deflicker(derained)
+        shown = np.hstack((frame.rgb, derained)) if self._options.compare else derained
+        if self._encoder is None:
+            self._encoder = SegmentEncoder(self._plan.encoding)
+        self._encoder.add(np.rot90(shown, -info.turns), frame.pts, frame.duration)
+        self._frames.append(record)
+        if len(self._frames) == SEGMENT:
+            self._finish_part()
+
+    def _finish_part(self) -> None:
+        if self._encoder is None or self._shape is None:
+            return
+        self._encoder.finish()
+        segment = Segment(self._encoder.extradata, self._encoder.packets)
+        state = b"" if self._deflicker is None else _encoded(self._deflicker.last)
+        self._parts.write(self._written, Part(segment, self._frames, self._shape, state))
+        self._written += 1
+        self.kept += len(self._frames)
+        self._encoder, self._frames = None, []
+
+
+def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, times: list[int]) -> None:
+    """Join the parts into the output. Raises PictureError if something came in the way meanwhile."""
+    if plan.output.is_done(job.output, plan.sha256):
+        return  # by another run, while this one computed
+    unit, selection = plan.info.time_base, options.selection
+    cut = Cut()
+    if not selection.whole:
+        end = None if selection.end is None else plan.info.first * unit + selection.end
+        # the first frame gets the time of the clip's first
+        cut = Cut(times[0] * unit, end, (times[0] - plan.info.first) * unit)
+    delay = max((delay_of(part) for part in parts.read()), default=0)
+    replaced = plan.output.overwrite or job.output.exists()
+    try:
+        with whole_file(job.output, replaced) as file:
+            join(
+                file, plan.container, plan.encoding, plan.info.display_matrix,
+                (part.segment for part in parts.read()), times, delay, job.source, cut,
+            )  # fmt: skip
+            file.flush()
+            plan.output.journal.note(job.output, plan.sha256, file_digest(Path(file.name)))
+    except FileExistsError:
+        plan.output.is_done(job.output, plan.sha256)
+
+
+def _encoded(image: NDArray[Any] | None) -> bytes:
+    """PNG, without loss."""
+    return b"" if image is None else bytes(cv2.imencode(".png", image)[1])
+
+
+def _decoded(png: bytes) -> NDArray[Any] | None:
+    return None if not png else cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -1,0 +1,64 @@
+"""How much a derained sequence flickers, against its input and, where there is one, the clean sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import av.error
+from numpy.typing import NDArray
+
+from esdnet_cli.errors import EsdnetError, PictureError, printable
+from esdnet_cli.pipeline.images import read_picture
+from esdnet_cli.pipeline.sources import find_sources
+from esdnet_cli.video.flow import WarpingError
+from esdnet_cli.video.frames import in_order
+from esdnet_cli.video.reader import Frames, Selection, read_info, reason
+
+
+def flicker_rows(rainy: Path, derained: Path, clean: Path | None, max_megapixels: float) -> list[str]:
+    """Warping errors of clips, or folders of numbered frames, as lines for the terminal.
+
+    All are measured along the same motion: that of the clean sequence if there is one, else that of the rainy one.
+    Raises EsdnetError if they cannot be read, or are not of one length and size.
+    """
+    paths = [rainy, derained, *([] if clean is None else [clean])]
+    error, count = WarpingError(len(paths)), 0
+    sequences = [_frames(path, max_megapixels) for path in paths]
+    for frames in zip_longest(*sequences):
+        if any(frame is None for frame in frames):
+            ended = next(path for path, frame in zip(paths, frames) if frame is None)
+            raise EsdnetError(f"{printable(ended)}: has {count} frames, fewer than the others; give the same ones")
+        if len({frame.shape for frame in frames}) > 1:
+            sizes = ", ".join(f"{frame.shape[1]}x{frame.shape[0]}" for frame in frames)
+            raise EsdnetError(f"{printable(derained)}: frame {count} differs in size from the others ({sizes})")
+        error.add(frames[-1] if clean is not None else frames[0], list(frames))
+        count += 1
+    means = error.means
+    if means is None:
+        raise EsdnetError(f"{printable(rainy)}: has no two frames of one scene; flicker needs them")
+    lines = [f"{'warping error':>13} {'of rainy':>8} {'of clean':>8}  {count} frames"]
+    for path, mean in zip(paths, means):
+        shares = [f"{mean / means[0]:>8.3f}", f"{mean / means[2]:>8.3f}" if clean is not None else f"{'-':>8}"]
+        lines.append(f"{1e3 * mean:>10.4f}e-3 {' '.join(shares)}  {printable(path)}")
+    return lines
+
+
+def _frames(path: Path, max_megapixels: float) -> Iterator[NDArray[Any]]:
+    """RGB of a clip, or of a folder's pictures in the order of their numbers. Raises EsdnetError."""
+    try:
+        if path.is_dir():
+            sources, unusable = find_sources([str(path)], recursive=False)
+            for entry in unusable:
+                raise PictureError(entry.error)
+            for source in in_order(sources):
+                yield read_picture(source.path.read_bytes(), source.path, max_megapixels).rgb
+        else:
+            for frame in Frames(path, read_info(path, max_megapixels), Selection(), 0):
+                yield frame.rgb
+    except PictureError as error:
+        raise EsdnetError(f"{printable(path)}: {error}") from error
+    except av.error.FFmpegError as error:
+        raise EsdnetError(f"{printable(path)}: cannot be read ({reason(error)}); name a clip or a folder") from error

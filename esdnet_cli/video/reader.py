@@ -1,0 +1,371 @@
+"""Clips, opened and decoded: upright RGB frames, each with its own time, and what the file says about its colours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from esdnet_cli.errors import PictureError, one_line
+from esdnet_cli.settings import MAX_MEGAPIXELS
+
+HD = 720  # lines from which untagged video counts as BT.709, as players take it
+# swscale's defaults are fast, and off by several levels
+EXACT = int(
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.BITEXACT
+)
+UNSPECIFIED = 2  # of a matrix, primaries or transfer (ITU-T H.273)
+_BT709, _BT601 = 1, 6
+# swscale's names of the matrices of H.273: 1 BT.709, 4 FCC, 5 and 6 BT.601, 7 SMPTE 240M, 9 BT.2020
+SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+LIMITED, FULL = 1, 2
+
+Chroma = Literal["420", "422", "444", "rgb", "grey"]
+
+
+@dataclass(frozen=True)
+class Colour:
+    """How numbers become colours. matrix, primaries, transfer: as H.273 numbers them; full: range of 0 to the peak.
+
+    matrix is never unspecified: `tagged` says whether the file named it, or its height did.
+    """
+
+    matrix: int
+    full: bool
+    primaries: int
+    transfer: int
+    tagged: bool
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What a clip is, from its header and first frame. width, height: as stored; turns: quarter turns to upright.
+
+    frames: as the file declares, None if it does not. ends: declared end of the video (or of the file, if
+    `ends_with_file`) in seconds. first: pts of the first frame, in units of time_base.
+    """
+
+    width: int
+    height: int
+    time_base: Fraction
+    rate: Fraction
+    first: int
+    depth: int
+    chroma: Chroma
+    alpha: bool
+    interlaced: bool
+    colour: Colour
+    aspect: Fraction | None
+    display_matrix: tuple[int, ...] | None
+    turns: int
+    frames: int | None
+    ends: Fraction | None
+    ends_with_file: bool
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height as shown."""
+        return (self.height, self.width) if self.turns % 2 else (self.width, self.height)
+
+    @property
+    def expected(self) -> int | None:
+        """How many frames there should be: declared, or estimated from the duration."""
+        if self.frames is not None or self.ends is None:
+            return self.frames
+        return max(1, round((self.ends - self.first * self.time_base) * self.rate))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames are wanted: from `start` to before `end`, in seconds from the first frame; each `every`th."""
+
+    start: Fraction | None = None
+    end: Fraction | None = None
+    every: int = 1
+
+    @property
+    def whole(self) -> bool:
+        return self.start is None and self.end is None
+
+    def expected(self, info: ClipInfo) -> int | None:
+        """How many frames that makes, as far as the file tells."""
+        count = info.expected
+        if not self.whole:
+            seconds = None if count is None else count / info.rate
+            end = min((value for value in (self.end, seconds) if value is not None), default=None)
+            count = None if end is None else max(0, round((end - (self.start or 0)) * info.rate))
+        return None if count is None else -(-count // self.every)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """number: in the source, from 0 (from the selection's start). pts, duration: in units of the clip's time base.
+
+    rgb: upright, uint8 [H, W, 3], or uint16 of full range where the source has more than 8 bits.
+    """
+
+    number: int
+    pts: int
+    duration: int
+    rgb: NDArray[Any]
+
+
+@contextmanager
+def open_clip(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The file and its video stream (no cover picture). Raises PictureError if it has none, OSError if unreadable."""
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise PictureError("is empty; copy it again")
+        try:
+            # from a file object and without protocols: a playlist in a video's clothes opens nothing else
+            container = av.open(
+                file, "r", metadata_errors="replace", options={"protocol_whitelist": "none"}, buffer_size=2**20
+            )
+        except av.error.FFmpegError as error:
+            raise PictureError(f"cannot be opened as video ({error.strerror}); copy it again or convert it") from error
+        with container:
+            streams = [
+                stream
+                for stream in container.streams.video
+                if not stream.disposition & av.stream.Disposition.attached_pic
+            ]
+            if not streams:
+                raise PictureError("has no video stream; name a file that has one")
+            if streams[0].codec_context is None:
+                raise PictureError("has video of a codec that FFmpeg does not know; convert it to H.264")
+            yield container, streams[0]
+
+
+def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
+    """Look at a clip. Raises PictureError if it cannot be derained, with the reason; OSError if it cannot be read."""
+    with open_clip(path) as (container, stream):
+        if stream.codec_context.width * stream.codec_context.height > max_megapixels * 1e6:
+            raise PictureError(f"has frames of more than {max_megapixels:g} megapixels; trust it by --max-megapixels")
+        frame = next(_decode(container, stream, _Tally()), None)
+        if frame is None:
+            raise PictureError(f"has no frame that decodes ({stream.codec_context.name}); copy it again")
+        name, bits = frame.format.name, max(component.bits for component in frame.format.components)
+        if "float" in name or name.endswith(("f32le", "f32be", "f16le", "f16be")):
+            raise PictureError(f"has floating-point pixels ({name}); convert it to 8 to 16 bits")
+        frames = stream.frames or _number(stream.metadata.get("NUMBER_OF_FRAMES")) or None
+        ends, by_file = _ends(container, stream)
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+        assert stream.time_base is not None
+        return ClipInfo(
+            width=frame.width,
+            height=frame.height,
+            time_base=stream.time_base,
+            rate=stream.average_rate or stream.guessed_rate or Fraction(25),
+            first=frame.pts or 0,
+            depth=min(bits, 16),
+            chroma=_chroma(frame),
+            alpha=any(component.is_alpha for component in frame.format.components),
+            interlaced=frame.interlaced_frame,
+            colour=_colour(frame),
+            aspect=stream.sample_aspect_ratio or None,
+            display_matrix=None if matrix is None else tuple(np.frombuffer(bytes(matrix), np.int32).tolist()),
+            turns=round(frame.rotation / 90) % 4,
+            frames=frames,
+            ends=ends,
+            ends_with_file=by_file,
+        )
+
+
+@dataclass
+class _Tally:
+    """What demuxing saw. ends: last second of the video and of all streams."""
+
+    packets: int = 0
+    damaged: int = 0
+    video_ends: Fraction = Fraction(0)
+    file_ends: Fraction = Fraction(0)
+
+
+class Frames:
+    """The frames of a clip that a selection wants, in order, the first `skip` of them left out; iterate once.
+
+    Frames that do not decode are passed over and counted. Raises PictureError if the picture changes its size midway.
+    """
+
+    def __init__(self, path: Path, info: ClipInfo, selection: Selection, skip: int) -> None:
+        self._path, self._info, self._selection, self._skip = path, info, selection, skip
+        self._tally = _Tally()
+        self._to_rgb = RGBConverter(info)
+        self._read_to_end = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        info, selection = self._info, self._selection
+        start, end = (None if edge is None else info.first + edge / info.time_base
+                      for edge in (selection.start, selection.end))  # fmt: skip
+        wanted = number = 0
+        last = None
+        with open_clip(self._path) as (container, stream):
+            frames = _decode(container, stream, self._tally)
+            if start is not None:
+                frames = self._from(start, container, stream, frames)
+            for frame in frames:
+                step = frame.duration or round(1 / info.rate / info.time_base)
+                pts = frame.pts if frame.pts is not None else info.first if last is None else last + step
+                if last is not None and pts <= last:
+                    pts = last + 1  # no container holds two frames of one time
+                last = pts
+                if start is not None and pts < start:
+                    continue
+                if end is not None and pts >= end:
+                    return
+                if number % selection.every == 0:
+                    if wanted >= self._skip:
+                        yield Frame(number, pts, step, self._to_rgb(frame))
+                    wanted += 1
+                number += 1
+        self._read_to_end = True
+
+    def missing(self) -> int:
+        """Frames that the file declares and that did not come, after the whole of it was read."""
+        info, tally = self._info, self._tally
+        if not self._selection.whole or not self._read_to_end:
+            return tally.damaged
+        if info.frames is not None:
+            return max(0, info.frames - tally.packets) + tally.damaged
+        if info.ends is None:
+            return tally.damaged
+        reached = tally.file_ends if info.ends_with_file else tally.video_ends
+        if (info.ends - reached) * info.rate < Fraction(3, 2):  # ends are rounded
+            return tally.damaged
+        return max(1, round((info.ends - tally.video_ends) * info.rate)) + tally.damaged
+
+    def _from(
+        self, start: Fraction, container: InputContainer, stream: VideoStream, frames: Iterator[VideoFrame]
+    ) -> Iterator[VideoFrame]:
+        """Seek to the key frame before a pts; from the beginning where the file's index leads past it."""
+        container.seek(int(start), stream=stream)
+        first = next(frames, None)
+        if first is None or first.pts is None or first.pts > start:
+            container.seek(self._info.first, stream=stream)
+            frames = _decode(container, stream, self._tally)
+        else:
+            yield first
+        yield from frames
+
+
+class RGBConverter:
+    """Decoded frames -> upright RGB by the clip's own matrix and range."""
+
+    def __init__(self, info: ClipInfo) -> None:
+        self._info = info
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> NDArray[Any]:
+        info = self._info
+        if (frame.width, frame.height) != (info.width, info.height):
+            raise PictureError(
+                f"changes its size midway, from {info.width}x{info.height} to {frame.width}x{frame.height}; "
+                "split it there"
+            )
+        rgb = self._reformatter.reformat(
+            frame,
+            format="rgb24" if info.depth == 8 else "rgb48le",
+            src_colorspace=None if info.chroma == "rgb" else SWS_MATRIX[info.colour.matrix],
+            src_color_range=FULL if info.colour.full else LIMITED,
+            interpolation=EXACT,
+            threads=1,
+        )
+        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), info.turns))
+
+
+def _decode(container: InputContainer, stream: VideoStream, tally: _Tally) -> Iterator[VideoFrame]:
+    """Every frame of a stream that decodes. A file that breaks off ends there; damaged packets are counted."""
+    packets = container.demux()
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError) and not isinstance(error, av.error.InvalidDataError) and error.errno:
+                raise
+            return
+        if packet.dts is not None and packet.time_base:
+            ends = ((packet.pts if packet.pts is not None else packet.dts) + (packet.duration or 0)) * packet.time_base
+            tally.file_ends = max(tally.file_ends, ends)
+        if packet.stream.index != stream.index:  # the packets that flush have no index of their own
+            continue
+        if packet.dts is not None or packet.size:
+            tally.packets += 1
+            if packet.dts is not None:
+                tally.video_ends = max(tally.video_ends, ends)
+        try:
+            frames = stream.decode(packet if packet.size else None)
+        except av.error.FFmpegError:
+            tally.damaged += 1
+            continue
+        yield from frames
+
+
+def _colour(frame: VideoFrame) -> Colour:
+    matrix, rgb = frame.colorspace, frame.format.is_rgb
+    tagged = matrix in SWS_MATRIX
+    if matrix not in (*SWS_MATRIX, UNSPECIFIED) and not (rgb and matrix == 0):
+        raise PictureError(
+            f"has the colour matrix {matrix} (ITU-T H.273), which is not supported; convert it to BT.709"
+        )
+    return Colour(
+        matrix=matrix if tagged else _BT709 if frame.height >= HD else _BT601,
+        full=rgb or frame.color_range == FULL or frame.format.name.startswith("yuvj"),
+        primaries=frame.color_primaries,
+        transfer=frame.color_trc,
+        tagged=tagged,
+    )
+
+
+def _chroma(frame: VideoFrame) -> Chroma:
+    if frame.format.is_rgb or frame.format.has_palette:
+        return "rgb"
+    components = [component for component in frame.format.components if not component.is_alpha]
+    if len(components) < 3:
+        return "grey"
+    chroma = components[1]
+    if chroma.width == frame.width and chroma.height == frame.height:
+        return "444"
+    return "422" if chroma.height == frame.height and 2 * chroma.width >= frame.width else "420"
+
+
+def _ends(container: InputContainer, stream: VideoStream) -> tuple[Fraction | None, bool]:
+    """Where the video ends by the file's word in seconds, and whether that is only known of the whole file."""
+    parts = stream.metadata.get("DURATION", "").split(":")  # Matroska's tag
+    try:
+        hours, minutes, seconds = (Fraction(part) for part in parts)
+        return hours * 3600 + minutes * 60 + seconds, False
+    except ValueError:
+        pass
+    if stream.duration is not None and stream.time_base is not None:
+        return (stream.duration + (stream.start_time or 0)) * stream.time_base, False
+    if container.duration is None:
+        return None, True
+    return Fraction(container.duration + max(container.start_time or 0, 0), av.time_base), True
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0
+
+
+def reason(error: av.error.FFmpegError) -> str:
+    """FFmpeg's word for what went wrong, on one line."""
+    return error.strerror or one_line(error)

@@ -1,0 +1,240 @@
+"""Clips shown in a terminal: a row for each on stdout, progress by frames on stderr, then report and exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import av.error
+from tqdm import tqdm
+
+from esdnet_cli import report
+from esdnet_cli.energy.cost import total
+from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable
+from esdnet_cli.files import write_atomically
+from esdnet_cli.pipeline.derainer import Derainer
+from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
+from esdnet_cli.pipeline.sources import Unusable
+from esdnet_cli.settings import RunOptions
+from esdnet_cli.terminal import libraries_muted, model_info, show_summary, tell, typed_command
+from esdnet_cli.video.clip import (
+    ClipOptions,
+    ClipPlan,
+    ClipResult,
+    FrameResult,
+    Interrupted,
+    derain_clip,
+    plan_clip,
+)
+from esdnet_cli.video.inputs import ClipJob
+from esdnet_cli.video.reader import reason
+
+
+def show_clips(
+    derainer: Derainer, jobs: Sequence[ClipJob], unusable: Sequence[Unusable], overwrite: bool, options: RunOptions,
+    clip_options: ClipOptions,
+) -> int:  # fmt: skip
+    """Derain clips one after the other and print each as it is done; returns the exit code.
+
+    Interrupted, it still prints the summary and writes the report, then raises KeyboardInterrupt.
+    """
+    show = _Show(derainer, options, clip_options)
+    for entry in unusable:
+        show.done(ClipResult(ImageResult(entry.input, None, "failed", entry.error)))
+    interrupted = False
+    with libraries_muted():
+        if not options.quiet and jobs:
+            heading, units = report.heading(False, True)
+            show.print(heading.replace("picture", "clip"), units)
+        for job in jobs:
+            try:
+                show.clip(job, overwrite)
+            except Interrupted as interruption:
+                interrupted = True
+                if not options.quiet:
+                    tell(
+                        f"Interrupted: {interruption.kept} frames of {printable(job.source)} are kept; "
+                        "the same command goes on from there."
+                    )
+            except KeyboardInterrupt:
+                interrupted = True
+            if interrupted:
+                break
+    show.summary()
+    if interrupted:
+        raise KeyboardInterrupt
+    return 1 if any(result.image.status == "failed" for result in show.results) else 0
+
+
+def show_clip_plans(
+    derainer: Derainer, jobs: Sequence[ClipJob], unusable: Sequence[Unusable], overwrite: bool, options: RunOptions,
+    clip_options: ClipOptions,
+) -> int:  # fmt: skip
+    """Print what a run would do with each clip, writing nothing; returns the exit code that it would begin with."""
+    failed = len(unusable)
+    for entry in unusable:
+        tell(f"{entry.input}: {entry.error}")
+    with libraries_muted():
+        for job in jobs:
+            try:
+                plan = plan_clip(derainer, job, clip_options, overwrite, options.max_megapixels)
+                verb, fate = "skip" if plan.done else "derain", f" -> {printable(job.output)}"
+            except (PictureError, OSError, av.error.FFmpegError) as error:
+                verb, fate = "fail", f": {_why(error)}"
+                failed += 1
+            tqdm.write(f"{verb:<8} {printable(job.source)}{fate}")
+    tell("Dry run: nothing was written.")
+    return 1 if failed else 0
+
+
+class _Show:
+    def __init__(self, derainer: Derainer, options: RunOptions, clip_options: ClipOptions) -> None:
+        self._derainer, self._options, self._clip_options = derainer, options, clip_options
+        self._started = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
+        self._clock = time.perf_counter()
+        self.results: list[ClipResult] = []
+        self._rows: list[dict[str, Any]] = []  # one for each frame, if there is a report to write
+
+    def print(self, *lines: str) -> None:
+        if not self._options.quiet:
+            for line in lines:
+                tqdm.write(line)
+
+    def clip(self, job: ClipJob, overwrite: bool) -> None:
+        """One clip, whatever becomes of it."""
+        rows = len(self._rows)
+        try:
+            plan = plan_clip(self._derainer, job, self._clip_options, overwrite, self._options.max_megapixels)
+            if plan.done:
+                result = ClipResult(ImageResult(printable(job.source), printable(job.output), "skipped"))
+            else:
+                result = self._derain(job, plan)
+        except Exception as error:  # whatever goes wrong with one clip must not cost the others
+            if isinstance(error, EsdnetError) and not isinstance(error, PictureError):
+                raise
+            del self._rows[rows:]
+            result = ClipResult(ImageResult(printable(job.source), printable(job.output), "failed", _why(error)))
+        self.done(result)
+
+    def _derain(self, job: ClipJob, plan: ClipPlan) -> ClipResult:
+        for note in plan.notes:
+            self._tell(f"{printable(job.source)}: {note}.")
+        expected = self._clip_options.selection.expected(plan.info)
+        bar = tqdm(
+            total=expected, unit="frame", desc=job.source.name, leave=False, dynamic_ncols=True,
+            disable=True if self._options.quiet else None,
+        )  # fmt: skip
+
+        def on_frame(frame: FrameResult) -> None:
+            bar.update()
+            if self._options.report is not None:
+                self._rows.append(_frame_row(frame, self._options))
+            if self._options.verbose:
+                self.print(report.row(frame.image, self._options.costs))
+
+        with bar:
+            return derain_clip(self._derainer, job, plan, self._clip_options, on_frame, self._tell)
+
+    def done(self, result: ClipResult) -> None:
+        """Print and remember it."""
+        self.results.append(result)
+        image = result.image
+        if image.status == "failed":
+            tell(f"{image.input}: {image.error}")
+        what = f"{image.input} ({result.frames} frames)" if result.frames else image.input
+        # a truncated clip has figures all the same
+        shown = replace(image, input=what, status="ok" if image.activity else image.status)
+        self.print(report.row(shown, self._options.costs))
+        if self._options.verbose and image.activity is not None:
+            self.print(*report.layer_rows(image.activity, self._options.costs))
+            share = result.waited / result.took if result.took else 0.0
+            self.print(
+                f"The network waited {result.waited:.2f} s of {result.took:.2f} s for frames ({100 * share:.1f} %)."
+            )
+
+    def summary(self) -> None:
+        """Totals, what the figures leave out, failures again, and the report."""
+        options = self._options
+        totals = _totals(self.results, options)
+        seconds = time.perf_counter() - self._clock
+        info = RunInfo(model_info(self._derainer), options.costs, typed_command(), self._started, seconds)
+        show_summary([result.image for result in self.results], info, totals, options, short=True)
+        if options.report is not None:
+            _write_report(options.report, self.results, self._rows, info, totals, options)
+
+    def _tell(self, message: str) -> None:
+        if not self._options.quiet:
+            tell(message)
+
+
+def _totals(results: Sequence[ClipResult], options: RunOptions) -> Totals:
+    images = [result.image for result in results]
+    return Totals(
+        ok=sum(image.status == "ok" for image in images),
+        skipped=sum(image.status == "skipped" for image in images),
+        failed=sum(image.status == "failed" for image in images),
+        megapixels=sum(_pixels(result) for result in results) / 1e6,
+        activity=total((image.activity for image in images if image.activity), options.costs),
+    )
+
+
+def _pixels(result: ClipResult) -> int:
+    return result.frames * (result.image.width or 0) * (result.image.height or 0)
+
+
+def _frame_row(frame: FrameResult, options: RunOptions) -> dict[str, Any]:
+    return {**report.image_dict(frame.image, options.costs), "frame": frame.frame, "time": frame.time}
+
+
+def _write_report(
+    path: Path, results: Sequence[ClipResult], rows: Sequence[dict[str, Any]], info: RunInfo, totals: Totals,
+    options: RunOptions,
+) -> None:  # fmt: skip
+    """JSON: as of pictures, with an entry of `images` for each frame, and `clips`; CSV: a row for each frame.
+
+    A clip without frames, skipped or failed, has a row of its own there.
+    """
+    images = [result.image for result in results]
+    name = path.name.lower()
+    if name.endswith(".layers.csv"):
+        text = report.to_layers_csv(images, info, totals)
+    elif name.endswith(".csv"):
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, (*report.IMAGE_KEYS, "frame", "time"), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        writer.writerows(report.image_dict(image, options.costs) for image in images if image.activity is None)
+        text = stream.getvalue()
+    else:
+        whole = json.loads(report.to_json(images, info, totals))
+        clips = whole.pop("images")
+        for clip, result in zip(clips, results):
+            pixels = result.image.activity.pixels if result.image.activity else 0
+            clip.update(
+                frames=result.frames, tiling_share=1 - _pixels(result) / pixels if pixels else None,
+                waited_seconds=result.waited,
+            )  # fmt: skip
+        text = json.dumps({**whole, "clips": clips, "images": rows}, indent=1) + "\n"
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise EsdnetError(f"{path}: the report cannot be written ({error.strerror}); choose another place") from error
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, PictureError):
+        return str(error)
+    if isinstance(error, MemoryError) and not isinstance(error, av.error.FFmpegError):
+        return "not enough memory for its frames; use a smaller --tile"
+    if isinstance(error, OSError):
+        return f"{error.strerror or one_line(error)}; check that it exists, its permissions and the disk's space"
+    if isinstance(error, av.error.FFmpegError):
+        return f"FFmpeg cannot go on ({reason(error)}); try another --codec, or convert the clip first"
+    return f"unexpected {type(error).__name__}: {one_line(error)[:200]}; try --device cpu, and report it"

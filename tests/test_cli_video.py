@@ -1,0 +1,499 @@
+"""esdnet video, from files to files, as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from clips import frames_of, make_clip, packets_of, scene, times_of
+from conftest import TINY, Run, load_json, read, tiny_network, write
+
+from esdnet_cli.checkpoint.store import save
+from esdnet_cli.pipeline.journal import JOURNAL
+
+ESDNET = [sys.executable, "-m", "esdnet_cli"]
+MILLISECONDS = Fraction(1, 1000)
+UNEVEN = [int(index * 41.7 + index % 3 * 5) for index in range(12)]  # a camera that takes its time
+
+
+@pytest.fixture
+def still(tmp_path: Path) -> Path:
+    """A checkpoint that gives back what it gets: whatever differs in the output was not the network."""
+    network = tiny_network()
+    with torch.no_grad():
+        network.output[0].weight.zero_()
+        network.output[0].bias.zero_()
+    path = tmp_path / "weights" / "still.safetensors"
+    save(path, network.state_dict(), TINY, {"tile": "0", "overlap": "0"})
+    return path
+
+
+def facts(path: Path) -> dict[str, Any]:
+    with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        frame = next(container.decode(video))
+        return {
+            "tags": (frame.colorspace, frame.color_range, frame.color_primaries, frame.color_trc),
+            "rotation": frame.rotation,
+            "aspect": video.sample_aspect_ratio,
+            "size": (frame.width, frame.height),
+            "pixels": frame.format.name,
+            "codec": video.codec_context.name,
+            "title": container.metadata.get("title"),
+            "chapters": [
+                (c["start"] * c["time_base"], c["end"] * c["time_base"], c["metadata"]) for c in container.chapters()
+            ],
+            "languages": [stream.metadata.get("language") for stream in container.streams.audio],
+        }
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sound and chapters": ("x.mp4", {"sound": "aac", "chapters": True, "matrix": 1, "tags": (1, 1)}),
+    "variable rate, subtitles": (
+        "x.mkv",
+        {"sound": "libopus", "subtitles": "srt", "chapters": True, "unit": MILLISECONDS, "times": UNEVEN},
+    ),
+    "variable rate in mp4": ("x.mp4", {"times": [pts * 13 for pts in UNEVEN], "sound": "aac"}),
+    "turned": ("x.mp4", {"rotation": 90, "matrix": 1}),
+    "turned in mov": ("x.mov", {"rotation": 180, "sound": "pcm_s16le"}),
+    "odd size, vp9": ("x.webm", {"codec": "libvpx-vp9", "size": (47, 33), "sound": "libopus"}),
+    "odd size, h264": ("x.mkv", {"size": (47, 33), "pix_fmt": "yuv444p"}),
+    "10 bit": (
+        "x.mkv",
+        {
+            "codec": "libx265",
+            "size": (96, 64),
+            "pix_fmt": "yuv420p10le",
+            "matrix": 9,
+            "tags": (9, 16),
+            "options": {"x265-params": "log-level=none"},
+        },
+    ),
+    "full range, wide pixels": ("x.mp4", {"full": True, "matrix": 6, "tags": (6, 6), "aspect": Fraction(4, 3)}),
+    "anamorphic in webm": ("x.webm", {"codec": "libvpx-vp9", "aspect": Fraction(4, 3)}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_but_the_rain_is_kept(kind: str, still: Path, tmp_path: Path, run: Run) -> None:
+    name, details = KINDS[kind]
+    source, target = make_clip(tmp_path / name, **details), tmp_path / "out" / name
+    result = run("video", source, "-o", target, "--weights", still)
+    assert result.exit_code == 0, result.stderr
+    before, after = facts(source), facts(target)
+    assert after["codec"] == ("vp9" if name.endswith("webm") else "h264")
+    for key in ("rotation", "aspect", "size", "title", "chapters", "languages", "pixels"):
+        assert after[key] == before[key], key
+    matrix, sampled, primaries, transfer = before["tags"]
+    assert after["tags"] == (6 if matrix == 2 else matrix, sampled or 1, primaries, transfer)
+    assert times_of(target) == times_of(source)
+    assert packets_of(target, "audio") == packets_of(source, "audio")
+    assert packets_of(target, "subtitle") == packets_of(source, "subtitle")
+    depth = 4 if "10" in kind else 1
+    for index, (ours, theirs) in enumerate(zip(frames_of(target), frames_of(source), strict=True)):
+        error = np.abs(ours.astype(int) - theirs)
+        assert error.mean() < 4 * depth, f"frame {index} is another picture"
+    assert files(tmp_path / "out") == [JOURNAL, name], "no parts are left behind"
+
+
+@pytest.mark.parametrize(
+    "matrix, full, pix_fmt",
+    [
+        (1, False, "yuv420p"),
+        (6, False, "yuv420p"),
+        (9, False, "yuv420p10le"),
+        (1, True, "yuv420p"),
+        (2, False, "yuv422p"),
+    ],
+)
+def test_colours_come_back_as_numbers(
+    matrix: int, full: bool, pix_fmt: str, still: Path, tmp_path: Path, run: Run
+) -> None:
+    scale = 4 if pix_fmt.endswith("le") else 1
+    fill = (90 * scale, 110 * scale, 170 * scale)
+    source = make_clip(tmp_path / "x.mkv", 3, codec="ffv1", pix_fmt=pix_fmt, matrix=matrix, full=full, fill=fill)
+    assert run("video", source, "-o", tmp_path / "y.mkv", "--codec", "ffv1", "--weights", still).exit_code == 0
+    for ours, theirs in zip(frames_of(tmp_path / "y.mkv"), frames_of(source), strict=True):
+        assert np.abs(ours.astype(int) - theirs).max() <= (1 if not full else 2) * scale
+
+
+@pytest.mark.parametrize("codec, ending", [("hevc", "mp4"), ("av1", "mp4"), ("av1", "webm"), ("ffv1", "mkv")])
+def test_codecs(codec: str, ending: str, still: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.mp4", 30, size=(64, 64))
+    target = tmp_path / f"y.{ending}"
+    result = run("video", source, "-o", target, "--codec", codec, "--weights", still, "--crf", 20) if codec != "ffv1" \
+        else run("video", source, "-o", target, "--codec", codec, "--weights", still)  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert facts(target)["codec"] in (codec, "libdav1d", "libaom-av1")
+    rounding = 0 if ending == "mp4" else Fraction(1, 2000)  # Matroska counts milliseconds
+    for ours, theirs in zip(times_of(target), times_of(source), strict=True):
+        assert abs(ours - theirs) <= rounding
+    for ours, theirs in zip(frames_of(target), frames_of(source), strict=True):
+        assert np.abs(ours.astype(int) - theirs).mean() < 4
+
+
+def test_what_a_codec_cannot_keep_is_said(still: Path, tmp_path: Path, run: Run) -> None:
+    deep = make_clip(tmp_path / "x.mkv", 3, codec="ffv1", pix_fmt="yuv420p10le")
+    result = run("video", deep, "-o", tmp_path / "x.webm", "--weights", still)
+    if facts(tmp_path / "x.webm")["pixels"] == "yuv420p":
+        assert "vp9 is written with 8 bits here, the source has 10" in result.stderr
+    odd = make_clip(tmp_path / "odd.mkv", 3, codec="ffv1", size=(33, 17))
+    result = run("video", odd, "-o", tmp_path / "odd.mp4", "--weights", still)
+    assert facts(tmp_path / "odd.mp4")["size"] == (33, 17)
+    assert "written as 4:4:4, the source is 4:2:0" in result.stderr
+
+
+def test_a_rerun_skips_and_what_is_not_ours_is_kept(still: Path, tmp_path: Path, run: Run) -> None:
+    source, target = make_clip(tmp_path / "x.mp4", 5), tmp_path / "out.mp4"
+    command = ("video", source, "-o", target, "--weights", still)
+    assert "1 done, 0 skipped, 0 failed" in run(*command).stdout
+    before = target.stat().st_mtime_ns
+    assert "0 done, 1 skipped, 0 failed" in run(*command).stdout
+    assert target.stat().st_mtime_ns == before
+    assert "1 done" in run(*command, "--crf", 30).stdout, "other settings: made again"
+    assert "skip" in run(*command, "--crf", 30, "--dry-run").stdout
+    target.write_bytes(b"holiday")
+    result = run(*command)
+    assert result.exit_code == 1 and "is in the way" in result.stderr
+    assert target.read_bytes() == b"holiday"
+    assert "1 done" in run(*command, "--overwrite").stdout
+
+
+def test_killed_and_resumed_is_as_if_it_had_not_been(tiny: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.mkv", 60, sound="libopus", unit=MILLISECONDS,
+                       times=[int(index * 41.7 + index % 3 * 5) for index in range(60)])  # fmt: skip
+    options = ("--weights", tiny, "--codec", "ffv1", "--deflicker", "--tile", "0")
+    whole, target = tmp_path / "whole.mkv", tmp_path / "out" / "x.mkv"
+    assert run("video", source, "-o", whole, *options, "--report", tmp_path / "whole.json").exit_code == 0
+    command = ["video", source, "-o", target, *options]
+    kept = 0
+    while kept < 2:  # one part at a time, each killed while at the next
+        part = target.parent / ".x.mkv.esdnet-parts" / f"{kept:06}.part"
+        with subprocess.Popen(
+            [*ESDNET, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            while not part.exists():
+                assert process.poll() is None
+                time.sleep(0.005)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+        kept += 1
+        assert not target.exists()
+    result = run(*command, "--report", tmp_path / "resumed.json")
+    assert result.exit_code == 0
+    assert "going on after 48 frames" in result.stderr
+    assert times_of(target) == times_of(source)
+    assert packets_of(target, "audio") == packets_of(source, "audio")
+    for index, (ours, theirs) in enumerate(zip(frames_of(target), frames_of(whole), strict=True)):
+        assert np.array_equal(ours, theirs), f"frame {index}"
+    reports = [load_json(tmp_path / f"{name}.json") for name in ("whole", "resumed")]
+    counts = [[(image["frame"], image["time"], image["ac"]) for image in report["images"]] for report in reports]
+    assert counts[0] == counts[1] and len(counts[0]) == 60
+    assert reports[0]["totals"]["ac"] == reports[1]["totals"]["ac"] == sum(ac for *_, ac in counts[0])
+
+
+def test_parts_of_other_settings_are_not_mixed_in(tiny: Path, tmp_path: Path, run: Run) -> None:
+    source, target = make_clip(tmp_path / "x.mp4", 30), tmp_path / "y.mp4"
+    _interrupt(source, target, tiny, signal.SIGTERM)
+    result = run("video", source, "-o", target, "--weights", tiny, "--tile", "0", "--crf", "30")
+    assert "starting over" in result.stderr and result.exit_code == 0
+    assert len(times_of(target)) == 30
+
+
+def test_interrupted_says_how_far_and_how_to_go_on(tiny: Path, tmp_path: Path, run: Run) -> None:
+    source, target = make_clip(tmp_path / "x.mp4", 30), tmp_path / "y.mp4"
+    stderr = _interrupt(source, target, tiny, signal.SIGINT)
+    assert "Interrupted: 24 frames of" in stderr and "the same command goes on from there" in stderr
+    assert "Traceback" not in stderr and not target.exists()
+    assert run("video", source, "-o", target, "--weights", tiny, "--tile", "0").exit_code == 0
+    assert times_of(target) == times_of(source)
+
+
+def _interrupt(source: Path, target: Path, weights: Path, number: int) -> str:
+    """Run until the first part is there, then send a signal; returns stderr."""
+    command = [*ESDNET, "video", str(source), "-o", str(target), "--weights", str(weights), "--tile", "0"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not (target.parent / f".{target.name}.esdnet-parts" / "000000.part").exists():
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(number)
+        assert process.stderr is not None
+        stderr = process.stderr.read()
+    assert process.returncode == 130, stderr
+    return stderr
+
+
+def test_a_truncated_file_yields_what_decodes(still: Path, tmp_path: Path, run: Run) -> None:
+    whole = make_clip(tmp_path / "whole.mkv", 40, codec="ffv1", sound="libopus")
+    data = whole.read_bytes()
+    source, target = tmp_path / "x.mkv", tmp_path / "y.mkv"
+    source.write_bytes(data[: len(data) // 2])
+    result = run("video", source, "-o", target, "--codec", "ffv1", "--weights", still, "--report", tmp_path / "r.json")
+    assert result.exit_code == 1
+    count = len(times_of(target))
+    assert 10 < count < 30
+    assert f"about {40 - count} of 40 frames are missing; the {count} that decode are in" in result.stderr
+    for ours, theirs in zip(frames_of(target), frames_of(whole)):
+        assert np.abs(ours.astype(int) - theirs).mean() < 0.5
+    assert packets_of(target, "audio") == packets_of(source, "audio") != packets_of(whole, "audio")
+    assert load_json(tmp_path / "r.json")["clips"][0]["status"] == "failed"
+
+
+def test_a_truncated_mp4_counts_by_its_index(still: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.mp4", 40)
+    with av.open(str(source)) as old, av.open(str(tmp_path / "f.mp4"), "w", options={"movflags": "faststart"}) as new:
+        copy = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        for packet in old.demux(old.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = copy
+                new.mux(packet)
+    data = (tmp_path / "f.mp4").read_bytes()
+    (tmp_path / "f.mp4").write_bytes(data[: len(data) * 2 // 3])
+    result = run("video", tmp_path / "f.mp4", "-o", tmp_path / "y.mp4", "--weights", still)
+    assert result.exit_code == 1
+    assert (
+        "of 40 frames are missing" in result.stderr and "about" not in result.stderr.split("of 40")[0].split(": ")[-1]
+    )
+    assert 15 < len(times_of(tmp_path / "y.mp4")) < 40
+
+
+def test_bad_inputs_are_one_line_each_and_leave_nothing(still: Path, tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    good = make_clip(folder / "good.mp4", 3)
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("no video at all\n" * 100)
+    (folder / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{good}\n#EXT-X-ENDLIST\n")
+    (folder / "headless.mp4").write_bytes(good.read_bytes()[:200])
+    with av.open(str(folder / "sound.mkv"), "w") as container:
+        stream = container.add_stream("libopus", rate=48000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.int16), format="s16", layout="stereo")
+        frame.sample_rate = 48000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    result = run("video", *sorted(folder.iterdir()), folder / "missing.mp4", "-o", tmp_path / "out", "--weights", still)
+    assert result.exit_code == 1
+    assert "1 done, 0 skipped, 6 failed" in result.stdout
+    for name in ("empty.mp4", "text.mp4", "list.m3u8", "headless.mp4", "sound.mkv", "missing.mp4"):
+        lines = [line for line in result.stderr.splitlines() if f"{name}: " in line]
+        assert len(lines) == 2, name
+    assert "is empty" in result.stderr and "has no video stream" in result.stderr
+    assert files(tmp_path / "out") == [JOURNAL, "good.mp4"]
+
+
+def test_disk_full_is_said_and_leaves_nothing_half_written(tiny: Path, tmp_path: Path) -> None:
+    noise = make_clip(tmp_path / "x.mkv", 30, codec="ffv1", size=(160, 120), sound="pcm_s16le")
+    limited = ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash"]  # files of at most 100 kB
+    command = [*ESDNET, "video", str(noise), "-o", str(tmp_path / "out" / "y.mkv"), "--weights", str(tiny)]
+    done = subprocess.run([*limited, *command, "--tile", "0", "--codec", "ffv1"], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "x.mkv: File too large; check" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "y.mkv").exists()
+    assert not [name for name in files(tmp_path / "out") if name.endswith((".mkv", ".part"))]
+
+
+def test_a_disk_that_fills_up_while_joining(
+    still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from esdnet_cli.video import clip
+
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    source, target = make_clip(tmp_path / "x.mp4", 5), tmp_path / "out" / "y.mp4"
+    with monkeypatch.context() as patched:
+        patched.setattr(clip, "join", full)
+        result = run("video", source, "-o", target, "--weights", still)
+    assert result.exit_code == 1 and "No space left on device" in result.stderr
+    assert files(tmp_path / "out") == [".y.mp4.esdnet-parts/000000.part", ".y.mp4.esdnet-parts/job.json"]
+    again = run("video", source, "-o", target, "--weights", still)
+    assert again.exit_code == 0 and "going on after 5 frames" in again.stderr
+
+
+def test_reports_have_an_entry_for_each_frame(tiny: Path, tmp_path: Path, run: Run) -> None:
+    sources = [make_clip(tmp_path / f"{name}.mp4", 6) for name in "ab"]
+    options = ("-o", tmp_path / "out", "--weights", tiny, "--every", "2", "-v", "--overwrite")
+    result = run("video", *sources, *options, "--report", tmp_path / "r.json")
+    assert result.exit_code == 0, result.stderr
+    report = load_json(tmp_path / "r.json")
+    assert [(image["input"].rpartition("/")[2], image["frame"], image["time"]) for image in report["images"]] == [
+        (f"{name}.mp4#{frame:06}", frame, frame * 0.04) for name in "ab" for frame in (0, 2, 4)
+    ]
+    for clip, part in zip(report["clips"], (report["images"][:3], report["images"][3:])):
+        assert clip["frames"] == 3 and clip["status"] == "ok"
+        for key in ("mac", "ac", "energy_mj", "energy_spike_only_mj", "energy_ann_mj", "seconds"):
+            assert clip[key] == pytest.approx(sum(image[key] for image in part)), key
+        assert clip["tiling_share"] == pytest.approx(part[0]["tiling_share"])
+        assert clip["ac"] == sum(layer["ac"] for layer in clip["layers"])
+    totals = report["totals"]
+    assert totals["ac"] == sum(image["ac"] for image in report["images"]) and totals["ok"] == 2
+    assert totals["megapixels"] == pytest.approx(6 * 48 * 32 / 1e6)
+    assert "a.mp4 (3 frames)" in result.stdout and "a.mp4#000004" in result.stdout
+    assert "The network waited" in result.stdout
+    run("video", *sources, *options, "--report", tmp_path / "r.csv")
+    with (tmp_path / "r.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["ac"] for row in rows] == [str(image["ac"]) for image in report["images"]]
+    assert set(report["images"][0]) == set(rows[0])
+
+
+def test_a_clip_that_failed_has_its_row(still: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "empty.mp4").touch()
+    report = tmp_path / "r.csv"
+    clips = (make_clip(tmp_path / "x.mp4", 2), tmp_path / "empty.mp4")
+    assert run("video", *clips, "-o", tmp_path / "out", "--weights", still, "--report", report).exit_code == 1
+    with report.open(newline="") as file:
+        rows = [(Path(row["input"]).name, row["status"], row["frame"]) for row in csv.DictReader(file)]
+    assert rows == [("x.mp4#000000", "ok", "0"), ("x.mp4#000001", "ok", "1"), ("empty.mp4", "failed", "")]
+
+
+def test_an_unexpected_error_costs_one_clip(
+    still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from esdnet_cli.video import show
+
+    plan = show.plan_clip
+
+    def broken(derainer: Any, job: Any, *rest: Any) -> Any:
+        if job.source.name == "a.mp4":
+            raise RuntimeError("driver fell over")
+        return plan(derainer, job, *rest)
+
+    clips = [make_clip(tmp_path / f"{name}.mp4", 2) for name in "ab"]
+    monkeypatch.setattr(show, "plan_clip", broken)
+    result = run("video", *clips, "-o", tmp_path / "out", "--weights", still)
+    assert result.exit_code == 1 and "1 done, 0 skipped, 1 failed" in result.stdout
+    assert "a.mp4: unexpected RuntimeError: driver fell over; try --device cpu" in result.stderr
+
+
+@pytest.mark.parametrize("pix_fmt", ["gray", "bgr0", "gbrp16le"])
+def test_grey_and_rgb_clips(pix_fmt: str, still: Path, tmp_path: Path, run: Run) -> None:
+    matrix = 2 if pix_fmt == "gray" else 0
+    source = make_clip(tmp_path / "x.mkv", 3, codec="ffv1", pix_fmt=pix_fmt, matrix=matrix, full=matrix == 0)
+    assert run("video", source, "-o", tmp_path / "y.mkv", "--codec", "ffv1", "--weights", still).exit_code == 0
+    for ours, theirs in zip(frames_of(tmp_path / "y.mkv"), frames_of(source), strict=True):
+        if pix_fmt == "gray":
+            ours, colour = ours[: theirs.size], ours[theirs.size :]
+            assert (colour == 128).all(), "grey stays grey"
+        assert np.abs(ours.astype(int) - theirs).max() <= (1 if pix_fmt == "gray" else 0)
+
+
+def test_a_part_of_a_clip_begins_at_the_beginning(still: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.mkv", 50, codec="ffv1", sound="libopus", chapters=True, unit=MILLISECONDS)
+    target = tmp_path / "y.mkv"
+    result = run(
+        "video", source, "-o", target, "--codec", "ffv1", "--weights", still, "--start", "0:0.4", "--end", "1.2"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert times_of(target) == times_of(source)[:20]
+    for ours, theirs in zip(frames_of(target), frames_of(source)[10:30], strict=True):
+        assert np.abs(ours.astype(int) - theirs).mean() < 0.5
+    (sound,), (whole,) = packets_of(target, "audio"), packets_of(source, "audio")
+    assert [data for *_, data in sound] == [data for pts, _, data in whole if pts is not None and 0.4 <= pts < 1.2]
+    assert 0 <= sound[0][0] < 0.02  # type: ignore[operator]
+    assert facts(target)["chapters"] == [(0, Fraction(2, 25), {"title": "Wet"})]
+    beyond = run("video", source, "-o", tmp_path / "z.mkv", "--weights", still, "--start", "10")
+    assert beyond.exit_code == 1 and "no frame between --start and --end" in beyond.stderr
+    assert not (tmp_path / "z.mkv").exists()
+
+
+@pytest.mark.parametrize("rotation, size", [(None, (96, 32)), (90, (48, 64))])
+def test_compare_stands_side_by_side_as_shown(
+    rotation: int | None, size: tuple[int, int], tiny: Path, tmp_path: Path, run: Run
+) -> None:
+    source = make_clip(tmp_path / "x.mkv", 4, codec="ffv1", rotation=rotation)
+    both, alone = tmp_path / "both.mkv", tmp_path / "alone.mkv"
+    options = ("--codec", "ffv1", "--weights", tiny)
+    assert run("video", source, "-o", both, *options, "--compare").exit_code == 0
+    assert run("video", source, "-o", alone, *options).exit_code == 0
+    assert facts(both)["size"] == size
+
+    def shown(path: Path) -> list[Any]:
+        with av.open(str(path)) as container:
+            return [np.rot90(f.to_ndarray(format="rgb24"), (rotation or 0) // 90) for f in container.decode(video=0)]
+
+    for pair, before, after in zip(shown(both), shown(source), shown(alone), strict=True):
+        left, right = np.hsplit(pair, 2)
+        assert np.abs(left.astype(int) - before).mean() < 3 and np.abs(right.astype(int) - after).mean() < 3
+
+
+def test_a_folder_of_numbered_frames(tiny: Path, tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "in"
+    for number in (1, 2, 5, 10, 11):
+        write(folder / f"frame-{number}.png", scene(number, 32, 48))
+    result = run("video", folder, "-o", tmp_path / "out", "--weights", tiny, "--tile", "0")
+    assert result.exit_code == 0, result.stderr
+    assert files(tmp_path / "out") == [JOURNAL, *sorted(path.name for path in folder.iterdir())]
+    rows = [line.rpartition("-")[2] for line in result.stdout.splitlines() if "frame-" in line]
+    assert rows == ["1.png", "2.png", "5.png", "10.png", "11.png"]
+    assert run("images", folder, "-o", tmp_path / "images", "--weights", tiny, "--tile", "0").exit_code == 0
+    for name in files(tmp_path / "images")[1:]:
+        assert (tmp_path / "images" / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
+
+
+def test_frames_smoothed_compared_and_resumed(tiny: Path, tmp_path: Path, run: Run) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for number in range(6):
+        write(folder / f"{number:03}.png", scene(number, 32, 48))
+    command = ("video", folder, "-o", out, "--weights", tiny, "--tile", "0", "--deflicker", "--compare", "--every", "2")
+    assert run(*command).exit_code == 0
+    assert files(out) == [JOURNAL, "000.png", "002.png", "004.png"]
+    assert read(out / "002.png").shape == (32, 96, 3)
+    np.testing.assert_array_equal(read(out / "002.png")[:, :48], read(folder / "002.png"))
+    before = (out / "004.png").read_bytes()
+    (out / "004.png").unlink()
+    assert "1 done, 2 skipped, 0 failed" in run(*command).stdout
+    assert (out / "004.png").read_bytes() == before
+
+
+USAGE = {
+    "no container": (("x.mp4", "-o", "y.xyz"), ".xyz is no container that is written; use .mp4"),
+    "no ending": (("x.mp4", "-o", "y"), "a name without ending is no container"),
+    "over the input": (("x.mp4", "-o", "x.mp4"), "would be written over an input"),
+    "one name": (("x.mp4", "sub/x.mp4", "-o", "out"), "would both become"),
+    "time": (("x.mp4", "-o", "y.mp4", "--start", "soon"), "'soon' is no time"),
+    "order": (("x.mp4", "-o", "y.mp4", "--start", "2", "--end", "1"), "--start must come before --end"),
+    "lossless": (("x.mp4", "-o", "y.mkv", "--codec", "ffv1", "--crf", "5"), "--crf does not go with ffv1"),
+    "frames": (("sub", "-o", "out", "--codec", "vp9"), "--codec does not go with a folder of frames"),
+    "folder beside a clip": (("sub", "x.mp4", "-o", "out"), "is a folder of frames beside other inputs"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_wrong_usage_is_one_line_and_code_2(
+    case: str, still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_clip(tmp_path / "x.mp4", 2)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "x.mp4").write_bytes((tmp_path / "x.mp4").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    before = files(tmp_path)
+    arguments, message = USAGE[case]
+    result = run("video", *arguments, "--weights", still)
+    assert result.exit_code == 2
+    assert message in result.stderr.splitlines()[-1] and result.stdout == ""
+    assert files(tmp_path) == before
+
+
+def test_a_codec_or_stream_that_does_not_fit_is_said_before_the_work(still: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.mkv", 3, subtitles="srt")
+    result = run("video", source, "-o", tmp_path / "y.mp4", "--weights", still)
+    assert result.exit_code == 1 and "its subtitle stream" in result.stderr and "such as .mkv" in result.stderr
+    result = run("video", source, "-o", tmp_path / "y.webm", "--codec", "h264", "--weights", still)
+    assert result.exit_code == 1 and "libx264 does not fit into .webm" in result.stderr
+    assert files(tmp_path) == ["weights/still.safetensors", "x.mkv"]

@@ -1,0 +1,246 @@
+"""What clips are made of: colours, times, parts, motion."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from clips import make_clip, times_of
+from conftest import Run, write
+from numpy.typing import NDArray
+
+from esdnet_cli.energy.cost import Activity, LayerActivity
+from esdnet_cli.errors import PictureError
+from esdnet_cli.pipeline.sources import Source
+from esdnet_cli.video.flow import Deflicker, WarpingError, flow, warp
+from esdnet_cli.video.frames import in_order
+from esdnet_cli.video.parts import ActivitySum, FrameRecord, Part, Parts, counts_of, with_counts, without_counts
+from esdnet_cli.video.reader import Frames, Selection, read_info
+from esdnet_cli.video.writer import Segment, SegmentEncoder, choose_encoding, reordering
+
+WEIGHTS = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}  # of red and blue, H.273
+
+
+def expected_rgb(yuv: tuple[int, int, int], matrix: int, full: bool, bits: int) -> NDArray[Any]:
+    """Colour in [0, 1] by ITU-T H.273's equations, written out again."""
+    red, blue = WEIGHTS[matrix]
+    scale = 2 ** (bits - 8)
+    y, u, v = yuv
+    if full:
+        peak = 2**bits - 1
+        luma, cb, cr = y / peak, (u - 128 * scale) / peak, (v - 128 * scale) / peak
+    else:
+        luma, cb, cr = (y / scale - 16) / 219, (u / scale - 128) / 224, (v / scale - 128) / 224
+    r, b = luma + 2 * (1 - red) * cr, luma + 2 * (1 - blue) * cb
+    return np.array([r, (luma - red * r - blue * b) / (1 - red - blue), b])
+
+
+@pytest.mark.parametrize(
+    "matrix, full, pix_fmt, size",
+    [
+        (1, False, "yuv420p", (48, 32)), (6, False, "yuv420p", (48, 32)), (7, False, "yuv444p", (48, 32)),
+        (9, False, "yuv420p10le", (48, 32)), (1, True, "yuv420p", (48, 32)), (6, True, "yuv422p", (47, 33)),
+    ],
+)  # fmt: skip
+def test_colours_follow_the_tagged_matrix_and_range(
+    matrix: int, full: bool, pix_fmt: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    bits = 10 if pix_fmt.endswith("10le") else 8
+    yuv = tuple(value * 2 ** (bits - 8) for value in (120, 100, 150))
+    path = make_clip(tmp_path / "x.mkv", 2, size, "ffv1", pix_fmt, matrix=matrix, full=full, fill=yuv)
+    info = read_info(path)
+    assert info.colour.tagged and (info.colour.matrix, info.colour.full, info.depth) == (matrix, full, bits)
+    first = next(iter(Frames(path, info, Selection(), 0))).rgb
+    assert first.dtype == (np.uint8 if bits == 8 else np.uint16) and first.shape == (size[1], size[0], 3)
+    error = np.abs(first / np.iinfo(first.dtype).max - expected_rgb(yuv, matrix, full, bits)).max()  # type: ignore[arg-type]
+    assert error * 255 < 1, f"off by {255 * error:.2f} levels"
+
+
+@pytest.mark.parametrize("height, matrix", [(576, 6), (720, 1)])
+def test_untagged_video_is_taken_as_players_take_it(height: int, matrix: int, tmp_path: Path) -> None:
+    info = read_info(make_clip(tmp_path / "x.mkv", 1, (64, height), "ffv1"))
+    assert not info.colour.tagged and info.colour.matrix == matrix
+    encoding, _ = choose_encoding(info, "h264", None, info.width, info.height, 24)
+    assert encoding.matrix == matrix
+
+
+def test_a_matrix_that_is_no_matrix_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match="has the colour matrix 8"):
+        read_info(make_clip(tmp_path / "x.mkv", 1, matrix=8, fill=(100, 100, 100)))
+
+
+def test_segments_stand_alone_and_begin_with_a_key_frame(tmp_path: Path) -> None:
+    info = read_info(make_clip(tmp_path / "x.mp4", 2))
+    encoding, _ = choose_encoding(info, "h264", None, 48, 32, 24)
+    encoder = SegmentEncoder(encoding)
+    for index in range(12):
+        encoder.add(pan(2 * index, 4, 32, 48), 100 + 512 * index, 512)
+    encoder.finish()
+    assert [key for *_, key, _ in encoder.packets] == [True] + [False] * 11
+    times = [pts for pts, *_ in encoder.packets]
+    assert sorted(times) == [100 + 512 * index for index in range(12)] and times != sorted(times)
+    delay = reordering(times)
+    for place, pts in enumerate(times):
+        assert place < delay or sorted(times)[place - delay] <= pts, "no packet is decoded after it is shown"
+
+
+def test_reordering_counts_places() -> None:
+    assert reordering([0, 1, 2]) == 0
+    assert reordering([0, 4, 2, 1, 3]) == 2
+    assert reordering([]) == 0
+
+
+def test_selections_take_frames_by_their_times(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "x.mp4", 50)
+    info = read_info(path)
+    whole = times_of(path)
+
+    def taken(start: str | None, end: str | None, every: int, skip: int = 0) -> list[Fraction]:
+        selection = Selection(start and Fraction(start), end and Fraction(end), every)  # type: ignore[arg-type]
+        frames = list(Frames(path, info, selection, skip))
+        if not skip:
+            assert selection.expected(info) == len(frames)
+        return [frame.pts * info.time_base for frame in frames]
+
+    assert info.expected == 50 and taken(None, None, 1) == whole
+    assert taken("0.4", "0.8", 1) == whole[10:20]
+    assert taken("1.9", None, 1) == whole[48:]
+    assert taken(None, None, 20) == whole[::20]
+    assert taken("0.4", None, 3, skip=2) == whole[10::3][2:]
+
+
+def test_frames_are_turned_upright(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "x.mp4", 2, rotation=90)
+    info = read_info(path)
+    assert (info.turns, info.upright, info.width) == (1, (32, 48), 48)
+    upright = next(iter(Frames(path, info, Selection(), 0))).rgb
+    with av.open(str(path)) as container:
+        stored = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    right, wrong = (np.abs(np.rot90(stored, turns).astype(int) - upright).mean() for turns in (1, 3))
+    assert right < 10 < wrong, "FFmpeg's angle is counterclockwise"
+
+
+def test_parts_are_whole_or_not_there(tmp_path: Path) -> None:
+    layers = (LayerActivity("a", "neuron", spikes=3, neurons=9, mac=2), LayerActivity("b", "conv", ac=5, nonzero=3))
+    activity = Activity(4, layers)
+    part = Part(
+        Segment(b"head", [(0, 1, True, b"abc"), (1, 1, False, b"de")]),
+        [FrameRecord(0, 0, 0.5, counts_of(activity)), FrameRecord(1, 1, 0.25, counts_of(activity))],
+        without_counts(activity),
+        b"state",
+    )
+    parts = Parts(tmp_path / "x.mp4", {"source": "1"})
+    assert parts.begin()
+    for index in range(3):
+        parts.write(index, part)
+    assert list(parts.read()) == [part] * 3
+    (frame, _) = next(parts.read()).frames
+    assert with_counts(part.activity, frame.counts) == activity
+    path = parts.folder / "000001.part"
+    path.write_bytes(path.read_bytes()[:-1] + b"X")
+    assert list(parts.read()) == [part], "what comes after a damaged part is made again"
+    assert not Parts(tmp_path / "x.mp4", {"source": "2"}).begin() and list(parts.read()) == []
+
+
+def test_the_activity_of_a_clip_is_the_sum_of_its_frames() -> None:
+    frames = [Activity(4, (LayerActivity("a", "neuron", spikes=n, neurons=9, mac=2, ac=n * n),)) for n in range(5)]
+    total = ActivitySum()
+    assert total.total() is None
+    for frame in frames:
+        total.add(without_counts(frame), counts_of(frame))
+    assert total.total() == Activity(4, (LayerActivity("a", "neuron", spikes=10, neurons=45, mac=10, ac=30),))
+
+
+def pan(offset: int, noise: int = 0, height: int = 64, width: int = 96) -> NDArray[np.uint8]:
+    """A window on a textured wall, `offset` pixels to the right, with noise of its own."""
+    random = np.random.default_rng(3)
+    wall = np.kron(random.integers(40, 216, (16, 60, 3)), np.ones((8, 8, 1)))[:height, offset : offset + width]
+    grain = np.random.default_rng(offset + 99).normal(0, noise, wall.shape) if noise else 0
+    return np.clip(wall + grain, 0, 255).astype(np.uint8)
+
+
+def test_flow_leads_to_where_a_pixel_was() -> None:
+    offsets = flow(pan(4), pan(0))
+    assert np.median(offsets[..., 0]) == pytest.approx(4, abs=0.3) and abs(np.median(offsets[..., 1])) < 0.3
+    inner = np.abs(warp(pan(0), offsets) - pan(4))[8:-8, 8:-12]
+    assert inner.mean() < 4 < np.abs(pan(0).astype(int) - pan(4)).mean()
+
+
+def test_deflicker_steadies_and_does_not_smear() -> None:
+    clean, noisy = [pan(3 * i) for i in range(8)], [pan(3 * i, noise=8) for i in range(8)]
+    smooth = Deflicker()
+    steady = [smooth(frame) for frame in noisy]
+    error = WarpingError(3)
+    for frames in zip(clean, noisy, steady, clean):
+        error.add(frames[0], list(frames[1:]))
+    assert error.means is not None
+    before, after, floor = error.means
+    assert after < 0.6 * before and floor < after
+    distances = [np.square(frames[-1].astype(float) - clean[-1]).mean() for frames in (noisy, steady)]
+    assert distances[1] < distances[0], "nearer to the truth, too"
+    assert np.array_equal(steady[0], noisy[0])
+
+
+def test_deflicker_stops_at_a_cut_and_at_what_disagrees() -> None:
+    random = np.random.default_rng(0)
+    smooth = Deflicker(random.integers(0, 255, (64, 96, 3)).astype(np.uint8))
+    assert np.array_equal(smooth(pan(0)), pan(0)), "another scene"
+    drop = pan(0).copy()
+    drop[20:50, 40:52] = 255
+    result = smooth(drop).astype(int)
+    assert np.abs(result - drop)[30:40, 44:48].max() <= 2, "something new is not painted over with the past"
+    deep = pan(0).astype(np.uint16) * 257
+    assert Deflicker(deep)(deep).dtype == np.uint16
+    assert np.array_equal(Deflicker(pan(0, height=8, width=8))(pan(0, height=8, width=8)), pan(0, height=8, width=8))
+
+
+def test_numbers_order_frames() -> None:
+    names = ["f10", "f9", "f1", "f02", "a"]
+    ordered = in_order([Source(Path(f"{name}.png"), Path(f"{name}.png")) for name in names])
+    assert [source.path.stem for source in ordered] == ["a", "f1", "f02", "f9", "f10"]
+
+
+def test_evaluate_measures_flicker(tmp_path: Path, run: Run) -> None:
+    for kind, noise in (("rainy", 16), ("derained", 8), ("clean", 0)):
+        for index in range(5):
+            write(tmp_path / kind / f"{index}.png", pan(3 * index, noise))
+    command = ("evaluate", "--input", tmp_path / "rainy", "--flicker", tmp_path / "derained")
+    result = run(*command, "--target", tmp_path / "clean")
+    assert result.exit_code == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert rows[0][-2:] == ["5", "frames"]
+    errors = [float(row[0]) for row in rows[1:]]
+    assert errors[0] > errors[1] > errors[2]
+    assert float(rows[2][1]) == pytest.approx(errors[1] / errors[0], abs=0.001)
+    assert float(rows[2][2]) == pytest.approx(errors[1] / errors[2], rel=0.01)
+    without = run(*command)
+    assert without.exit_code == 0 and without.stdout.splitlines()[2].split()[2] == "-"
+    (tmp_path / "derained" / "4.png").unlink()
+    short = run(*command)
+    assert short.exit_code == 2 and "has 4 frames, fewer than the others" in short.stderr
+    assert run("evaluate", "--input", tmp_path / "rainy").exit_code == 2
+
+
+def test_flicker_of_clips(tmp_path: Path, run: Run) -> None:
+    clip = make_clip(tmp_path / "x.mkv", 5)
+    result = run("evaluate", "--input", clip, "--flicker", clip)
+    assert result.exit_code == 0 and result.stdout.splitlines()[2].split()[1] == "1.000"
+    (tmp_path / "y.mkv").write_bytes(b"no clip")
+    broken = run("evaluate", "--input", clip, "--flicker", tmp_path / "y.mkv")
+    assert broken.exit_code == 2 and "cannot be opened as video" in broken.stderr
+
+
+def test_an_encoder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from esdnet_cli.video import writer
+
+    info = read_info(make_clip(tmp_path / "x.mp4", 1))
+    monkeypatch.setitem(writer.CODECS, "av1", replace(writer.CODECS["av1"], encoder="libnothing"))
+    with pytest.raises(PictureError, match="the FFmpeg in this PyAV has no libnothing; choose another codec"):
+        choose_encoding(info, "av1", None, 48, 32, 24)
+    with pytest.raises(PictureError, match="too narrow for hevc"):
+        choose_encoding(info, "hevc", None, 48, 32, 24)
