@@ -49,7 +49,7 @@ def test_names_are_text_and_failures_are_told(report: Path) -> None:
 
 def test_says_how_it_was_made(report: Path) -> None:
     text = report.read_text()
-    for part in ("4.6 pJ", "0.9 pJ", "Horowitz", "memory traffic", "SHA-256", "tiles of 16, overlap 4", "<pre>esdnet "):
+    for part in ("4.6 pJ", "0.9 pJ", "Horowitz", "memory traffic", "SHA-256", "tiles of 16, overlap 4", "<pre>esdnet"):
         assert part in text, part
     assert text.count("<figure>") == 2 and text.count("<rect") > 10
     assert all(re.search(r"alt=\"[^\"]+\"", image) for image in re.findall(r"<img[^>]*>", text))
