@@ -272,6 +272,32 @@ def test_a_truncated_mp4_counts_by_its_index(still: Path, tmp_path: Path, run: R
     assert 15 < len(times_of(tmp_path / "y.mp4")) < 40
 
 
+def test_damage_anywhere_costs_no_more_than_what_it_hit(still: Path, tmp_path: Path, run: Run) -> None:
+    """Clips damaged at random are derained or refused, each by one line; what comes out can be played."""
+    clips = [
+        make_clip(tmp_path / "a.mp4", 8, sound="aac"),
+        make_clip(tmp_path / "b.mkv", 8, sound="libopus", subtitles="srt"),
+        make_clip(tmp_path / "c.ts", 8, sound="aac", unit=Fraction(1, 90000)),
+    ]
+    random = np.random.default_rng(5)
+    sources = []
+    for index in range(18):
+        clip = clips[index % 3]
+        data = bytearray(clip.read_bytes())
+        for position in random.integers(len(data) // 3, len(data), 10):
+            data[position] = random.integers(256)
+        sources.append(tmp_path / "in" / f"{index:02}{clip.suffix}")
+        sources[-1].parent.mkdir(exist_ok=True)
+        sources[-1].write_bytes(data[: random.integers(len(data) // 2, len(data) + 1)])
+    result = run("video", *sources, "-o", tmp_path / "out", "--weights", still)
+    assert result.exit_code == 1
+    assert "unexpected" not in result.stderr and "Traceback" not in result.stderr
+    outputs = sorted((tmp_path / "out").glob("[0-9]*"))
+    assert len(outputs) >= 3
+    for path in outputs:
+        assert times_of(path)
+
+
 def test_bad_inputs_are_one_line_each_and_leave_nothing(still: Path, tmp_path: Path, run: Run) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

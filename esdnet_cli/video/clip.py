@@ -43,6 +43,7 @@ from esdnet_cli.video.writer import (
     SegmentEncoder,
     check_container,
     choose_encoding,
+    count_frames,
     default_codec,
     join,
 )
@@ -165,20 +166,22 @@ def derain_clip(
         parts.remove()
         raise PictureError("has no frame between --start and --end; choose other times")
     took = time.perf_counter() - began
-    missing = frames.missing()
     result = ImageResult(
         printable(job.source), printable(job.output), "ok", None, plan.info.upright[0], plan.info.upright[1],
         run.seconds, run.activity.total(),
     )  # fmt: skip
-    _write(job, plan, options, parts, run.times)
+    dropped = _write(job, plan, options, parts, run.times)
     parts.remove()
-    if missing:
+    if missing := frames.missing():
         about = "" if plan.info.frames is not None else "about "
-        result = replace(
-            result, status="failed",
-            error=f"is truncated or damaged: {about}{missing} of {missing + len(run.times)} frames are missing; "
-            f"the {len(run.times)} that decode are in {printable(job.output)}",
-        )  # fmt: skip
+        error = (
+            f"is truncated or damaged: {about}{missing} of {missing + len(run.times)} frames are missing; "
+            f"the {len(run.times)} that decode are in {printable(job.output)}"
+        )
+        result = replace(result, status="failed", error=error)
+    elif dropped:
+        error = f"is damaged: {dropped} packets of sound or subtitles are left out of {printable(job.output)}"
+        result = replace(result, status="failed", error=error)
     return ClipResult(result, len(run.times), run.waited, took)
 
 
@@ -275,10 +278,10 @@ class _Run:
         self._encoder, self._frames = None, []
 
 
-def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, times: list[int]) -> None:
-    """Join the parts into the output. Raises PictureError if something came in the way meanwhile."""
+def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, times: list[int]) -> int:
+    """Join the parts into the output; returns what `join` does. Raises PictureError if something came in the way."""
     if plan.output.is_done(job.output, plan.sha256):
-        return  # by another run, while this one computed
+        return 0  # by another run, while this one computed
     unit, selection = plan.info.time_base, options.selection
     cut = Cut()
     if not selection.whole:
@@ -289,14 +292,19 @@ def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, tim
     replaced = plan.output.overwrite or job.output.exists()
     try:
         with whole_file(job.output, replaced) as file:
-            join(
+            dropped = join(
                 file, plan.container, plan.encoding, plan.info.display_matrix,
                 (part.segment for part in parts.read()), times, delay, job.source, cut,
             )  # fmt: skip
             file.flush()
+            if (written := count_frames(Path(file.name))) != len(times):
+                raise PictureError(
+                    f"came out with {written} of {len(times)} frames; choose another ending, and report it"
+                )
             plan.output.journal.note(job.output, plan.sha256, file_digest(Path(file.name)))
     except FileExistsError:
         plan.output.is_done(job.output, plan.sha256)
+    return dropped
 
 
 def _encoded(image: NDArray[Any] | None) -> bytes:
