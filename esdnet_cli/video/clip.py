@@ -125,7 +125,6 @@ def plan_clip(
         **pixel_settings(derainer),
         "encoding": encoding.to_dict(),
         "container": container,
-        "libavcodec": list(av.library_versions["libavcodec"]),
         "start": None if selection.start is None else str(selection.start),
         "end": None if selection.end is None else str(selection.end),
         "every": selection.every,
@@ -136,7 +135,9 @@ def plan_clip(
     sha256 = file_digest(job.source)
     output = Output(Journal(job.output.parent, settings), overwrite)
     done = output.is_done(job.output, sha256)
-    return ClipPlan(info, encoding, container, notes, sha256, output, {"source": sha256, **settings}, done)
+    # segments join only if one and the same encoder made them
+    identity = {"source": sha256, "libavcodec": list(av.library_versions["libavcodec"]), **settings}
+    return ClipPlan(info, encoding, container, notes, sha256, output, identity, done)
 
 
 def derain_clip(
@@ -160,23 +161,23 @@ def derain_clip(
     began = time.perf_counter()
     try:
         run.compute(derainer, frames)
+        took = time.perf_counter() - began
+        if not run.times:
+            parts.remove()
+            raise PictureError("has no frame between --start and --end; choose other times")
+        dropped = _write(job, plan, options, parts, run.times)
     except KeyboardInterrupt:
         raise Interrupted(run.kept) from None
-    if not run.times:
-        parts.remove()
-        raise PictureError("has no frame between --start and --end; choose other times")
-    took = time.perf_counter() - began
+    parts.remove()
     result = ImageResult(
         printable(job.source), printable(job.output), "ok", None, plan.info.upright[0], plan.info.upright[1],
         run.seconds, run.activity.total(),
     )  # fmt: skip
-    dropped = _write(job, plan, options, parts, run.times)
-    parts.remove()
     if missing := frames.missing():
         about = "" if plan.info.frames is not None else "about "
         error = (
-            f"is truncated or damaged: {about}{missing} of {missing + len(run.times)} frames are missing; "
-            f"the {len(run.times)} that decode are in {printable(job.output)}"
+            f"is truncated or damaged: {about}{missing} of {missing + frames.decoded} frames are missing; "
+            f"what decodes is in {printable(job.output)}"
         )
         result = replace(result, status="failed", error=error)
     elif dropped:
