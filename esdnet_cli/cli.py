@@ -17,7 +17,7 @@ import click
 from esdnet_cli import __version__
 from esdnet_cli.errors import EsdnetError, printable
 
-COMMANDS = ("images", "video", "energy", "evaluate", "train", "synth", "convert", "weights")
+COMMANDS = ("images", "video", "energy", "evaluate", "train", "synth", "convert", "weights", "bench")
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
 
 

@@ -52,6 +52,42 @@ def quality(image: NDArray[Any], target: NDArray[Any]) -> Quality:
     return Quality(*_figures(y.round()), *_figures(inner), *_figures(pair))
 
 
+@dataclass(frozen=True)
+class SpikeRain:
+    """Pearson's correlation of firing rates with the true rain over a picture's places: of all neurons, by level.
+
+    None where it is not defined: no rain, or a level that fires alike everywhere.
+    """
+
+    spike_rain_r: float | None
+    spike_rain_r_level1: float | None
+    spike_rain_r_level2: float | None
+    spike_rain_r_level3: float | None
+
+
+def spike_rain(spike_map: NDArray[np.float16], rainy: NDArray[Any], target: NDArray[Any]) -> SpikeRain:
+    """Hold firing rates [H, W, levels] against the rain: the mean over channels of rainy - target, uint8 [H, W, 3]."""
+    rain = (rainy.astype(np.float32) - target).mean(2)
+    rates = spike_map.astype(np.float32)
+    return SpikeRain(
+        _correlation(rates.mean(2), rain), *(_correlation(level, rain) for level in np.moveaxis(rates, 2, 0))
+    )
+
+
+def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float | None:
+    if not a.std() or not b.std():
+        return None
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+def mean_spike_rain(values: Sequence[SpikeRain]) -> SpikeRain | None:
+    """Each figure's mean over the pictures that have it; None of none."""
+    if not values:
+        return None
+    columns = ([value for value in column if value is not None] for column in zip(*map(astuple, values)))
+    return SpikeRain(*(sum(column) / len(column) if column else None for column in columns))
+
+
 def mean_quality(qualities: Sequence[Quality]) -> Quality | None:
     """Each figure's mean over pictures, as papers report it; None of none."""
     if not qualities:

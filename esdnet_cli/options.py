@@ -16,7 +16,7 @@ from esdnet_cli.energy.cost import PRESETS
 from esdnet_cli.settings import DEFAULT_WEIGHTS, MAX_MEGAPIXELS, RunOptions
 
 Command = Callable[..., Any]
-REPORT_ENDINGS = (".json", ".csv")  # .layers.csv too
+REPORT_ENDINGS = (".html", ".json", ".csv")  # .layers.csv too
 
 
 def option(name: str, *rest: Any, **attributes: Any) -> Callable[[Command], Command]:
@@ -59,7 +59,9 @@ def _report(ctx: click.Context, param: click.Parameter, path: Path | None) -> Pa
     if path is None:
         return None
     if path.suffix.lower() not in REPORT_ENDINGS:
-        raise click.BadParameter(f"{path}: the ending says the format; use {' or '.join(REPORT_ENDINGS)}")
+        raise click.BadParameter(
+            f"{path}: the ending says the format; use {', '.join(REPORT_ENDINGS[:-1])} or {REPORT_ENDINGS[-1]}"
+        )
     if os.path.isdir(path):
         raise click.BadParameter(f"{path}: is a folder; name a file")
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))  # the rest is made later
@@ -79,6 +81,9 @@ def _cost_option(name: str, text: str) -> Callable[[Command], Command]:
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 recursive_option = option("-r", "--recursive", is_flag=True, help="Look into subfolders too.")
 overwrite_option = option("--overwrite", is_flag=True, help="Replace whatever is in the way of an output.")
+shard_option = option(
+    "--shard", metavar="I/N", help="Take part I of N, from 1.  [default: torchrun's or SLURM's share, else all]"
+)
 weights_option = option(
     "--weights",
     default=DEFAULT_WEIGHTS,
@@ -133,7 +138,13 @@ _RUN_OPTIONS = (
         type=click.Path(path_type=Path),
         callback=_report,
         metavar="FILE",
-        help="Also write all figures to FILE: .json (with layers), .csv, or .layers.csv.",
+        help="Also write all figures to FILE: .html (with pictures), .json (with layers), .csv or .layers.csv.",
+    ),
+    option(
+        "--spike-map",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Also write heat maps of where neurons fire, three PNGs a picture.",
     ),
     option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
     quiet_option,
@@ -148,7 +159,7 @@ def run_options(command: Command) -> Command:
     def wrapped(
         *args: Any, weights: str, device: str, precision: Any, tile: int | None, overlap: int | None, batch: int | None,
         max_megapixels: float, energy_preset: str, pj_mac: float | None, pj_ac: float | None, report: Path | None,
-        dry_run: bool, quiet: bool, verbose: bool, **rest: Any,
+        spike_map: Path | None, dry_run: bool, quiet: bool, verbose: bool, **rest: Any,
     ) -> Any:  # fmt: skip
         if quiet and verbose:
             raise click.UsageError("--quiet and --verbose exclude each other.")
@@ -163,8 +174,9 @@ def run_options(command: Command) -> Command:
             pj_ac=preset.pj_ac if pj_ac is None else pj_ac,
         )
         options = RunOptions(
-            weights, device, precision, tile, overlap, batch, max_megapixels, costs, report, dry_run, quiet, verbose
-        )
+            weights, device, precision, tile, overlap, batch, max_megapixels, costs, report, spike_map,
+            dry_run, quiet, verbose,
+        )  # fmt: skip
         return command(*args, options=options, **rest)
 
     decorated: Command = wrapped

@@ -9,8 +9,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, fields
-from pathlib import Path
+from dataclasses import asdict, astuple, fields
 from typing import Any
 
 from esdnet_cli import __version__
@@ -22,9 +21,10 @@ from esdnet_cli.energy.cost import (
     ActivityTotal,
     Energy,
     EnergyCosts,
+    LayerActivity,
     break_even_rate,
 )
-from esdnet_cli.metrics import Quality
+from esdnet_cli.metrics import Quality, SpikeRain
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 
 SCHEMA = 1
@@ -33,9 +33,10 @@ IMAGE_KEYS = (
     "spike_rate", "mac", "ac", "energy_mj", "energy_spike_only_mj", "energy_ann_mj",
     "energy_ann_int8_mj", "energy_dense_snn_mj", "memory_mj", "ann_memory_mj", "break_even_spike_rate", "tiling_share",
 )  # fmt: skip
-LAYER_KEYS = ("name", "kind", "cause", "spike_rate", "spikes", "neurons", "mac", "ac", "energy_mj")
+_COUNTS = tuple(field.name for field in fields(LayerActivity))
+LAYER_KEYS = ("name", "kind", "cause", "spike_rate", "energy_mj", *_COUNTS[2:])
 ENERGY_KEYS = IMAGE_KEYS[10:-1]
-QUALITY_KEYS = tuple(field.name for field in fields(Quality))
+QUALITY_KEYS = tuple(field.name for field in (*fields(Quality), *fields(SpikeRain)))
 _BAR = 12  # characters of a spike rate of 100 %
 _SIZE = ("size", "px", 9)  # with the others, and 13 characters of a name, 80 columns
 _QUALITY = (("PSNR", "dB", 5), ("SSIM", "", 6), ("PSNR", "RGB", 5))
@@ -80,13 +81,13 @@ def layer_rows(activity: Activity, costs: EnergyCosts) -> list[str]:
         shown, bar = ("", "") if rate is None else (f"{100 * rate:.2f}", "█" * round(_BAR * rate))
         operations = sum(layer.mac + layer.ac for layer in layers) / 1e9
         energy = sum(layer.strict_mj(costs) for layer in layers)
-        lines.append(f"{shown:>7} {bar:<{_BAR}} {_digits(operations):>8} {_digits(energy):>8}  {name}")
+        lines.append(f"{shown:>7} {bar:<{_BAR}} {digits(operations):>8} {digits(energy):>8}  {name}")
     return lines
 
 
-def summary_rows(totals: Totals, costs: EnergyCosts) -> list[str]:
+def summary_rows(totals: Totals, run: RunInfo) -> list[str]:
     """What the run's energy is made of, and what it is held against: at most 80 columns."""
-    energy, activity = totals.activity.energy, totals.activity
+    energy, activity, costs = totals.activity.energy, totals.activity, run.costs
     if activity.spike_rate is None:
         return []
     parts = sorted(((cause, mj) for cause, mj in activity.by_cause.items() if mj), key=lambda part: -part[1])
@@ -99,7 +100,7 @@ def summary_rows(totals: Totals, costs: EnergyCosts) -> list[str]:
     ]
     theirs = energy.ann_mj + energy.ann_memory_mj
     lines.append(
-        _fact("with memory", energy.strict_mj + energy.memory_mj, f"ann: {_digits(theirs)} mJ; by a simple model")
+        _fact("with memory", energy.strict_mj + energy.memory_mj, f"ann: {digits(theirs)} mJ; by a simple model")
     )
     rate = break_even_rate(activity, energy, costs)
     if rate is None:
@@ -109,12 +110,18 @@ def summary_rows(totals: Totals, costs: EnergyCosts) -> list[str]:
     lines.append(f"{'spike rate':<19} {100 * activity.spike_rate:>7.2f} %           strict is {even}")
     if totals.tiling_share is not None:
         lines.append(f"{'tiling':<19} {100 * totals.tiling_share:>7.2f} %           of the pixels: overlap and padding")
+    if totals.spike_rain is not None:
+        over_all, *levels = ("-" if r is None else f"{r:.2f}" for r in astuple(totals.spike_rain))
+        lines.append(f"{'spikes and rain':<19} {over_all:>7} r           by level: {', '.join(levels)}")
+    for measured in run.measured:
+        net, watts = measured.net_joules, measured.idle_watts
+        lines.append(f"{'measured':<19} {digits(net):>7} J           net of {watts:.1f} W idle: {measured.source}")
     return lines
 
 
 def _fact(name: str, millijoules: float, what: str, percent: float | None = None) -> str:
     share = "" if percent is None else f"{percent:.1f} %"
-    return f"{name:<19} {_digits(millijoules):>7} mJ {share:>8}  {what}"
+    return f"{name:<19} {digits(millijoules):>7} mJ {share:>8}  {what}"
 
 
 def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
@@ -136,8 +143,10 @@ def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str
             "pj_memory_bit": PJ_PER_BIT,
             "memory_model": MEMORY_MODEL,
             "energy_leaves_out": list(LEFT_OUT),
+            "command": run.command,
             "started": run.started,
             "seconds": run.seconds,
+            "measured": [{**asdict(measured), "net_joules": measured.net_joules} for measured in run.measured],
         },
         "images": [
             {**image_dict(result, run.costs), "layers": _layers(result.activity, run.costs)} for result in results
@@ -155,7 +164,7 @@ def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str
             **_energy_dict(activity, energy, run.costs),
             "tiling_share": totals.tiling_share,
             "energy_by_cause_mj": activity.by_cause,
-            **_quality_dict(totals.quality),
+            **_scores_dict(totals),
         },
     }
     return json.dumps(report, indent=1) + "\n"
@@ -181,15 +190,6 @@ def to_layers_csv(results: Sequence[ImageResult], run: RunInfo, totals: Totals) 
     return text.getvalue()
 
 
-RENDERERS = {".layers.csv": to_layers_csv, ".json": to_json, ".csv": to_csv}  # the first that fits a name
-
-
-def render(path: Path, results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> bytes:
-    """The report in the format of the path's ending, which must be one of RENDERERS."""
-    ending = next(ending for ending in RENDERERS if path.name.lower().endswith(ending))
-    return RENDERERS[ending](results, run, totals).encode()
-
-
 def image_dict(result: ImageResult, costs: EnergyCosts) -> dict[str, Any]:
     """One picture's entry of the report, without its layers; None where nothing was measured."""
     activity = result.activity
@@ -206,7 +206,7 @@ def image_dict(result: ImageResult, costs: EnergyCosts) -> dict[str, Any]:
         "ac": activity.ac if activity else None,
         **(_energy_dict(activity, activity.energy(costs), costs) if activity else dict.fromkeys(ENERGY_KEYS)),
         "tiling_share": result.tiling_share,
-        **_quality_dict(result.quality),
+        **_scores_dict(result),
     }
 
 
@@ -223,11 +223,12 @@ def _energy_dict(activity: Activity | ActivityTotal, energy: Energy, costs: Ener
     }
 
 
-def _quality_dict(quality: Quality | None) -> dict[str, float | None]:
+def _scores_dict(scored: ImageResult | Totals) -> dict[str, float | None]:
     """The scores, without those of no scoring; JSON knows no infinity, so equal pictures have a PSNR of null."""
-    if quality is None:
-        return {}
-    return {key: value if math.isfinite(value) else None for key, value in asdict(quality).items()}
+    figures = {**asdict(scored.quality)} if scored.quality else {}
+    if scored.spike_rain:
+        figures |= asdict(scored.spike_rain)
+    return {key: None if value is None or math.isinf(value) else value for key, value in figures.items()}
 
 
 def _scores(quality: Quality | None) -> list[str]:
@@ -245,11 +246,8 @@ def _layers(activity: Activity | None, costs: EnergyCosts) -> list[dict[str, Any
             "kind": layer.kind,
             "cause": layer.cause,
             "spike_rate": layer.spike_rate(activity.timesteps),
-            "spikes": layer.spikes,
-            "neurons": layer.neurons,
-            "mac": layer.mac,
-            "ac": layer.ac,
             "energy_mj": layer.strict_mj(costs),
+            **{name: getattr(layer, name) for name in _COUNTS[2:]},
         }
         for layer in activity.layers
     ]
@@ -258,9 +256,9 @@ def _layers(activity: Activity | None, costs: EnergyCosts) -> list[dict[str, Any
 def _figures(seconds: float, rate: float | None, energy: Energy) -> str:
     shown_rate = "-" if rate is None else f"{100 * rate:.2f}"
     millijoules = (energy.strict_mj, energy.spike_only_mj, energy.ann_mj)
-    return " ".join([f"{seconds:>6.2f}", f"{shown_rate:>5}", *(f"{_digits(mj):>7}" for mj in millijoules)])
+    return " ".join([f"{seconds:>6.2f}", f"{shown_rate:>5}", *(f"{digits(mj):>7}" for mj in millijoules)])
 
 
-def _digits(value: float) -> str:
+def digits(value: float) -> str:
     """At least three that count, at most seven characters below a million."""
     return f"{value:,.{3 if value < 10 else 2 if value < 100 else 1 if value < 1e4 else 0}f}"

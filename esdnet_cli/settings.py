@@ -26,6 +26,7 @@ class RunOptions:
     max_megapixels: float = MAX_MEGAPIXELS
     costs: EnergyCosts = field(default_factory=EnergyCosts)
     report: Path | None = None
+    spike_map: Path | None = None
     dry_run: bool = False
     quiet: bool = False
     verbose: bool = False

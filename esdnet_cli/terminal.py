@@ -3,38 +3,70 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from esdnet_cli import report
-from esdnet_cli.energy.cost import LEFT_OUT
+from esdnet_cli import page, report
+from esdnet_cli.energy import meter
+from esdnet_cli.energy.cost import LEFT_OUT, EnergyCosts
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.files import write_atomically
+from esdnet_cli.merge import merge
+from esdnet_cli.model.inference import choose_device, keep_freed_memory
 from esdnet_cli.pipeline.derainer import Derainer, load
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Totals, totals
-from esdnet_cli.pipeline.run import Judge, Output, derain_files, plan
-from esdnet_cli.pipeline.sources import Job, Unusable
+from esdnet_cli.pipeline.run import Output, Witness, derain_files, plan
+from esdnet_cli.pipeline.sources import Job, Source, Unusable, plan_outputs
+from esdnet_cli.pipeline.witnesses import previews, score, spike_pictures
 from esdnet_cli.settings import RunOptions
+from esdnet_cli.shards import Shard
 
+RENDERERS = {  # the first that fits a name
+    ".html": page.to_html,
+    ".json": report.to_json,
+    ".layers.csv": report.to_layers_csv,
+    ".csv": report.to_csv,
+}
+PREVIEW_BYTES = 12 * 2**20  # of all pictures of an HTML report, in which they take a third more
+PREVIEW_FEWEST = 24  # fewer pictures than that get no larger share
 BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} pictures [{elapsed}<{remaining}]"
 
 
 def load_derainer(options: RunOptions) -> Derainer:
-    """The Derainer that these options ask for; it says on stderr when memory made it take smaller batches."""
+    """The Derainer that these options ask for; it says on stderr when memory made it take smaller batches.
+
+    Under torchrun each process takes a GPU of its own.
+    """
+    keep_freed_memory()
+    device = choose_device(options.device, int(os.environ.get("LOCAL_RANK", "0")))
     derainer = load(
-        options.weights, device=options.device, precision=options.precision,
+        options.weights, device=str(device), precision=options.precision,
         tile=options.tile, overlap=options.overlap, batch=options.batch,
     )  # fmt: skip
     if not options.quiet:
         derainer.on_smaller_batch = lambda size: tell(f"Out of memory: going on with {size} tiles at once.")
     return derainer
+
+
+def split(
+    shard: Shard, jobs: Sequence[Job], unusable: list[Unusable], options: RunOptions
+) -> tuple[list[Job], list[Unusable], RunOptions]:
+    """This process's share of the work, with a report of its own; the first one tells what is unusable."""
+    share = shard.take(jobs)
+    if shard.count > 1 and not options.quiet:
+        tell(f"Shard {shard.index} of {shard.count} ({shard.source}): {len(share)} of {len(jobs)} pictures.")
+    if options.report is not None:
+        options = replace(options, report=shard.report(options.report, _ending(options.report)))
+    return share, unusable if shard.index == 1 else [], options
 
 
 def tell(message: str) -> None:
@@ -45,39 +77,41 @@ def tell(message: str) -> None:
 
 def show_run(
     derainer: Derainer | None, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | None,
-    options: RunOptions, judge: Judge | None = None,
+    options: RunOptions, targets: Mapping[Source, Path] | None = None,
 ) -> int:  # fmt: skip
     """Derain (or measure, without `output`) and print each result as it comes; returns the exit code.
 
-    With a `judge` each picture is scored too; without a derainer pictures are scored as they are.
+    With `targets` each picture is scored too; without a derainer pictures are scored as they are.
     Interrupted, it still prints the summary and writes the report, then raises KeyboardInterrupt.
     """
+    witnesses = _witnesses(jobs, options, targets)
     results = [ImageResult(entry.input, None, "failed", entry.error) for entry in unusable]
+    meters = meter.find_meters(derainer.device) if derainer else []
+    meter.begin(meters)
     started, clock = datetime.now(UTC).astimezone().isoformat(timespec="seconds"), time.perf_counter()
     interrupted = False
     with libraries_muted(), _bar(len(jobs), options.quiet) as bar:
         for result in results:
             tell(f"{result.input}: {result.error}")
         if not options.quiet and jobs:
-            _print(*report.heading(judge is not None, derainer is not None))
+            _print(*report.heading(targets is not None, derainer is not None))
         try:
-            for result in derain_files(derainer, jobs, output, bar.update, options.max_megapixels, judge):
+            for result in derain_files(
+                derainer, jobs, output, bar.update, options.max_megapixels, witnesses, spike_maps=bool(witnesses)
+            ):
                 results.append(result)
                 _show(result, options)
+                for counter in meters:
+                    counter.update()
         except KeyboardInterrupt:
             interrupted = True
     seconds = time.perf_counter() - clock
-    info = RunInfo(model_info(derainer) if derainer else None, options.costs, started, seconds)
+    info = RunInfo(
+        model_info(derainer) if derainer else None, options.costs, typed_command(),
+        started, seconds, tuple(counter.measured() for counter in meters),
+    )  # fmt: skip
     summary = totals(results, options.costs)
-    if not options.quiet:
-        _print(*report.total_rows(summary, info))
-        if output is None or options.verbose:  # who came for a picture wants it short
-            _print(*report.summary_rows(summary, options.costs))
-        if derainer is not None:
-            tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
-        for result in results:
-            if result.status == "failed":
-                tell(f"failed: {result.input}: {result.error}")
+    show_summary(results, info, summary, options, short=output is not None)
     if interrupted and not options.quiet:
         resume = "; the same command goes on from here" if output else ""
         tell(f"Interrupted after {summary.ok + summary.skipped} of {len(jobs)} pictures{resume}.")
@@ -86,6 +120,54 @@ def show_run(
     if interrupted:
         raise KeyboardInterrupt
     return 1 if summary.failed else 0
+
+
+def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOptions) -> int:
+    """Print the pictures of several JSON reports and their total, as one run's; returns the exit code."""
+    results, info = merge(paths, costs, typed_command())
+    options = replace(options, costs=info.costs)
+    summary = totals(results, info.costs)
+    if not options.quiet:
+        _print(*report.heading(scored=False, network=True))
+    for result in results:
+        _show(result, options)
+    show_summary(results, info, summary, options, short=False)
+    if options.report is not None:
+        _write_report(options.report, results, info, summary)
+    return 1 if summary.failed else 0
+
+
+def typed_command() -> str:
+    """This process's command line, for reports."""
+    return shlex.join(["esdnet", *sys.argv[1:]])
+
+
+def show_summary(
+    results: Sequence[ImageResult], info: RunInfo, summary: Totals, options: RunOptions, *, short: bool
+) -> None:
+    """Totals, what they are made of (unless `short` and not verbose), what they leave out, and failures again."""
+    if options.quiet:
+        return
+    _print(*report.total_rows(summary, info))
+    if not short or options.verbose:  # who came for a picture wants it short
+        _print(*report.summary_rows(summary, info))
+    if info.model is not None:
+        tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
+    for result in results:
+        if result.status == "failed":
+            tell(f"failed: {result.input}: {result.error}")
+
+
+def _witnesses(jobs: Sequence[Job], options: RunOptions, targets: Mapping[Source, Path] | None) -> list[Witness]:
+    found = []
+    if targets is not None:
+        found.append(score(targets, options.max_megapixels))
+    if options.spike_map is not None:
+        planned = plan_outputs([job.source for job in jobs], options.spike_map, "png")
+        found.append(spike_pictures({job.source: job.output for job in planned if job.output}))
+    if options.report is not None and _ending(options.report) == ".html":
+        found.append(previews(PREVIEW_BYTES // max(len(jobs), PREVIEW_FEWEST)))
+    return found
 
 
 def show_plan(
@@ -149,7 +231,8 @@ def _print(*lines: str) -> None:
 def _bar(count: int, quiet: bool) -> Any:
     # disable=None: no bar where stderr is no terminal; miniters=0: shares of a picture count, too
     disable = True if quiet or not count else None
-    return tqdm(total=count, bar_format=BAR, disable=disable, miniters=0, dynamic_ncols=True, leave=False)
+    row = int(os.environ.get("LOCAL_RANK", "0"))  # processes of one terminal stack their bars
+    return tqdm(total=count, bar_format=BAR, disable=disable, miniters=0, dynamic_ncols=True, leave=False, position=row)
 
 
 def model_info(derainer: Derainer) -> ModelInfo:
@@ -166,8 +249,12 @@ def model_info(derainer: Derainer) -> ModelInfo:
     )
 
 
+def _ending(report_path: Path) -> str:
+    return next(ending for ending in RENDERERS if report_path.name.lower().endswith(ending))
+
+
 def _write_report(path: Path, results: Sequence[ImageResult], info: RunInfo, summary: Totals) -> None:
     try:
-        write_atomically(path, report.render(path, results, info, summary))
+        write_atomically(path, RENDERERS[_ending(path)](results, info, summary).encode())
     except OSError as error:
         raise EsdnetError(f"{path}: the report cannot be written ({error.strerror}); choose another place") from error

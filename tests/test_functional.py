@@ -63,3 +63,11 @@ def test_bfloat16_input_keeps_a_float32_membrane() -> None:
     x = torch.tensor([0.0010, 0.1494]).to(torch.bfloat16)
     assert x[0] / 2 + x[1] >= V_THRESHOLD, "in bfloat16 the sum of 0.1499 would round up past the threshold"
     assert lif(x).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_with_and_without_a_gradient_it_fires_alike(dtype: torch.dtype) -> None:
+    x = (0.3 * torch.randn(6, 2, 3, 7, 5)).to(dtype)
+    before = x.clone()
+    assert torch.equal(lif(x), lif(x.requires_grad_()).detach())
+    assert torch.equal(x.detach(), before), "the input is another's"

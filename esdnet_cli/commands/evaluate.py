@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from esdnet_cli.options import option, recursive_option, run_options
 from esdnet_cli.settings import RunOptions
-
-if TYPE_CHECKING:
-    from esdnet_cli.metrics import Quality
-    from esdnet_cli.pipeline.images import Picture
-    from esdnet_cli.pipeline.run import Judge
-    from esdnet_cli.pipeline.sources import Source
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -55,6 +48,8 @@ def command(
         return
     if targets is None:
         raise click.UsageError("Missing option '--target'.")
+    if as_is and options.spike_map:
+        raise click.UsageError("--spike-map needs the network; leave out --as-is.")
     from esdnet_cli.pipeline.sources import Job, find_sources, pair_up
     from esdnet_cli.terminal import load_derainer, show_plan, show_run
 
@@ -64,20 +59,4 @@ def command(
     derainer = None if as_is else load_derainer(options)
     if options.dry_run:
         ctx.exit(show_plan(derainer, jobs, [*unusable, *alone], None))
-    ctx.exit(show_run(derainer, jobs, [*unusable, *alone], None, options, _judge(dict(pairs), options.max_megapixels)))
-
-
-def _judge(partners: dict[Source, Path], max_megapixels: float) -> Judge:
-    from esdnet_cli.errors import PictureError
-    from esdnet_cli.metrics import quality
-    from esdnet_cli.pipeline.images import eight_bit, read_picture
-
-    def judge(source: Source, picture: Picture) -> Quality:
-        path = partners[source]
-        target = read_picture(path.read_bytes(), path, max_megapixels)
-        try:
-            return quality(eight_bit(picture.rgb), eight_bit(target.rgb))
-        except ValueError as error:
-            raise PictureError(str(error)) from error
-
-    return judge
+    ctx.exit(show_run(derainer, jobs, [*unusable, *alone], None, options, dict(pairs)))

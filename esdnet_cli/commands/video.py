@@ -73,6 +73,8 @@ def command(
 
     if options.report is not None and options.report.suffix.lower() not in (".json", ".csv"):
         raise click.UsageError("--report of video must end in .json or .csv.")
+    if options.spike_map is not None:
+        raise click.UsageError("--spike-map does not go with video; use it on single frames.")
     if is_frames(inputs):
         for name, given in (("--codec", codec), ("--crf", crf), ("--start", start), ("--end", end)):
             if given is not None:

@@ -186,7 +186,10 @@ class Activity:
 
 @dataclass(frozen=True)
 class ActivityTotal:
-    """Sums over pictures. Rates divide the sums once: a mean of rates is not the rate of the whole."""
+    """Sums over pictures. Rates divide the sums once: a mean of rates is not the rate of the whole.
+
+    spike_rates: of each neuron layer, in the order of the data.
+    """
 
     spikes: int
     neuron_steps: int
@@ -195,6 +198,7 @@ class ActivityTotal:
     pixels: int
     energy: Energy
     by_cause: dict[str, float]
+    spike_rates: dict[str, float]
 
     @property
     def spike_rate(self) -> float | None:
@@ -217,6 +221,13 @@ def total(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) ->
     """Add the activity of several pictures up."""
     activities = list(activities)
     shares = [activity.by_cause(costs) for activity in activities]
+    fired: dict[str, list[int]] = {}
+    for activity in activities:
+        for layer in activity.layers:
+            if layer.neurons:
+                counts = fired.setdefault(layer.name, [0, 0])
+                counts[0] += layer.spikes
+                counts[1] += layer.neurons * activity.timesteps
     return ActivityTotal(
         spikes=sum(activity.spikes for activity in activities),
         neuron_steps=sum(activity.neurons * activity.timesteps for activity in activities),
@@ -225,4 +236,5 @@ def total(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) ->
         pixels=sum(activity.pixels for activity in activities),
         energy=Energy(*map(sum, zip(*(astuple(activity.energy(costs)) for activity in activities)))),
         by_cause={cause: sum(share[cause] for share in shares) for cause in CAUSES},
+        spike_rates={name: spikes / steps for name, (spikes, steps) in fired.items()},
     )

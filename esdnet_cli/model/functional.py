@@ -12,12 +12,32 @@ TAU = 2.0  # the membrane potential keeps 1 - 1/TAU of itself from step to step;
 SURROGATE_ALPHA = 4.0  # sharpness of the sigmoid whose derivative stands in for the spike's
 
 
+def _fire(x_seq: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same without a gradient: three passes a step, in place and without booleans, which are slow on a CPU."""
+    spike_seq = torch.empty_like(x_seq)
+    h, v, fired = (torch.empty_like(x_seq[0], dtype=dtype) for _ in range(3))
+    for t, (x, spike) in enumerate(zip(x_seq, spike_seq)):
+        if t:
+            torch.add(x, v, alpha=1 - 1 / TAU, out=h)
+        else:
+            h.copy_(x)
+        if spike.dtype == dtype:
+            fired = spike
+        torch.ge(h, V_THRESHOLD, out=fired)
+        if spike.dtype != dtype:
+            spike.copy_(fired)
+        torch.addcmul(h, h, fired, value=-1, out=v)
+    return spike_seq
+
+
 class _LIF(torch.autograd.Function):
     """The whole sequence as one autograd node that keeps only the membrane potentials h."""
 
     @staticmethod
     def forward(ctx: Any, x_seq: Tensor) -> Tensor:
         dtype = torch.promote_types(x_seq.dtype, torch.float32)  # bf16 cannot resolve h near the threshold
+        if not ctx.needs_input_grad[0]:
+            return _fire(x_seq, dtype)
         spike_seq = torch.empty_like(x_seq)
         h_seq = []
         v = None
@@ -26,10 +46,8 @@ class _LIF(torch.autograd.Function):
             fired = h >= V_THRESHOLD
             spike.copy_(fired)
             v = h.masked_fill(fired, 0)
-            if ctx.needs_input_grad[0]:
-                h_seq.append(h)
-        if h_seq:
-            ctx.save_for_backward(torch.stack(h_seq))
+            h_seq.append(h)
+        ctx.save_for_backward(torch.stack(h_seq))
         return spike_seq
 
     @staticmethod
@@ -49,6 +67,22 @@ class _LIF(torch.autograd.Function):
                 grad_h.addcmul_(kept, later, value=1 - 1 / TAU)
             grad_x_seq[t] = grad_h
         return grad_x_seq
+
+
+def added(fresh: Tensor, other: Tensor) -> Tensor:
+    """fresh + other; in place where no gradient is wanted. Nobody else may hold `fresh`."""
+    return fresh + other if torch.is_grad_enabled() else fresh.add_(other)
+
+
+def scaled(fresh: Tensor, factor: Tensor) -> Tensor:
+    """fresh * factor, like `added`."""
+    return fresh * factor if torch.is_grad_enabled() else fresh.mul_(factor)
+
+
+def largest(x: Tensor, dim: int) -> Tensor:
+    """Maximum along a dimension. With a gradient by index: that of amax looks for values equal to the maximum, and a
+    compiler that keeps more digits of a value than of its maximum finds none. Without, amax, which is far faster."""
+    return x.max(dim).values if torch.is_grad_enabled() else x.amax(dim)
 
 
 def lif(x_seq: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from esdnet_cli.model.functional import V_THRESHOLD, lif
+from esdnet_cli.model.functional import V_THRESHOLD, largest, lif, scaled
 
 
 class LIF(nn.Module):
@@ -78,13 +78,11 @@ class MixedAttentionUnit(nn.Module):
         self.ca = PooledAttention(channels, max(channels // 16, 1))
         self.sa = SpatialAttention()
 
-    def forward(self, x: Tensor) -> Tensor:  # [T, N, C, H, W]
-        # attention is positive, so the maximum of a product is the product of the maxima: x is pooled but once.
-        # max, not amax: its gradient goes by index; amax's looks for equal values, and a compiler that keeps more
-        # digits of the product than the maximum has finds none
-        mean, maximum = x.mean((3, 4)), x.flatten(3).max(3).values  # [T, N, C]
-        temporal = self.ta(mean.mean(2).T, maximum.max(2).values.T).T[..., None]
-        scale = temporal * self.ca((mean * temporal).mean(0), (maximum * temporal).max(0).values)
-        x = x * scale[..., None, None]
-        x = x * self.sa(x.mean((0, 2)), x.max(2).values.max(0).values)[None, :, None]
-        return torch.relu(x)
+    def forward(self, x: Tensor) -> Tensor:  # [T, N, C, H, W], fresh: see functional.scaled
+        # attention is positive, so the maximum of a product is the product of the maxima: x is pooled but once
+        mean, maximum = x.mean((3, 4)), largest(x.flatten(3), 3)  # [T, N, C]
+        temporal = self.ta(mean.mean(2).T, largest(maximum, 2).T).T[..., None]
+        scale = temporal * self.ca((mean * temporal).mean(0), largest(maximum * temporal, 0))
+        x = scaled(x, scale[..., None, None])
+        x = scaled(x, self.sa(x.mean((0, 2)), largest(largest(x, 2), 0))[None, :, None])
+        return torch.relu(x) if torch.is_grad_enabled() else x.relu_()

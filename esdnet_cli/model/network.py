@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.model.functional import added
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d, scu
 
 STRIDE = 4  # two halvings: height and width must be multiples of this
@@ -38,9 +39,12 @@ class SpikingResidualBlock(nn.Module):
         self.attn = MixedAttentionUnit(channels, config.timesteps)
 
     def forward(self, x: Tensor) -> Tensor:
-        spikes = self.residual[0](x)
+        neurons, *layers = self.residual
+        spikes = residual = neurons(x)
+        for layer in layers:
+            residual = layer(residual)
         shortcut = self.shortcut(spikes if self.spike_driven else x)
-        return x + self.attn(self.residual[1:](spikes) + shortcut)
+        return added(self.attn(added(residual, shortcut)), x)
 
 
 class Down(nn.Module):

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from esdnet_cli.checkpoint.store import Checkpoint, load_network, open_checkpoint
 from esdnet_cli.energy.cost import Activity
 from esdnet_cli.energy.counter import ActivityCounter
+from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.inference import Inference, choose_batch, choose_device, choose_precision
-from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_tiled
+from esdnet_cli.model.network import ESDNet
+from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_and_blend
 from esdnet_cli.settings import DEFAULT_WEIGHTS
 
 
 @dataclass(frozen=True)
 class Derained:
-    """image: [H, W, 3], the input's dtype. activity: spikes and operations that it took, None if not asked for."""
+    """image: [H, W, 3], the input's dtype. activity: spikes and operations that it took, None if not asked for.
+
+    spike_map: firing rate of each place by level, float16 [H, W, LEVELS] (see energy.spikemap), None if not asked for.
+    """
 
     image: NDArray[Any]
     activity: Activity | None
+    spike_map: NDArray[np.float16] | None = None
 
 
 class Derainer:
@@ -33,24 +41,36 @@ class Derainer:
     def __init__(self, checkpoint: Checkpoint, inference: Inference, tiling: Tiling, batch: int | None) -> None:
         self.checkpoint = checkpoint
         self.tiling = tiling
-        self._inference = inference
+        self.inference = inference
         self._batch = batch
         self.on_smaller_batch: Callable[[int], None] = lambda size: None
 
     @property
+    def network(self) -> ESDNet:
+        """The network, on its device."""
+        return self.inference.network
+
+    @property
     def device(self) -> str:
         """Such as `cpu` or `cuda:0`."""
-        return str(self._inference.device)
+        return str(self.inference.device)
 
     @property
     def precision(self) -> str:
         """`fp32` or `bf16`."""
-        return self._inference.precision
+        return self.inference.precision
 
-    def __call__(self, image: NDArray[Any], count: bool = True, on_tile: Callable[[], None] = lambda: None) -> Derained:
+    def __call__(
+        self,
+        image: NDArray[Any],
+        count: bool = True,
+        on_tile: Callable[[], None] = lambda: None,
+        spike_map: bool = False,
+    ) -> Derained:
         """Derain RGB [H, W, 3]: uint8 or uint16 of full range, or float32 in [0, 1]; any size from 1x1.
 
         count: also count spikes and operations. on_tile: called after each tile.
+        spike_map: also say where neurons fire.
         Raises ValueError for another shape or dtype, PictureError if memory does not suffice for one tile or the
         network returns NaN.
         """
@@ -58,21 +78,24 @@ class Derainer:
             raise ValueError(f"image must be [H, W, 3], not {list(image.shape)}")
         if image.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"image must be uint8, uint16 or float32, not {image.dtype}")
-        if not count:
-            return Derained(self._derain(image, on_tile), None)
-        with ActivityCounter(self._inference.network) as counter:
-            derained = self._derain(image, on_tile)
-            return Derained(derained, counter.activity())
+        network, run = self.network, self.inference
+        with ExitStack() as stack:
+            counter = stack.enter_context(ActivityCounter(network)) if count else None
+            mapper = stack.enter_context(SpikeMapper(run, network)) if spike_map else None
+            derained, maps = self._derain(image, mapper or run, on_tile)
+        return Derained(derained, counter.activity() if counter else None, maps if mapper else None)
 
-    def _derain(self, image: NDArray[Any], on_tile: Callable[[], None]) -> NDArray[Any]:
+    def _derain(
+        self, image: NDArray[Any], run: Callable[[Tensor], Tensor], on_tile: Callable[[], None]
+    ) -> tuple[NDArray[Any], NDArray[np.float16]]:
         height, width = (self.tiling.window(size) for size in image.shape[:2])
-        batch = self._batch or choose_batch(self._inference.network, height, width, self._inference.device)
+        batch = self._batch or choose_batch(self.network, height, width, self.inference.device)
 
         def halved(size: int) -> None:
             self._batch = size  # what did not fit once will not fit for the next picture
             self.on_smaller_batch(size)
 
-        return derain_tiled(image, self.tiling, Batches(self._inference, batch, halved), on_tile)
+        return derain_and_blend(image, self.tiling, Batches(run, batch, halved), on_tile)
 
 
 def load(

@@ -7,12 +7,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 from esdnet_cli.energy.cost import Activity, ActivityTotal, EnergyCosts, total
-from esdnet_cli.metrics import Quality, mean_quality
+from esdnet_cli.energy.meter import Measured
+from esdnet_cli.metrics import Quality, SpikeRain, mean_quality, mean_spike_rain
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Small WebP files for the HTML report. spikes: a heat map of each level; scales: rates at its colours' ends."""
+
+    before: bytes
+    after: bytes
+    spikes: tuple[bytes, ...]
+    scales: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One input's fate. seconds: cutting, network and blending, without waiting for files. quality: if scored."""
+    """One input's fate. seconds: cutting, network and blending, without waiting for files.
+
+    quality, spike_rain: if scored. preview: if asked for.
+    """
 
     input: str
     output: str | None
@@ -23,6 +37,8 @@ class ImageResult:
     seconds: float | None = None
     activity: Activity | None = None
     quality: Quality | None = None
+    spike_rain: SpikeRain | None = None
+    preview: Preview | None = None
 
     @property
     def tiling_share(self) -> float | None:
@@ -50,18 +66,21 @@ class ModelInfo:
 class RunInfo:
     """What the figures of a run depend on. model: None if pictures were scored as they were.
 
-    started: ISO 8601 with time zone. seconds: wall clock of the whole run.
+    command: as it was typed. started: ISO 8601 with time zone. seconds: wall clock of the whole run.
+    measured: by this machine's energy counters, if it has any.
     """
 
     model: ModelInfo | None
     costs: EnergyCosts
+    command: str
     started: str
     seconds: float = 0.0
+    measured: tuple[Measured, ...] = ()
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts over all inputs, sums over those that are ok; quality is the mean over those that were scored."""
+    """Counts over all inputs, sums over those that are ok; quality and spike_rain are means over those scored."""
 
     ok: int
     skipped: int
@@ -69,6 +88,7 @@ class Totals:
     megapixels: float
     activity: ActivityTotal
     quality: Quality | None = None
+    spike_rain: SpikeRain | None = None
 
     @property
     def tiling_share(self) -> float | None:
@@ -86,4 +106,5 @@ def totals(results: Sequence[ImageResult], costs: EnergyCosts) -> Totals:
         megapixels=sum((result.width or 0) * (result.height or 0) for result in done) / 1e6,
         activity=total((result.activity for result in done if result.activity), costs),
         quality=mean_quality([result.quality for result in done if result.quality]),
+        spike_rain=mean_spike_rain([result.spike_rain for result in done if result.spike_rain]),
     )

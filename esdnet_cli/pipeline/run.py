@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from esdnet_cli.errors import PictureError, one_line, printable
 from esdnet_cli.files import digest, write_atomically
-from esdnet_cli.metrics import Quality
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.images import (
     Picture,
@@ -32,7 +34,6 @@ R = TypeVar("R")
 READ_AHEAD = 2  # pictures decoded and waiting, and as many waiting to be written: more would only take memory
 
 Progress = Callable[[float], None]  # told the share of one picture that was just done
-Judge = Callable[[Source, Picture], Quality]  # raises PictureError if it cannot compare
 
 
 def pixel_settings(derainer: Derainer) -> dict[str, Any]:
@@ -80,6 +81,19 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Done:
+    """A picture before and after. spike_map: [H, W, levels], if asked for."""
+
+    source: Source
+    rainy: Picture
+    derained: Picture
+    spike_map: NDArray[np.float16] | None
+
+
+Witness = Callable[[Done, ImageResult], ImageResult]  # adds what it found; PictureError makes the picture failed
+
+
+@dataclass(frozen=True)
 class _Read:
     sha256: str
     picture: Picture
@@ -91,12 +105,14 @@ def derain_files(
     output: Output | None,
     progress: Progress = lambda share: None,
     max_megapixels: float = MAX_MEGAPIXELS,
-    judge: Judge | None = None,
+    witnesses: Sequence[Witness] = (),
+    spike_maps: bool = False,
 ) -> Iterator[ImageResult]:
     """Derain each job's source into its output, or only measure it if `output` is None; results in order, as they come.
 
-    derainer: None leaves pictures as they are. judge: scores each result. What goes wrong with a picture is its result,
-    no exception. Reader thread -> this thread (network) -> writer thread.
+    derainer: None leaves pictures as they are. witnesses: see each picture that is done, with its spike map if
+    `spike_maps`. What goes wrong with a picture is its result, no exception. Reader thread -> this thread (network) ->
+    writer thread.
     """
 
     def read(job: Job) -> _Read | ImageResult:
@@ -109,11 +125,13 @@ def derain_files(
             writer_for(job.output)  # a format that is not written is said before the work
         return _Read(sha256, picture)
 
-    def write(job: Job, sha256: str, derained: tuple[Picture, ImageResult]) -> ImageResult:
-        picture, result = derained
+    def write(job: Job, sha256: str, derained: tuple[Done, ImageResult]) -> ImageResult:
+        done, result = derained
         if output is not None and job.output is not None:
-            output.write(job.output, picture, sha256)
-        return result if judge is None else replace(result, quality=judge(job.source, picture))
+            output.write(job.output, done.derained, sha256)
+        for witness in witnesses:
+            result = witness(done, result)
+        return result
 
     waiting = deque(jobs)
     reading: deque[tuple[Job, Future[_Read | ImageResult]]] = deque()
@@ -128,7 +146,7 @@ def derain_files(
                 job, future = reading.popleft()
                 content = future.result()
                 if isinstance(content, _Read):
-                    derained = _or_failed(job, _derain, derainer, job, content.picture, progress)
+                    derained = _or_failed(job, _derain, derainer, job, content.picture, spike_maps, progress)
                     if not isinstance(derained, ImageResult):
                         writing.append(writer.submit(_or_failed, job, write, job, content.sha256, derained))
                     else:
@@ -163,10 +181,12 @@ def plan(job: Job, output: Output | None) -> ImageResult:
     return _or_failed(job, look)
 
 
-def _derain(derainer: Derainer | None, job: Job, picture: Picture, progress: Progress) -> tuple[Picture, ImageResult]:
+def _derain(
+    derainer: Derainer | None, job: Job, picture: Picture, spike_map: bool, progress: Progress
+) -> tuple[Done, ImageResult]:
     if derainer is None:
         progress(1)
-        return picture, _result(job, "ok", None, picture.width, picture.height)
+        return Done(job.source, picture, picture, None), _result(job, "ok", None, picture.width, picture.height)
     tiles = derainer.tiling.count(picture.height, picture.width)
     left = tiles
 
@@ -177,7 +197,7 @@ def _derain(derainer: Derainer | None, job: Job, picture: Picture, progress: Pro
 
     started = time.perf_counter()
     try:
-        derained = derainer(without_hidden_colours(picture), on_tile=on_tile)
+        derained = derainer(without_hidden_colours(picture), on_tile=on_tile, spike_map=spike_map)
     finally:
         progress(left / tiles)
     rgb = grey_again(derained.image) if picture.grey else derained.image
@@ -185,7 +205,7 @@ def _derain(derainer: Derainer | None, job: Job, picture: Picture, progress: Pro
         rgb[picture.alpha == 0] = picture.rgb[picture.alpha == 0]  # what nobody sees stays as it was
     seconds = time.perf_counter() - started
     result = _result(job, "ok", None, picture.width, picture.height, seconds, derained.activity)
-    return replace(picture, rgb=rgb), result
+    return Done(job.source, picture, replace(picture, rgb=rgb), derained.spike_map), result
 
 
 def _result(job: Job, status: Literal["ok", "skipped", "failed"], *rest: Any) -> ImageResult:

@@ -110,9 +110,16 @@ def derain_tiled(
 ) -> NDArray[Any]:
     """Derain RGB [H, W, 3] of uint8, uint16 (full range) or float32 ([0, 1]); same shape and dtype, clamped.
 
-    Only one row of tiles is held in float. Calls `on_tile` after each tile. Raises PictureError if the network
+    Only one row of tiles is held in float32. Calls `on_tile` after each tile. Raises PictureError if the network
     returns NaN or infinity.
     """
+    return derain_and_blend(pixels, tiling, batches, on_tile)[0]
+
+
+def derain_and_blend(
+    pixels: NDArray[Any], tiling: Tiling, batches: Batches, on_tile: Callable[[], None]
+) -> tuple[NDArray[Any], NDArray[np.float16]]:
+    """As `derain_tiled`, for a network of C channels: those after the third come second, blended alike [H, W, C-3]."""
     height, width = pixels.shape[:2]
     h, w = tiling.window(height), tiling.window(width)
     tops, lefts = tiling.starts(height), tiling.starts(width)
@@ -127,23 +134,29 @@ def derain_tiled(
     weight = blend_weight(h, w)
     derained = batches.run(cut())
     result = np.empty_like(pixels)
-    band = torch.zeros(3, h, width)  # the row of tiles being blended, from its top
+    more = np.empty((height, width, 0), np.float16)
+    band = torch.empty(0)  # the row of tiles being blended, from its top
     norm = torch.zeros(h, width)
     for top, following in zip(tops, [*tops[1:], height]):
         for left in lefts:
             tile = next(derained)
             if not torch.isfinite(tile).all():
                 raise PictureError("the network returned NaN or infinity; try --precision fp32 or another checkpoint")
+            if not len(band):
+                band = torch.zeros(len(tile), h, width)
+                more = np.empty((height, width, len(tile) - 3), np.float16)
             band[:, :, left : left + w] += tile * weight
             norm[:, left : left + w] += weight
             on_tile()
         done = following - top  # no later tile reaches these rows
-        rows = (band[:, :done] / norm[:done]).clamp_(0, 1).mul_(peak)
+        rows = (band[:, :done] / norm[:done]).clamp_(0, 1).permute(1, 2, 0)
+        more[top:following] = rows[..., 3:].numpy()
+        image = rows[..., :3].mul_(peak)
         if peak > 1:
-            rows.round_()
-        result[top:following] = rows.permute(1, 2, 0).numpy().astype(pixels.dtype)
+            image.round_()
+        result[top:following] = image.numpy().astype(pixels.dtype)
         band, norm = _next_band(band, done), _next_band(norm, done)
-    return result
+    return result, more
 
 
 def _next_band(band: Tensor, done: int) -> Tensor:

@@ -16,14 +16,14 @@ import av.error
 from tqdm import tqdm
 
 from esdnet_cli import report
-from esdnet_cli.energy.cost import LEFT_OUT, total
+from esdnet_cli.energy.cost import total
 from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable
 from esdnet_cli.files import write_atomically
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.pipeline.sources import Unusable
 from esdnet_cli.settings import RunOptions
-from esdnet_cli.terminal import libraries_muted, model_info, tell
+from esdnet_cli.terminal import libraries_muted, model_info, show_summary, tell, typed_command
 from esdnet_cli.video.clip import (
     ClipOptions,
     ClipPlan,
@@ -163,12 +163,9 @@ class _Show:
         """Totals, what the figures leave out, failures again, and the report."""
         options = self._options
         totals = _totals(self.results, options)
-        info = RunInfo(model_info(self._derainer), options.costs, self._started, time.perf_counter() - self._clock)
-        self.print(*report.total_rows(totals, info))
-        self._tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
-        for result in self.results:
-            if result.image.status == "failed":
-                self._tell(f"failed: {result.image.input}: {result.image.error}")
+        seconds = time.perf_counter() - self._clock
+        info = RunInfo(model_info(self._derainer), options.costs, typed_command(), self._started, seconds)
+        show_summary([result.image for result in self.results], info, totals, options, short=True)
         if options.report is not None:
             _write_report(options.report, self.results, self._rows, info, totals, options)
 

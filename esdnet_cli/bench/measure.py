@@ -1,0 +1,229 @@
+"""How fast a checkpoint runs here, against this machine's own matmul peak and against the published way of computing.
+
+Ratios of one run, taken in turn: machines differ and drift.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from esdnet_cli.bench.published import published
+from esdnet_cli.energy.counter import ActivityCounter
+from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
+from esdnet_cli.model.network import FeatureRefinement
+from esdnet_cli.pipeline.derainer import Derainer
+from esdnet_cli.pipeline.tiling import Batches, derain_tiled
+
+PEAK_SIDE = 2048  # of the square matrices whose product is the peak
+PEAK_SECONDS = 1.0
+_PARTS: tuple[tuple[type[nn.Module], str], ...] = (
+    (LIF, "neurons"),
+    (SeqConv2d, "convolutions"),
+    (TDBatchNorm2d, "batch norm"),
+    (MixedAttentionUnit, "attention"),
+    (FeatureRefinement, "refinement"),
+    (nn.Conv2d, "convolutions"),  # embedding and output
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours against the published way. speedup: median of ratios taken in turn; differences in levels of 8 bits."""
+
+    published_seconds: float
+    speedup: float
+    speedup_quartiles: tuple[float, float]
+    largest_difference: int
+    within_one_level: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One checkpoint on one device. seconds: medians over rounds, of one picture; stages add up to about the whole.
+
+    gmac: dense multiply-accumulates of the picture's convolutions over all T steps, tiles and overlap included.
+    peak_gmacs: GMAC/s of a large matrix product in the same number format. peak_memory_mib: of the process, or the GPU.
+    """
+
+    device: str
+    processor: str
+    threads: int
+    precision: str
+    tile: int
+    overlap: int
+    width: int
+    height: int
+    rounds: int
+    seconds: float
+    images_per_s: float
+    megapixels_per_s: float
+    gmac: float
+    gmac_per_s: float
+    peak_gmac_per_s: float
+    peak_share: float
+    peak_memory_mib: float
+    stages_s: dict[str, float]
+    published: Comparison | None
+
+
+def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_published: bool) -> Bench:
+    """Derain RGB [H, W, 3] `rounds` times, in turn with the published way, and once more with a clock inside."""
+    device = torch.device(derainer.device)
+    with ActivityCounter(derainer.network) as counter:
+        ours = derainer(image, count=False).image  # warm-up, too
+        layers = counter.activity().layers
+    gmac = sum(layer.dense for layer in layers) / 1e9
+    plain = _published_way(derainer) if against_published else None
+    theirs = plain(image) if plain else None
+    mine, other = [], []
+    for turn in range(rounds):
+        # the order alternates, so that a drift of the machine's speed favours neither
+        if plain and turn % 2:
+            other.append(_seconds(lambda: plain(image), device))
+        mine.append(_seconds(lambda: derainer(image, count=False), device))
+        if plain and not turn % 2:
+            other.append(_seconds(lambda: plain(image), device))
+    seconds = statistics.median(mine)
+    comparison = None
+    if theirs is not None:
+        ratios = sorted(b / a for a, b in zip(mine, other))
+        levels = np.abs(ours.astype(int) - theirs)
+        comparison = Comparison(
+            statistics.median(other),
+            statistics.median(ratios),
+            (ratios[rounds // 4], ratios[-rounds // 4 - 1]),
+            int(levels.max()),
+            float((levels <= 1).all(2).mean()),
+        )
+    height, width = image.shape[:2]
+    peak = _matmul_peak(device, torch.bfloat16 if derainer.precision == "bf16" else torch.float32)
+    return Bench(
+        device=derainer.device,
+        processor=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        threads=torch.get_num_threads(),
+        precision=derainer.precision,
+        tile=derainer.tiling.tile,
+        overlap=derainer.tiling.overlap,
+        width=width,
+        height=height,
+        rounds=rounds,
+        seconds=seconds,
+        images_per_s=1 / seconds,
+        megapixels_per_s=height * width / 1e6 / seconds,
+        gmac=gmac,
+        gmac_per_s=gmac / seconds,
+        peak_gmac_per_s=peak,
+        peak_share=gmac / seconds / peak,
+        peak_memory_mib=_peak_memory(device),
+        stages_s=_stages(derainer, image, device),
+        published=comparison,
+    )
+
+
+def _published_way(derainer: Derainer) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
+    network = published(derainer.inference)
+    return lambda image: derain_tiled(image, derainer.tiling, Batches(network, 1, lambda size: None))
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """GMAC/s of the best of many products of two square matrices."""
+    a = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device).to(dtype)
+    best, until = float("inf"), time.perf_counter() + PEAK_SECONDS
+    while time.perf_counter() < until or best == float("inf"):
+        best = min(best, _seconds(lambda: a @ a, device))
+    return PEAK_SIDE**3 / best / 1e9
+
+
+def _stages(derainer: Derainer, image: NDArray[np.uint8], device: torch.device) -> dict[str, float]:
+    """Seconds of each stage of one picture. A clock between layers costs a little itself, most on a GPU."""
+    stages: dict[str, float] = {}
+
+    def take(name: str, work: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        result = work()
+        _wait(device)
+        stages[name] = time.perf_counter() - started
+        return result
+
+    png = cv2.imencode(".png", image)[1]
+    take("decode", lambda: cv2.imdecode(png, cv2.IMREAD_UNCHANGED))
+    with _clocked(derainer.network, device) as parts:
+        derained = take("all", lambda: derainer(image, count=False).image)
+    network = parts.pop("network")
+    stages.update(parts)
+    stages["between layers"] = network - sum(parts.values())
+    stages["cut and blend"] = stages.pop("all") - network
+    take("encode", lambda: cv2.imencode(".png", derained))
+    return stages
+
+
+@contextmanager
+def _clocked(network: nn.Module, device: torch.device) -> Iterator[dict[str, float]]:
+    """Seconds by kind of layer while this is entered; what a kind contains of another counts for the outer one."""
+    spent: dict[str, float] = {}
+    open_: list[tuple[nn.Module, float]] = []
+
+    def begin(module: nn.Module, _: Any) -> None:
+        _wait(device)
+        open_.append((module, time.perf_counter()))
+
+    def end(module: nn.Module, _: Any, __: Any, name: str, inner: bool) -> None:
+        _wait(device)
+        _, started = open_.pop()
+        if not (inner and any(isinstance(outer, (MixedAttentionUnit, FeatureRefinement)) for outer, _ in open_)):
+            spent[name] = spent.get(name, 0.0) + time.perf_counter() - started
+
+    handles = []
+    for module in network.modules():
+        name = "network" if module is network else next((n for kind, n in _PARTS if isinstance(module, kind)), None)
+        if name is not None:
+            handles.append(module.register_forward_pre_hook(begin))
+            handles.append(
+                module.register_forward_hook(
+                    lambda m, i, o, name=name: end(m, i, o, name, inner=isinstance(m, nn.Conv2d))
+                )
+            )
+    try:
+        yield spent
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _peak_memory(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if platform.system() == "Darwin" else 10)
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

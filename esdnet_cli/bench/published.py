@@ -1,0 +1,75 @@
+"""The published implementation's way of computing, kept only to be measured against: same weights, same results.
+
+Every layer is what the published code runs (Song et al., IJCAI 2024, on spikingjelly's torch backend): the picture
+repeated T times before the first convolution, neurons as a loop over T of separate element-wise operations, each
+attention with pooling of its own, one tile at a time.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from esdnet_cli.model.functional import TAU, V_THRESHOLD
+from esdnet_cli.model.inference import Inference
+from esdnet_cli.model.layers import LIF, MixedAttentionUnit, PooledAttention
+from esdnet_cli.model.network import ESDNet, OverlapPatchEmbed
+
+
+class _LoopedLIF(nn.Module):
+    def forward(self, x_seq: Tensor) -> Tensor:
+        v = torch.zeros_like(x_seq[0])
+        spikes = []
+        for x in x_seq:
+            v = v * (1 - 1 / TAU) + x
+            spike = (v >= V_THRESHOLD).to(v)
+            v = (1.0 - spike) * v
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+
+class _RepeatedEmbed(nn.Module):
+    def __init__(self, embed: OverlapPatchEmbed, timesteps: int) -> None:
+        super().__init__()
+        self.proj, self._timesteps = embed.proj, timesteps
+
+    def forward(self, image: Tensor) -> Tensor:
+        repeated: Tensor = self.proj(image.repeat(self._timesteps, 1, 1, 1))
+        return repeated[: len(image)]  # all steps are equal, and the network expands them again
+
+
+class _SeparateAttention(nn.Module):
+    def __init__(self, unit: MixedAttentionUnit) -> None:
+        super().__init__()
+        self.ta, self.ca, self.sa = unit.ta, unit.ca, unit.sa
+
+    def forward(self, x: Tensor) -> Tensor:  # [T, N, C, H, W]
+        x = x.transpose(0, 1)  # [N, T, C, H, W]
+        x = x * self._pooled(self.ta, x)
+        x = x * self._pooled(self.ca, x.transpose(1, 2)).transpose(1, 2)
+        planes = x.flatten(1, 2)
+        maps = torch.cat((planes.mean(1, keepdim=True), planes.max(1, keepdim=True).values), dim=1)
+        x = x * torch.sigmoid(self.sa.conv(maps))[:, :, None]
+        return F.relu(x.transpose(0, 1))
+
+    @staticmethod
+    def _pooled(attention: PooledAttention, x: Tensor) -> Tensor:
+        mlp = attention.sharedMLP
+        return torch.sigmoid(mlp(F.adaptive_avg_pool3d(x, 1)) + mlp(F.adaptive_max_pool3d(x, 1)))
+
+
+def published(inference: Inference) -> Inference:
+    """A copy of a network on its device, in fp32, that computes the published way. Feed it one tile at a time."""
+    network: ESDNet = copy.deepcopy(inference.network).float()
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, LIF):
+                setattr(module, name, _LoopedLIF())
+            elif isinstance(child, MixedAttentionUnit):
+                setattr(module, name, _SeparateAttention(child))
+            elif isinstance(child, OverlapPatchEmbed):
+                setattr(module, name, _RepeatedEmbed(child, network.config.timesteps))
+    return Inference(network, inference.device, "fp32")

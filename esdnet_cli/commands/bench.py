@@ -1,0 +1,78 @@
+"""esdnet bench: how fast a checkpoint runs on this machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from esdnet_cli.options import option, run_options
+from esdnet_cli.settings import RunOptions
+
+if TYPE_CHECKING:
+    from esdnet_cli.bench.measure import Bench
+
+
+@click.command(name="bench")
+@click.argument("picture", required=False, type=click.Path(path_type=Path), metavar="[PICTURE]")
+@option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="How often; medians are shown.")
+@option("--against-published", is_flag=True, help="Compare with the published way of computing, in turn.")
+@run_options
+def command(picture: Path | None, rounds: int, against_published: bool, options: RunOptions) -> None:
+    """Measure images/s, GMAC/s, the share of this machine's matmul peak, peak memory, and where the time goes.
+
+    Without PICTURE a noise pattern of 481x321 is taken. The published way, in fp32: the picture repeated for every
+    step, neurons as a loop over steps, one tile at a time.
+
+    \b
+    Examples:
+      esdnet bench --against-published
+      esdnet bench photo.jpg --precision bf16 --report bench.json
+    """
+    if options.report is not None and options.report.suffix.lower() != ".json":
+        raise click.UsageError("bench reports in .json only.")
+    from esdnet_cli.bench.measure import bench
+    from esdnet_cli.bench.pattern import read_or_make
+    from esdnet_cli.files import write_atomically
+    from esdnet_cli.terminal import load_derainer
+
+    image = read_or_make(picture, options.max_megapixels)
+    derainer = load_derainer(options)
+    measured = bench(derainer, image, rounds, against_published)
+    if not options.quiet:
+        click.echo("\n".join(_lines(measured, derainer.checkpoint.name)))
+    if options.report is not None:
+        weights = {"name": derainer.checkpoint.name, "sha256": derainer.checkpoint.sha256}
+        write_atomically(
+            options.report, (json.dumps({"weights": weights, **asdict(measured)}, indent=1) + "\n").encode()
+        )
+
+
+def _lines(measured: Bench, weights: str) -> list[str]:
+    side = f"tiles of {measured.tile}, overlap {measured.overlap}" if measured.tile else "one piece"
+    lines = [
+        f"{weights}, {measured.precision}, {measured.width}x{measured.height}, {side}",
+        f"{measured.processor} ({measured.device}), {measured.threads} threads, median of {measured.rounds}",
+        f"{'images':<16} {measured.images_per_s:>9.3f} /s    {measured.seconds:.3f} s each",
+        f"{'megapixels':<16} {measured.megapixels_per_s:>9.4f} /s",
+        f"{'GMAC':<16} {measured.gmac_per_s:>9.1f} /s    {measured.gmac:.1f} each, as if dense",
+        f"{'matmul peak':<16} {measured.peak_gmac_per_s:>9.1f} /s    {100 * measured.peak_share:.1f} % of it reached",
+        f"{'peak memory':<16} {measured.peak_memory_mib:>9.0f} MiB",
+    ]
+    whole = sum(measured.stages_s.values())
+    lines += [
+        f"{name:<16} {1000 * spent:>9.1f} ms {100 * spent / whole:>6.1f} %" for name, spent in measured.stages_s.items()
+    ]
+    if measured.published:
+        other = measured.published
+        low, high = other.speedup_quartiles
+        lines += [
+            f"{'published way':<16} {other.published_seconds:>9.3f} s     {other.speedup:.2f} times as fast as it "
+            f"(quartiles {low:.2f} to {high:.2f})",
+            f"{'difference':<16} {other.largest_difference:>9} levels at most; {100 * other.within_one_level:.3f} % of "
+            "the pixels within 1",
+        ]
+    return lines

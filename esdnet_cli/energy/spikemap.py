@@ -1,0 +1,61 @@
+"""Where in a picture neurons fire: the firing rate of every place, by level of the network.
+
+The paper's claim (Song et al., IJCAI 2024, section 3) is that rain excites spikes; these maps show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from esdnet_cli.model.layers import LIF
+from esdnet_cli.model.network import ESDNet
+
+LEVELS = 3  # full, half and quarter resolution
+
+
+class SpikeMapper:
+    """Runs a network while it is entered, and hands its firing rates back as LEVELS more channels.
+
+    Rate of a place at a level: spikes / (neurons x T) of all neuron layers of that resolution, 0 to 1.
+    """
+
+    def __init__(self, run: Callable[[Tensor], Tensor], network: ESDNet) -> None:
+        self._run, self._network = run, network
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._spikes: dict[int, Tensor] = {}  # by height
+        self._neuron_steps: dict[int, int] = {}
+
+    def __enter__(self) -> SpikeMapper:
+        layers = (module for module in self._network.modules() if isinstance(module, LIF))
+        self._handles = [layer.register_forward_hook(self._hook) for layer in layers]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Rainy [N, 3, H, W] -> derained and rates [N, 3 + LEVELS, H, W], rates of coarse levels interpolated."""
+        self._spikes.clear()
+        self._neuron_steps.clear()
+        derained = self._run(images)
+        size = images.shape[-2:]
+        maps = [derained]
+        for level in range(LEVELS):
+            height = size[0] >> level
+            rate = self._spikes[height][:, None] / self._neuron_steps[height]
+            maps.append(rate if not level else F.interpolate(rate, size, mode="bilinear", align_corners=False))
+        return torch.cat([part.to(derained) for part in maps], dim=1)
+
+    def _hook(self, _: Any, __: Any, spike_seq: Tensor) -> None:  # [T, N, C, h, w]
+        height, spikes = spike_seq.shape[3], spike_seq.sum((0, 2), dtype=torch.float32)
+        self._spikes[height] = self._spikes[height] + spikes if height in self._spikes else spikes
+        self._neuron_steps[height] = self._neuron_steps.get(height, 0) + spike_seq.shape[0] * spike_seq.shape[2]

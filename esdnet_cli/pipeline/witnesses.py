@@ -1,0 +1,95 @@
+"""What looks at each picture that is done: scores against targets, pictures of where neurons fire, previews."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from esdnet_cli.errors import PictureError
+from esdnet_cli.files import write_atomically
+from esdnet_cli.metrics import quality, spike_rain
+from esdnet_cli.pipeline.images import eight_bit, read_picture
+from esdnet_cli.pipeline.results import ImageResult, Preview
+from esdnet_cli.pipeline.run import Done, Witness
+from esdnet_cli.pipeline.sources import Source
+
+SHOWN = (1, 99)  # percentiles of a map that become the darkest and the brightest colour
+MAPS_SMALLER = 2  # a preview's maps, against its pictures
+PREVIEW_SIDES = (1000, 800, 640, 480, 360, 280, 200, 140, 100)  # the longest that fits
+PREVIEW_QUALITY = 80  # of WebP
+
+
+def score(targets: Mapping[Source, Path], max_megapixels: float) -> Witness:
+    """PSNR and SSIM of the result against its target, and how far spikes follow the true rain, where there are maps."""
+
+    def witness(done: Done, result: ImageResult) -> ImageResult:
+        path = targets[done.source]
+        target = eight_bit(read_picture(path.read_bytes(), path, max_megapixels).rgb)
+        try:
+            result = replace(result, quality=quality(eight_bit(done.derained.rgb), target))
+        except ValueError as error:
+            raise PictureError(str(error)) from error
+        if done.spike_map is None:
+            return result
+        return replace(result, spike_rain=spike_rain(done.spike_map, eight_bit(done.rainy.rgb), target))
+
+    return witness
+
+
+def spike_pictures(names: Mapping[Source, Path]) -> Witness:
+    """Writes a heat map of each level as PNG: name.level1.png (full resolution), level2 (half), level3 (quarter)."""
+
+    def witness(done: Done, result: ImageResult) -> ImageResult:
+        assert done.spike_map is not None
+        colours, _ = heat(done.spike_map)
+        for level, colour in enumerate(colours, 1):
+            path = names[done.source].with_suffix(f".level{level}.png")
+            write_atomically(path, cv2.imencode(".png", colour)[1].tobytes())
+        return result
+
+    return witness
+
+
+def previews(budget: int) -> Witness:
+    """Small WebP pictures for the HTML report: rainy, derained, spike maps; at most `budget` bytes a picture."""
+
+    def witness(done: Done, result: ImageResult) -> ImageResult:
+        pictures = [eight_bit(picture.rgb)[..., ::-1] for picture in (done.rainy, done.derained)]
+        maps, scales = heat(done.spike_map) if done.spike_map is not None else ([], ())
+        for side in PREVIEW_SIDES:
+            before, after, *spikes = (
+                *(_webp(picture, side) for picture in pictures),
+                *(_webp(picture, side // MAPS_SMALLER) for picture in maps),
+            )
+            if len(before) + len(after) + sum(map(len, spikes)) <= budget:
+                break
+        return replace(result, preview=Preview(before, after, tuple(spikes), scales))
+
+    return witness
+
+
+def heat(spike_map: NDArray[np.float16]) -> tuple[list[NDArray[Any]], tuple[tuple[float, float], ...]]:
+    """Colours BGR uint8 [H, W, 3] of each level, dark to bright, and the firing rates at both ends."""
+    colours, scales = [], []
+    for level in np.moveaxis(spike_map, 2, 0):
+        low, high = (float(rate) for rate in np.percentile(level.astype(np.float32), SHOWN))
+        share = np.clip((level.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
+        colours.append(cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_INFERNO))
+        scales.append((low, high))
+    return colours, tuple(scales)
+
+
+def _webp(picture: NDArray[Any], side: int) -> bytes:
+    scale = side / max(picture.shape[:2])
+    if scale < 1:
+        size = [max(1, round(length * scale)) for length in picture.shape[1::-1]]
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".webp", np.ascontiguousarray(picture), [cv2.IMWRITE_WEBP_QUALITY, PREVIEW_QUALITY])[
+        1
+    ].tobytes()

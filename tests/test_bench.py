@@ -1,0 +1,75 @@
+"""esdnet bench: the published way gives the same picture; figures hang together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, Run, load_json, photo, tiny_network, write
+
+import esdnet_cli
+from esdnet_cli.bench.measure import bench
+from esdnet_cli.bench.published import published
+from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.model.inference import Inference
+
+
+@pytest.mark.parametrize("shortcut", ["membrane", "spike"])
+def test_the_published_way_computes_the_same(shortcut: str) -> None:
+    config = ESDNetConfig.from_dict({**TINY.to_dict(), "shortcut": shortcut})
+    inference = Inference(tiny_network(config), torch.device("cpu"), "fp32")
+    images = torch.rand(1, 3, 24, 32)
+    torch.testing.assert_close(published(inference)(images), inference(images), atol=1e-5, rtol=0)
+
+
+def test_figures_hang_together(tiny: Path) -> None:
+    measured = bench(esdnet_cli.load(tiny, device="cpu"), photo(40, 50), rounds=3, against_published=True)
+    assert measured.images_per_s == pytest.approx(1 / measured.seconds)
+    assert measured.megapixels_per_s == pytest.approx(0.002 / measured.seconds)
+    assert measured.peak_share == pytest.approx(measured.gmac / measured.seconds / measured.peak_gmac_per_s)
+    assert 50 < measured.peak_memory_mib < 20_000
+    assert set(measured.stages_s) == {
+        "decode", "convolutions", "batch norm", "neurons", "attention", "refinement", "between layers", "cut and blend",
+        "encode",
+    }  # fmt: skip
+    assert all(seconds > 0 for seconds in measured.stages_s.values())
+    other = measured.published
+    assert other is not None and other.largest_difference <= 1 and other.within_one_level == 1
+    assert other.speedup_quartiles[0] <= other.speedup <= other.speedup_quartiles[1]
+
+
+def test_dense_operations_are_those_of_the_energy_report(tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "a.png", photo(40, 50))
+    report = ("--weights", tiny, "--report", tmp_path / "bench.json")
+    result = run("bench", tmp_path / "a.png", "--rounds", 1, *report)
+    assert result.exit_code == 0 and "% of it reached" in result.stdout
+    run("energy", tmp_path / "a.png", "--weights", tiny, "--report", tmp_path / "energy.json")
+    layers = load_json(tmp_path / "energy.json")["images"][0]["layers"]
+    assert load_json(tmp_path / "bench.json")["gmac"] == pytest.approx(sum(layer["dense"] for layer in layers) / 1e9)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("absent.png",), "absent.png: No such file or directory; name a picture"),
+        (("--report", "bench.csv"), "bench reports in .json only"),
+        (("bad.png",), "bad.png: "),
+    ],
+    ids=str,
+)
+def test_bad_input_is_one_line(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.png").write_bytes(b"nothing")
+    result = run("bench", *arguments)
+    assert result.exit_code == 2 and message in result.stderr.splitlines()[-1]
+
+
+def test_the_pattern_is_always_the_same() -> None:
+    from esdnet_cli.bench.pattern import read_or_make
+
+    np.testing.assert_array_equal(read_or_make(None, 1), read_or_make(None, 1))
+    assert read_or_make(None, 1).shape == (321, 481, 3)

@@ -1,0 +1,129 @@
+"""One folder over several processes: nothing twice, nothing lost, reports that become one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Run, load_json, photo, write
+
+from esdnet_cli.errors import EsdnetError
+from esdnet_cli.shards import Shard, find_shard
+
+LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def rainy(tmp_path: Path) -> Path:
+    """Five pictures and a broken one."""
+    for index in range(5):
+        write(tmp_path / "rainy" / f"{index}.png", photo(20 + index, 30, index))
+    write(tmp_path / "rainy" / "5.png").write_bytes(b"nothing")
+    return tmp_path / "rainy"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_shares_are_disjoint_and_complete(count: int) -> None:
+    shares = [Shard(index, count).take(range(10)) for index in range(1, count + 1)]
+    assert sorted(sum(shares, [])) == list(range(10))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize(
+    "environment, expected",
+    [
+        ({}, (1, 1)),
+        ({"RANK": "2", "WORLD_SIZE": "4"}, (3, 4)),
+        ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, (1, 1)),  # a batch script outside srun does all the work
+        ({"RANK": "0", "WORLD_SIZE": "2", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
+    ],
+    ids=str,
+)
+def test_launchers(environment: dict[str, str], expected: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    shard = find_shard(None)
+    assert (shard.index, shard.count) == expected
+    assert find_shard("2/3") == Shard(2, 3, "--shard"), "the option goes first"
+
+
+@pytest.mark.parametrize("given", ["0/4", "5/4", "1", "a/b", "1/2/3", "", "-1/4"])
+def test_no_share(given: str) -> None:
+    with pytest.raises(EsdnetError, match="is no share of the pictures"):
+        find_shard(given)
+
+
+def test_shards_do_all_work_once_and_their_reports_merge(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole.json"
+    run("energy", rainy, "--weights", tiny, "--report", whole)
+    done = [
+        run("images", rainy, "-o", out, "--weights", tiny, "--shard", f"{i}/2", "--report", tmp_path / "r.json")
+        for i in (1, 2)
+    ]
+    assert [result.exit_code for result in done] == [0, 1], "the broken picture is the second shard's"
+    assert "Shard 1 of 2 (--shard): 3 of 6 pictures." in done[0].stderr
+    assert sorted(path.name for path in out.glob("*.png")) == [f"{index}.png" for index in range(5)]
+    reports = [tmp_path / f"r.shard-{i}-of-2.json" for i in (1, 2)]
+    merged = run("energy", "--merge", *reports, "--report", tmp_path / "all.json")
+    assert merged.exit_code == 1 and "5 done, 0 skipped, 1 failed" in merged.stdout
+    expected, found = load_json(whole), load_json(tmp_path / "all.json")
+    assert found["totals"]["break_even_spike_rate"] is expected["totals"]["break_even_spike_rate"] is None
+    for key in set(expected["totals"]) - {"seconds", "break_even_spike_rate"}:
+        assert found["totals"][key] == pytest.approx(expected["totals"][key], rel=1e-12), key
+    by_input = {image["input"]: image for image in found["images"]}
+    for image in expected["images"]:
+        assert by_input[image["input"]]["layers"] == image["layers"]
+
+
+def test_a_rerun_picks_up_a_dead_shard(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    command = ("images", rainy, "-o", tmp_path / "out", "--weights", tiny)
+    run(*command, "--shard", "1/2")
+    again = run(*command)
+    assert "2 done, 3 skipped, 1 failed" in again.stdout
+
+
+def test_counts_are_priced_anew_without_running(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    run("energy", rainy, "--weights", tiny, "--report", tmp_path / "a.json")
+    run("energy", rainy, "--weights", tiny, "--report", tmp_path / "b.json", "--energy-preset", "int8-45nm")
+    preset = ("--energy-preset", "int8-45nm", "--report", tmp_path / "c.json")
+    assert run("energy", "--merge", tmp_path / "a.json", *preset).exit_code == 1  # of the broken picture
+    assert (
+        load_json(tmp_path / "c.json")["totals"]["energy_mj"] == load_json(tmp_path / "b.json")["totals"]["energy_mj"]
+    )
+
+
+def test_reports_that_do_not_merge(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    run("energy", rainy, "--weights", tiny, "--report", tmp_path / "a.json")
+    run("energy", rainy, "--weights", tiny, "--tile", "24", "--report", tmp_path / "b.json")
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "schema.json").write_text(json.dumps(load_json(tmp_path / "a.json") | {"schema": 9}))
+    for other, message in {
+        "b.json": "of other weights, precision or tiling",
+        "list.json": "is no report of this version",
+        "schema.json": "is no report of this version",
+        "absent.json": "No such file",
+    }.items():
+        result = run("energy", "--merge", tmp_path / "a.json", tmp_path / other)
+        assert result.exit_code == 2 and message in result.stderr and other in result.stderr, other
+
+
+def test_under_torchrun(rainy: Path, tiny: Path, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["-m", "esdnet_cli", "images", rainy, "-o", tmp_path / "out", "--weights", tiny, "--device", "cpu"]
+    done = subprocess.run(
+        [*launch, *command, "--report", tmp_path / "r.json"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, "the broken picture must not make torchrun stop the other process"
+    assert "failed: " in done.stderr and len(list((tmp_path / "out").glob("*.png"))) == 5, done.stderr
+    statuses = [image["status"] for i in (1, 2) for image in load_json(tmp_path / f"r.shard-{i}-of-2.json")["images"]]
+    assert sorted(statuses) == ["failed"] + 5 * ["ok"]

@@ -1,0 +1,112 @@
+"""Where neurons fire: maps against sums by hand, their PNGs, and what evaluate makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import Run, load_json, photo, read, tiny_network, write
+
+import esdnet_cli
+from esdnet_cli.energy.spikemap import LEVELS, SpikeMapper
+from esdnet_cli.metrics import mean_spike_rain, spike_rain
+from esdnet_cli.model.layers import LIF
+from esdnet_cli.model.network import ESDNet
+from esdnet_cli.pipeline.witnesses import heat
+
+
+def mapped(network: ESDNet, images: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode(), SpikeMapper(network, network) as mapper:
+        return mapper(images)
+
+
+def test_rates_equal_the_spikes_of_each_resolution() -> None:
+    network, images = tiny_network(), torch.rand(2, 3, 16, 24)
+    seen: dict[int, list[torch.Tensor]] = {16: [], 8: [], 4: []}
+    for module in network.modules():
+        if isinstance(module, LIF):
+            module.register_forward_hook(lambda _, __, spikes: seen[spikes.shape[3]].append(spikes))
+    output = mapped(network, images)
+    assert output.shape == (2, 3 + LEVELS, 16, 24)
+    full = torch.cat([spikes.transpose(0, 1).flatten(1, 2) for spikes in seen[16]], dim=1)  # [N, T * C of all, H, W]
+    torch.testing.assert_close(output[:, 3], full.mean(1))
+    for level, height in ((1, 8), (2, 4)):
+        coarse = torch.cat([spikes.transpose(0, 1).flatten(1, 2) for spikes in seen[height]], dim=1)
+        # away from the border the mean over blocks survives the interpolation nearly
+        assert output[:, 3 + level].mean() == pytest.approx(float(coarse.mean()), abs=0.03)
+    with torch.inference_mode():
+        torch.testing.assert_close(output[:, :3], network(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("drive", [-1.0, 1.0])
+def test_silent_and_saturated_networks(drive: float) -> None:
+    network = tiny_network()
+    for module in network.modules():
+        if isinstance(module, LIF):
+            module.register_forward_pre_hook(lambda _, args: (torch.full_like(args[0], drive),))
+    assert (mapped(network, torch.rand(1, 3, 16, 16))[:, 3:] == (drive > 0)).all()
+    assert not any(module._forward_hooks for module in network.modules() if isinstance(module, LIF))
+
+
+def test_maps_of_tiles_are_blended_and_change_no_pixel(tiny: Path) -> None:
+    derainer, picture = esdnet_cli.load(tiny, device="cpu"), photo(37, 50)
+    plain, with_map = derainer(picture), derainer(picture, spike_map=True)
+    np.testing.assert_array_equal(plain.image, with_map.image)
+    assert plain.spike_map is None and plain.activity == with_map.activity
+    assert with_map.spike_map is not None and with_map.spike_map.shape == (37, 50, LEVELS)
+    assert 0 <= with_map.spike_map.min() < with_map.spike_map.max() <= 1
+
+
+def test_colours_run_from_the_lowest_to_the_highest_rate() -> None:
+    ramp = np.linspace(0.1, 0.5, 10000).reshape(100, 100)[..., None].repeat(LEVELS, 2).astype(np.float16)
+    colours, scales = heat(ramp)
+    assert [colour.shape for colour in colours] == [(100, 100, 3)] * LEVELS
+    assert scales[0] == pytest.approx((0.104, 0.496), abs=1e-3)
+    assert int(colours[0][0, 0].sum()) < int(colours[0][50, 50].sum()) < int(colours[0][99, 99].sum())
+
+
+def test_three_pngs_for_each_picture(tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "in" / "a.png")
+    write(tmp_path / "in" / "sub" / "b.jpg", photo(20, 50))
+    maps = tmp_path / "maps"
+    assert run("energy", tmp_path / "in", "-r", "--weights", tiny, "--spike-map", maps).exit_code == 0
+    names = [str(path.relative_to(maps)) for path in sorted(maps.rglob("*.png"))]
+    assert names == [f"{stem}.level{level}.png" for stem in ("a", "sub/b") for level in (1, 2, 3)]
+    assert read(maps / "a.level3.png").shape == (24, 30, 3) and read(maps / "sub" / "b.level1.png").shape == (20, 50, 3)
+
+
+def test_two_pictures_of_one_map_are_refused_before_any_work(tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "in" / "a.png")
+    write(tmp_path / "in" / "a.jpg")
+    result = run("energy", tmp_path / "in", "--weights", tiny, "--spike-map", tmp_path / "maps")
+    assert result.exit_code == 2 and "would both become" in result.stderr
+    assert not (tmp_path / "maps").exists() and not result.stdout
+
+
+def test_correlation_with_the_true_rain() -> None:
+    target = np.full((20, 20, 3), 100, np.uint8)
+    rainy = target.copy()
+    rainy[:, 5:9] += 80
+    exact = (rainy - target)[..., :1].astype(np.float16) / 255
+    found = spike_rain(np.concatenate((exact, 1 - exact, np.zeros_like(exact)), axis=2), rainy, target)
+    assert (found.spike_rain_r_level1, found.spike_rain_r_level2) == pytest.approx((1, -1))
+    assert found.spike_rain_r_level3 is None, "fires alike everywhere"
+    dry = spike_rain(np.random.default_rng(0).random((20, 20, 3)).astype(np.float16), target, target)
+    assert set(vars(dry).values()) == {None}
+    mean = mean_spike_rain([found, dry])
+    assert mean is not None and mean.spike_rain_r_level1 == pytest.approx(1), "a dry picture has no say"
+
+
+def test_evaluate_reports_it(tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "input" / "a.png", photo(30, 40))
+    write(tmp_path / "target" / "a.png", photo(30, 40, seed=1))
+    pairs = ("--input", tmp_path / "input", "--target", tmp_path / "target", "--report", tmp_path / "r.json")
+    assert "spikes and rain" in run("evaluate", *pairs, "--weights", tiny).stdout
+    report = load_json(tmp_path / "r.json")
+    assert -1 <= report["images"][0]["spike_rain_r_level2"] <= 1
+    assert report["totals"]["spike_rain_r"] == report["images"][0]["spike_rain_r"]
+    assert "spikes and rain" not in run("evaluate", *pairs, "--as-is").stdout
+    result = run("evaluate", *pairs, "--as-is", "--spike-map", tmp_path / "maps")
+    assert result.exit_code == 2 and "--spike-map needs the network" in result.stderr
