@@ -298,6 +298,28 @@ def test_damage_anywhere_costs_no_more_than_what_it_hit(still: Path, tmp_path: P
         assert times_of(path)
 
 
+def test_a_packet_of_sound_that_no_container_takes_costs_itself(
+    still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from esdnet_cli.video import writer
+
+    whole = writer._copied_packets
+
+    def torn(*rest: Any) -> Any:
+        for index, (moment, packet) in enumerate(whole(*rest)):
+            if index == 9:
+                packet.dts = packet.pts = 0  # a jump back, which muxers refuse
+            yield moment, packet
+
+    monkeypatch.setattr(writer, "_copied_packets", torn)
+    source, target = make_clip(tmp_path / "x.mp4", 12, sound="aac"), tmp_path / "y.mp4"
+    result = run("video", source, "-o", target, "--weights", still)
+    assert result.exit_code == 1 and "1 packets of sound or subtitles are left out of" in result.stderr
+    assert times_of(target) == times_of(source)
+    (kept,), (all_of_it,) = packets_of(target, "audio"), packets_of(source, "audio")
+    assert [data for *_, data in kept] == [data for index, (*_, data) in enumerate(all_of_it) if index != 9]
+
+
 def test_bad_inputs_are_one_line_each_and_leave_nothing(still: Path, tmp_path: Path, run: Run) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -376,6 +398,25 @@ def test_reports_have_an_entry_for_each_frame(tiny: Path, tmp_path: Path, run: R
         rows = list(csv.DictReader(file))
     assert [row["ac"] for row in rows] == [str(image["ac"]) for image in report["images"]]
     assert set(report["images"][0]) == set(rows[0])
+
+
+def test_a_terminal_shows_frames_and_the_time_left(tiny: Path, tmp_path: Path) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    source = make_clip(tmp_path / "x.ts", 20, unit=Fraction(1, 90000))  # a container that does not know its length
+    command = [*ESDNET, "video", str(source), "-o", str(tmp_path / "y.mp4"), "--weights", str(tiny)]
+    terminal, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=child, text=True)
+    os.close(child)
+    shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert done.returncode == 0
+    assert "x.ts:   0%" in shown and "0/20 [" in shown and "frame/s" in shown
+    assert "20 frames" in done.stdout and "frame/s" not in done.stdout
 
 
 def test_a_clip_that_failed_has_its_row(still: Path, tmp_path: Path, run: Run) -> None:
