@@ -247,7 +247,7 @@ def test_a_truncated_file_yields_what_decodes(still: Path, tmp_path: Path, run: 
     assert result.exit_code == 1
     count = len(times_of(target))
     assert 10 < count < 30
-    assert f"about {40 - count} of 40 frames are missing; the {count} that decode are in" in result.stderr
+    assert f"about {40 - count} of 40 frames are missing; what decodes is in" in result.stderr
     for ours, theirs in zip(frames_of(target), frames_of(whole)):
         assert np.abs(ours.astype(int) - theirs).mean() < 0.5
     assert packets_of(target, "audio") == packets_of(source, "audio") != packets_of(whole, "audio")
@@ -270,6 +270,54 @@ def test_a_truncated_mp4_counts_by_its_index(still: Path, tmp_path: Path, run: R
         "of 40 frames are missing" in result.stderr and "about" not in result.stderr.split("of 40")[0].split(": ")[-1]
     )
     assert 15 < len(times_of(tmp_path / "y.mp4")) < 40
+
+
+def test_damage_anywhere_costs_no_more_than_what_it_hit(still: Path, tmp_path: Path, run: Run) -> None:
+    """Clips damaged at random are derained or refused, each by one line; what comes out can be played."""
+    clips = [
+        make_clip(tmp_path / "a.mp4", 8, sound="aac"),
+        make_clip(tmp_path / "b.mkv", 8, sound="libopus", subtitles="srt"),
+        make_clip(tmp_path / "c.ts", 8, sound="aac", unit=Fraction(1, 90000)),
+    ]
+    random = np.random.default_rng(5)
+    sources = []
+    for index in range(18):
+        clip = clips[index % 3]
+        data = bytearray(clip.read_bytes())
+        for position in random.integers(len(data) // 3, len(data), 10):
+            data[position] = random.integers(256)
+        sources.append(tmp_path / "in" / f"{index:02}{clip.suffix}")
+        sources[-1].parent.mkdir(exist_ok=True)
+        sources[-1].write_bytes(data[: random.integers(len(data) // 2, len(data) + 1)])
+    result = run("video", *sources, "-o", tmp_path / "out", "--weights", still)
+    assert result.exit_code == 1
+    assert "unexpected" not in result.stderr and "Traceback" not in result.stderr
+    outputs = sorted((tmp_path / "out").glob("[0-9]*"))
+    assert len(outputs) >= 3
+    for path in outputs:
+        assert times_of(path)
+
+
+def test_a_packet_of_sound_that_no_container_takes_costs_itself(
+    still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from esdnet_cli.video import writer
+
+    whole = writer._copied_packets
+
+    def torn(*rest: Any) -> Any:
+        for index, (moment, packet) in enumerate(whole(*rest)):
+            if index == 9:
+                packet.dts = packet.pts = 0  # a jump back, which muxers refuse
+            yield moment, packet
+
+    monkeypatch.setattr(writer, "_copied_packets", torn)
+    source, target = make_clip(tmp_path / "x.mp4", 12, sound="aac"), tmp_path / "y.mp4"
+    result = run("video", source, "-o", target, "--weights", still)
+    assert result.exit_code == 1 and "1 packets of sound or subtitles are left out of" in result.stderr
+    assert times_of(target) == times_of(source)
+    (kept,), (all_of_it,) = packets_of(target, "audio"), packets_of(source, "audio")
+    assert [data for *_, data in kept] == [data for index, (*_, data) in enumerate(all_of_it) if index != 9]
 
 
 def test_bad_inputs_are_one_line_each_and_leave_nothing(still: Path, tmp_path: Path, run: Run) -> None:
@@ -297,7 +345,7 @@ def test_bad_inputs_are_one_line_each_and_leave_nothing(still: Path, tmp_path: P
 
 
 def test_disk_full_is_said_and_leaves_nothing_half_written(tiny: Path, tmp_path: Path) -> None:
-    noise = make_clip(tmp_path / "x.mkv", 30, codec="ffv1", size=(160, 120), sound="pcm_s16le")
+    noise = make_clip(tmp_path / "x.mkv", 24, codec="ffv1", pix_fmt="gbrp16le", matrix=0, full=True, size=(64, 64))
     limited = ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash"]  # files of at most 100 kB
     command = [*ESDNET, "video", str(noise), "-o", str(tmp_path / "out" / "y.mkv"), "--weights", str(tiny)]
     done = subprocess.run([*limited, *command, "--tile", "0", "--codec", "ffv1"], capture_output=True, text=True)
@@ -350,6 +398,25 @@ def test_reports_have_an_entry_for_each_frame(tiny: Path, tmp_path: Path, run: R
         rows = list(csv.DictReader(file))
     assert [row["ac"] for row in rows] == [str(image["ac"]) for image in report["images"]]
     assert set(report["images"][0]) == set(rows[0])
+
+
+def test_a_terminal_shows_frames_and_the_time_left(tiny: Path, tmp_path: Path) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    source = make_clip(tmp_path / "x.ts", 20, unit=Fraction(1, 90000))  # a container that does not know its length
+    command = [*ESDNET, "video", str(source), "-o", str(tmp_path / "y.mp4"), "--weights", str(tiny)]
+    terminal, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=child, text=True)
+    os.close(child)
+    shown = os.read(terminal, 100_000).decode()
+    os.close(terminal)
+    assert done.returncode == 0
+    assert "x.ts:   0%" in shown and "0/20 [" in shown and "frame/s" in shown
+    assert "20 frames" in done.stdout and "frame/s" not in done.stdout
 
 
 def test_a_clip_that_failed_has_its_row(still: Path, tmp_path: Path, run: Run) -> None:

@@ -43,6 +43,7 @@ from esdnet_cli.video.writer import (
     SegmentEncoder,
     check_container,
     choose_encoding,
+    count_frames,
     default_codec,
     join,
 )
@@ -124,7 +125,6 @@ def plan_clip(
         **pixel_settings(derainer),
         "encoding": encoding.to_dict(),
         "container": container,
-        "libavcodec": list(av.library_versions["libavcodec"]),
         "start": None if selection.start is None else str(selection.start),
         "end": None if selection.end is None else str(selection.end),
         "every": selection.every,
@@ -135,7 +135,9 @@ def plan_clip(
     sha256 = file_digest(job.source)
     output = Output(Journal(job.output.parent, settings), overwrite)
     done = output.is_done(job.output, sha256)
-    return ClipPlan(info, encoding, container, notes, sha256, output, {"source": sha256, **settings}, done)
+    # segments join only if one and the same encoder made them
+    identity = {"source": sha256, "libavcodec": list(av.library_versions["libavcodec"]), **settings}
+    return ClipPlan(info, encoding, container, notes, sha256, output, identity, done)
 
 
 def derain_clip(
@@ -159,26 +161,28 @@ def derain_clip(
     began = time.perf_counter()
     try:
         run.compute(derainer, frames)
+        took = time.perf_counter() - began
+        if not run.times:
+            parts.remove()
+            raise PictureError("has no frame between --start and --end; choose other times")
+        dropped = _write(job, plan, options, parts, run.times)
     except KeyboardInterrupt:
         raise Interrupted(run.kept) from None
-    if not run.times:
-        parts.remove()
-        raise PictureError("has no frame between --start and --end; choose other times")
-    took = time.perf_counter() - began
-    missing = frames.missing()
+    parts.remove()
     result = ImageResult(
         printable(job.source), printable(job.output), "ok", None, plan.info.upright[0], plan.info.upright[1],
         run.seconds, run.activity.total(),
     )  # fmt: skip
-    _write(job, plan, options, parts, run.times)
-    parts.remove()
-    if missing:
+    if missing := frames.missing():
         about = "" if plan.info.frames is not None else "about "
-        result = replace(
-            result, status="failed",
-            error=f"is truncated or damaged: {about}{missing} of {missing + len(run.times)} frames are missing; "
-            f"the {len(run.times)} that decode are in {printable(job.output)}",
-        )  # fmt: skip
+        error = (
+            f"is truncated or damaged: {about}{missing} of {missing + frames.decoded} frames are missing; "
+            f"what decodes is in {printable(job.output)}"
+        )
+        result = replace(result, status="failed", error=error)
+    elif dropped:
+        error = f"is damaged: {dropped} packets of sound or subtitles are left out of {printable(job.output)}"
+        result = replace(result, status="failed", error=error)
     return ClipResult(result, len(run.times), run.waited, took)
 
 
@@ -275,10 +279,10 @@ class _Run:
         self._encoder, self._frames = None, []
 
 
-def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, times: list[int]) -> None:
-    """Join the parts into the output. Raises PictureError if something came in the way meanwhile."""
+def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, times: list[int]) -> int:
+    """Join the parts into the output; returns what `join` does. Raises PictureError if something came in the way."""
     if plan.output.is_done(job.output, plan.sha256):
-        return  # by another run, while this one computed
+        return 0  # by another run, while this one computed
     unit, selection = plan.info.time_base, options.selection
     cut = Cut()
     if not selection.whole:
@@ -289,14 +293,19 @@ def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, tim
     replaced = plan.output.overwrite or job.output.exists()
     try:
         with whole_file(job.output, replaced) as file:
-            join(
+            dropped = join(
                 file, plan.container, plan.encoding, plan.info.display_matrix,
                 (part.segment for part in parts.read()), times, delay, job.source, cut,
             )  # fmt: skip
             file.flush()
+            if (written := count_frames(Path(file.name))) != len(times):
+                raise PictureError(
+                    f"came out with {written} of {len(times)} frames; choose another ending, and report it"
+                )
             plan.output.journal.note(job.output, plan.sha256, file_digest(Path(file.name)))
     except FileExistsError:
         plan.output.is_done(job.output, plan.sha256)
+    return dropped
 
 
 def _encoded(image: NDArray[Any] | None) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -201,7 +201,8 @@ class _Tally:
 class Frames:
     """The frames of a clip that a selection wants, in order, the first `skip` of them left out; iterate once.
 
-    Frames that do not decode are passed over and counted. Raises PictureError if the picture changes its size midway.
+    decoded: how many there were so far, wanted or not. Frames that do not decode are passed over and counted. Raises
+    PictureError if the picture changes its size midway.
     """
 
     def __init__(self, path: Path, info: ClipInfo, selection: Selection, skip: int) -> None:
@@ -209,6 +210,7 @@ class Frames:
         self._tally = _Tally()
         self._to_rgb = RGBConverter(info)
         self._read_to_end = False
+        self.decoded = 0
 
     def __iter__(self) -> Iterator[Frame]:
         info, selection = self._info, self._selection
@@ -221,10 +223,11 @@ class Frames:
             if start is not None:
                 frames = self._from(start, container, stream, frames)
             for frame in frames:
+                self.decoded += 1
                 step = frame.duration or round(1 / info.rate / info.time_base)
                 pts = frame.pts if frame.pts is not None else info.first if last is None else last + step
-                if last is not None and pts <= last:
-                    pts = last + 1  # no container holds two frames of one time
+                if last is not None and pts <= last:  # no container holds two frames of one time, or goes back
+                    pts = last + (1 if last - pts < step else step)
                 last = pts
                 if start is not None and pts < start:
                     continue
@@ -255,7 +258,8 @@ class Frames:
         self, start: Fraction, container: InputContainer, stream: VideoStream, frames: Iterator[VideoFrame]
     ) -> Iterator[VideoFrame]:
         """Seek to the key frame before a pts; from the beginning where the file's index leads past it."""
-        container.seek(int(start), stream=stream)
+        with suppress(av.error.FFmpegError):  # some files cannot seek, and are read from their beginning
+            container.seek(int(start), stream=stream)
         first = next(frames, None)
         if first is None or first.pts is None or first.pts > start:
             container.seek(self._info.first, stream=stream)

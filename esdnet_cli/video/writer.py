@@ -14,6 +14,7 @@ from typing import IO, Any
 import av
 import av.error
 import numpy as np
+from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
@@ -24,6 +25,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError
+from esdnet_cli.video.inputs import CONTAINERS
 from esdnet_cli.video.reader import EXACT, FULL, LIMITED, SWS_MATRIX, ClipInfo, open_clip, reason
 
 _QUICKTIME = ("mp4", "mov")
@@ -252,12 +254,14 @@ class Cut:
 def join(
     output: IO[bytes], container_name: str, encoding: Encoding, display_matrix: Sequence[int] | None,
     segments: Iterable[Segment], times: Sequence[int], delay: int, source: Path, cut: Cut,
-) -> None:  # fmt: skip
+) -> int:  # fmt: skip
     """Write the file: the segments' packets as they are, every audio and subtitle stream, chapters and metadata.
 
-    times: pts of all frames, in order. delay: the most that any segment reorders. Raises PictureError if segments do
-    not fit together or the container cannot hold a stream, OSError if the disk does not take it.
+    times: pts of all frames, in order. delay: the most that any segment reorders. Returns how many packets of the other
+    streams are too damaged for the container, and are left out. Raises PictureError if segments do not fit together or
+    the container cannot hold a stream, OSError if the disk does not take it.
     """
+    dropped = 0
     with (
         open_clip(source) as (origin, main),
         av.open(output, "w", format=container_name, container_options=_options(container_name)) as target,
@@ -271,7 +275,17 @@ def join(
             key=lambda entry: entry[0],
         )
         for _, packet in merged:
-            target.mux_one(packet)
+            try:
+                target.mux_one(packet)
+            except (av.error.InvalidDataError, av.error.ArgumentError):
+                dropped += 1  # perhaps one that waited for its turn, and surely none of ours: see `count_frames`
+    return dropped
+
+
+def count_frames(path: Path) -> int:
+    """Packets of the video in a file that was just written."""
+    with open_clip(path) as (container, stream):
+        return sum(packet.size > 0 for packet in container.demux(stream))
 
 
 def check_container(
@@ -290,7 +304,7 @@ def check_container(
             except (av.error.FFmpegError, ValueError) as error:
                 what = reason(error) if isinstance(error, av.error.FFmpegError) else str(error)
                 raise PictureError(
-                    f"its streams do not fit into .{container_name} ({what}); choose another ending"
+                    f"its streams do not fit into {_ending(container_name)} ({what}); choose another ending"
                 ) from error
         left = [stream for stream in origin.streams if stream.index not in copies]
         # QuickTime files hold their chapters' names in such a stream, too
@@ -301,6 +315,10 @@ def check_container(
         if kinds:
             notes.append(f"left out: {', '.join(f'a stream of {kind}' for kind in kinds)}")
     return notes
+
+
+def _ending(container_name: str) -> str:
+    return next(ending for ending, name in CONTAINERS.items() if name == container_name)
 
 
 def _options(container_name: str) -> dict[str, str]:
@@ -316,7 +334,9 @@ def _lay_out(
     try:
         video: Any = target.add_stream(encoding.encoder, rate=encoding.rate, options=dict(encoding.options))
     except ValueError as error:
-        raise PictureError(f"{encoding.encoder} does not fit into .{container_name}; choose another --codec") from error
+        raise PictureError(
+            f"{encoding.encoder} does not fit into {_ending(container_name)}; choose another --codec"
+        ) from error
     context = video.codec_context
     _set_up(context, encoding)
     video.time_base = encoding.time_base
@@ -329,12 +349,14 @@ def _lay_out(
     for stream in origin.streams:
         if stream.type not in ("audio", "subtitle", *(("attachment",) if container_name in _WITH_ATTACHMENTS else ())):
             continue
+        if isinstance(stream, AudioStream) and stream.codec_context and not stream.codec_context.sample_rate:
+            continue  # a header without a sound: where files break off early
         try:
             copy = target.add_stream_from_template(stream)
         except (ValueError, av.error.FFmpegError) as error:
             name = getattr(stream, "name", None) or "unknown codec"
             raise PictureError(
-                f"its {stream.type} stream {stream.index} ({name}) does not fit into .{container_name}; "
+                f"its {stream.type} stream {stream.index} ({name}) does not fit into {_ending(container_name)}; "
                 "choose another ending, such as .mkv"
             ) from error
         _tag(copy, stream)
