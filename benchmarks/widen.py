@@ -1,9 +1,9 @@
-"""Double the width of a checkpoint without changing what it computes, to go on training from there.
+"""Widen a checkpoint without changing what it computes, to go on training from there.
 
-    python benchmarks/widen.py run/last.safetensors wide.safetensors [--timesteps 2]
+    python benchmarks/widen.py run/last.safetensors wide.safetensors --dim 48 [--timesteps 2]
 
-Every channel is doubled, and what reads it splits its weight over the two copies at random, so that their gradients
-differ (Net2Net: Chen et al., ICLR 2016). Another number of timesteps does change the result; training mends it.
+Channels are repeated, and what reads them shares its weight among the copies at random, so that their gradients differ
+(Net2Net: Chen et al., ICLR 2016). Another number of timesteps does change the result; training mends it.
 """
 
 from __future__ import annotations
@@ -19,25 +19,33 @@ from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
 from esdnet_cli.model.network import ESDNet
 
 
+def copies(old: int, new: int) -> Tensor:
+    """Which of `old` channels each of `new` ones repeats: neighbours, so that halves of a concatenation stay halves."""
+    return torch.arange(new) * old // new
+
+
 def widened(tensor: Tensor, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """`tensor` with outputs (dimension 0) and inputs (1) doubled wherever `shape` is twice as long."""
-    if tensor.dim() and shape[0] == 2 * tensor.shape[0]:
-        tensor = tensor.repeat_interleave(2, 0)
-    if tensor.dim() > 1 and shape[1] == 2 * tensor.shape[1]:
-        share = 0.25 + 0.5 * torch.rand(tensor.shape, generator=generator)
-        tensor = torch.stack((tensor * share, tensor * (1 - share)), 2).flatten(1, 2)
+    """`tensor` in a wider `shape`: outputs (dimension 0) repeated, weights of inputs (1) shared by the copies."""
+    if tensor.dim() and shape[0] != tensor.shape[0]:
+        tensor = tensor[copies(tensor.shape[0], shape[0])]
+    if tensor.dim() > 1 and shape[1] != tensor.shape[1]:
+        source = copies(tensor.shape[1], shape[1])
+        share = 0.25 + 0.5 * torch.rand(shape, generator=generator)
+        whole = torch.zeros_like(tensor).index_add_(1, source, share)
+        tensor = tensor[:, source] * share / whole[:, source]
     return tensor.contiguous()
 
 
 @click.command()
 @click.argument("source")
 @click.argument("target", type=click.Path(path_type=Path))
+@click.option("--dim", type=int, required=True, help="Channels of the result's first level, more than the source's.")
 @click.option("--timesteps", type=int, help="T of the result.  [default: the source's]")
-def main(source: str, target: Path, timesteps: int | None) -> None:
-    """Write the doubled network."""
+def main(source: str, target: Path, dim: int, timesteps: int | None) -> None:
+    """Write the wider network."""
     checkpoint = open_checkpoint(source)
     config = checkpoint.config
-    config = dataclasses.replace(config, dim=2 * config.dim, timesteps=timesteps or config.timesteps)
+    config = dataclasses.replace(config, dim=dim, timesteps=timesteps or config.timesteps)
     shapes = {name: tensor.shape for name, tensor in ESDNet(config).state_dict().items()}
     generator = torch.Generator().manual_seed(0)
     state = {}

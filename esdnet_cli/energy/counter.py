@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import Counter
 from types import TracebackType
 from typing import Any
 
@@ -13,8 +13,9 @@ from esdnet_cli.energy.cost import Activity, LayerActivity, LayerKind
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
 from esdnet_cli.model.network import ESDNet, FeatureRefinement
 
-_COUNTED = ("spikes", "ac", "nonzero")  # depend on the data
+# of a LayerActivity, what follows from the shapes; the rest depends on the data
 _FROM_SHAPES = ("neurons", "mac", "dense", "ann_mac", "inputs", "saturated", "words", "bits", "ann_words")
+_SMALL = 2**17  # elements; smaller inputs are counted together, since a call costs more than they do
 
 
 def fan_out(size: int, kernel_size: int, stride: int, padding: int) -> Tensor:
@@ -30,10 +31,16 @@ def fan_out(size: int, kernel_size: int, stride: int, padding: int) -> Tensor:
     return reach
 
 
+def column_sums(x: Tensor) -> Tensor:
+    """Exact float32 sums over dimension 0 of whole numbers [rows, columns], as long as they stay below 2**24."""
+    # a product with ones reads memory in order, and is twice as fast as a sum over the outer dimension
+    return torch.mv(x.T, x.new_ones(len(x))) if x.dtype == torch.float32 else x.sum(0, dtype=torch.float32)
+
+
 def count_nonzero(x: Tensor) -> Tensor:
-    """torch.count_nonzero of at least two dimensions, twice as fast on a CPU: booleans are slow there."""
+    """torch.count_nonzero of [..., H, W], several times as fast on a CPU: booleans are slow there."""
     flags = torch.ne(x, 0, out=torch.empty_like(x, dtype=torch.float32))
-    return flags.flatten(0, -2).sum(0).long().sum()  # sums of columns stay below 2**24, where float32 is exact
+    return column_sums(flags.flatten(0, -3).flatten(1)).long().sum()
 
 
 class ActivityCounter:
@@ -48,10 +55,13 @@ class ActivityCounter:
         self._timesteps = network.config.timesteps
         self._driven = network.spiking_convs()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._fan_outs: dict[tuple[Any, ...], tuple[Tensor, int]] = {}
-        self._pass: list[tuple[LayerActivity, dict[str, Tensor]]] = []
-        self._shapes: dict[str, LayerActivity] = {}
-        self._sums: dict[tuple[str, str], Tensor] = {}
+        self._reaches: dict[tuple[Any, ...], tuple[Tensor, list[int]]] = {}
+        self._passes: Counter[torch.Size] = Counter()  # by the shape of the input
+        self._layers: dict[torch.Size, list[LayerActivity]] = {}  # of one pass, without what depends on the data
+        self._labels: list[tuple[str, str, int]] = []  # what the sums are of: layer, field, factor; same in each pass
+        self._sums: Tensor | None = None  # int64, one for each label
+        self._shape = torch.Size()
+        self._forget_pass()
 
     def __enter__(self) -> ActivityCounter:
         modules = dict(self._network.named_modules())
@@ -67,7 +77,7 @@ class ActivityCounter:
             elif isinstance(module, FeatureRefinement):
                 hooks.append((module, self._product_hook(name, 2)))  # (1 - f) a and f x
         self._handles = [module.register_forward_hook(hook) for module, hook in hooks]
-        self._handles.append(self._network.register_forward_pre_hook(lambda *_: self._pass.clear()))
+        self._handles.append(self._network.register_forward_pre_hook(self._begin))
         return self
 
     def __exit__(
@@ -78,66 +88,88 @@ class ActivityCounter:
 
     def activity(self) -> Activity:
         """All layers counted so far, in the order in which they run; one transfer from the device."""
-        keys = list(self._sums)
-        values = torch.stack([self._sums[key] for key in keys]).tolist() if keys else []
-        counted: dict[str, dict[str, int]] = {}
-        for (name, field), value in zip(keys, values):
-            counted.setdefault(name, {})[field] = value
-        layers = []
-        for name, layer in self._shapes.items():
-            sums = counted.get(name, {})
-            layers.append(replace(layer, **{field: sums.get(field, 0) for field in _COUNTED}))  # type: ignore[arg-type]
-        return Activity(self._timesteps, tuple(layers))
+        kinds: dict[str, LayerKind] = {}
+        fields: dict[str, Counter[str]] = {}
+        for shape, layers in self._layers.items():
+            for layer in layers:
+                kinds[layer.name] = layer.kind
+                sums = fields.setdefault(layer.name, Counter())
+                for field in _FROM_SHAPES:
+                    sums[field] += self._passes[shape] * getattr(layer, field)
+        counted = [] if self._sums is None else self._sums.tolist()
+        for (name, field, factor), value in zip(self._labels, counted):
+            fields[name][field] += factor * value
+        for neurons, convs in self._driven.items():
+            for name in convs:
+                if name in fields:
+                    fields[name]["nonzero"] = fields[neurons]["spikes"]
+        return Activity(self._timesteps, tuple(LayerActivity(name, kinds[name], **fields[name]) for name in kinds))
+
+    def _begin(self, _: nn.Module, inputs: tuple[Tensor]) -> None:
+        self._shape = inputs[0].shape
+        self._forget_pass()
+
+    def _forget_pass(self) -> None:
+        self._noted: list[LayerActivity] = []
+        self._counts: list[tuple[list[tuple[str, str, int]], Tensor]] = []
+        self._small: list[tuple[str, Tensor]] = []
 
     def _commit(self, *_: Any) -> None:
         """The pass went through: add what its hooks noted."""
-        for layer, counted in self._pass:
-            known = self._shapes.get(layer.name)
-            if known is not None:
-                sums = {field: getattr(known, field) + getattr(layer, field) for field in _FROM_SHAPES}
-                layer = replace(layer, **sums)
-            self._shapes[layer.name] = layer
-            for field in _COUNTED:
-                if field in counted:
-                    key = (layer.name, field)
-                    self._sums[key] = self._sums[key] + counted[field] if key in self._sums else counted[field]
-        self._pass.clear()
+        self._layers.setdefault(self._shape, self._noted)
+        self._passes[self._shape] += 1
+        if self._small:
+            flags = torch.cat([x.flatten() for _, x in self._small]).ne(0)
+            ends = torch.tensor([x.numel() for _, x in self._small]).cumsum(0) - 1
+            until = flags.cumsum(0)[ends.to(flags.device)]
+            labels = [(name, "nonzero", 1) for name, _ in self._small]
+            self._counts.append((labels, until.diff(prepend=until.new_zeros(1))))
+        self._labels = [label for labels, _ in self._counts for label in labels]
+        values = torch.cat([value.view(-1) for _, value in self._counts])
+        self._sums = values if self._sums is None else self._sums.add_(values)
+        self._forget_pass()
 
-    def _fan_out_map(self, conv: nn.Conv2d, height: int, width: int, device: torch.device) -> tuple[Tensor, int]:
-        """Output positions that each input position of `conv` reaches, int64 [height, width], and their sum."""
-        k, s, p = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
-        key = (height, width, k, s, p, device)
-        if key not in self._fan_outs:
-            rows, columns = fan_out(height, k, s, p), fan_out(width, k, s, p)
-            self._fan_outs[key] = torch.outer(rows, columns).to(device), int(rows.sum() * columns.sum())
-        return self._fan_outs[key]
+    def _note(self, name: str, kind: LayerKind, **fields: int) -> None:
+        if self._shape not in self._layers:
+            self._noted.append(LayerActivity(name, kind, **fields))
 
-    def _neuron_hook(self, name: str, convs: dict[str, nn.Module]) -> Any:
+    def _reach(self, convs: list[nn.Conv2d], height: int, width: int, device: torch.device) -> tuple[Tensor, list[int]]:
+        """Weights of the positions of a plane, int64 [1 + convs, height * width], and their sums: 1 for the spikes,
+        then how many output positions of each convolution they reach."""
+        geometry = [(conv.kernel_size[0], conv.stride[0], int(conv.padding[0])) for conv in convs]
+        key = (height, width, device, *geometry)
+        if key not in self._reaches:
+            maps = [torch.outer(fan_out(height, *conv), fan_out(width, *conv)) for conv in geometry]
+            weights = torch.stack([torch.ones_like(maps[0]), *maps]).flatten(1)
+            self._reaches[key] = weights.to(device), weights.sum(1).tolist()
+        return self._reaches[key]
+
+    def _neuron_hook(self, name: str, driven: dict[str, nn.Module]) -> Any:
+        convs = {conv_name: conv for conv_name, conv in driven.items() if isinstance(conv, nn.Conv2d)}
+        labels = [(name, "spikes", 1), *((conv_name, "ac", conv.out_channels) for conv_name, conv in convs.items())]
+
         def hook(_: nn.Module, __: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
             timesteps, batch, height, width = (spike_seq.shape[axis] for axis in (0, 1, 3, 4))
-            # at most T * N * C in a float32, so this sum is exact; the sums over the plane are in int64
-            plane = spike_seq.flatten(0, 2).sum(0, dtype=torch.float32).long()
-            spikes, neuron_steps = plane.sum(), spike_seq.numel()
+            weights, reach = self._reach(list(convs.values()), height, width, spike_seq.device)
+            # at most T * N * C at a position, so float32 is exact; the sums over the plane are in int64
+            plane = column_sums(spike_seq.flatten(0, 2).flatten(1)).long()
+            self._counts.append((labels, (weights * plane).sum(1)))
+            neuron_steps = spike_seq.numel()
             neurons = neuron_steps // timesteps
-            neuron = LayerActivity(
+            self._note(
                 name, "neuron", neurons=neurons, mac=neuron_steps,
                 words=3 * neuron_steps, bits=neuron_steps, ann_words=2 * neurons,  # input, potential in and out; spike
             )  # fmt: skip
-            self._pass.append((neuron, {"spikes": spikes}))
-            for conv_name, conv in convs.items():
-                assert isinstance(conv, nn.Conv2d)
-                fan_outs, total_reach = self._fan_out_map(conv, height, width, plane.device)
-                reached = (plane * fan_outs).sum()
+            for (conv_name, conv), total_reach in zip(convs.items(), reach[1:]):
                 stride = conv.stride[0]
                 positions = batch * (-(-height // stride)) * (-(-width // stride))  # padding is k // 2
                 ann_mac = conv.weight.numel() * positions
-                weights, outputs = batch * conv.weight.numel(), conv.out_channels * positions
-                layer = LayerActivity(
+                moved, outputs = batch * conv.weight.numel(), conv.out_channels * positions
+                self._note(
                     conv_name, "conv", dense=ann_mac * timesteps, ann_mac=ann_mac, inputs=neuron_steps,
                     saturated=total_reach * batch * timesteps * conv.in_channels * conv.out_channels,
-                    words=weights + timesteps * outputs, bits=neuron_steps, ann_words=weights + outputs + neurons,
+                    words=moved + timesteps * outputs, bits=neuron_steps, ann_words=moved + outputs + neurons,
                 )  # fmt: skip
-                self._pass.append((layer, {"ac": reached * conv.out_channels, "nonzero": spikes}))
 
         return hook
 
@@ -152,12 +184,16 @@ class ActivityCounter:
             steps = self._timesteps if temporal or isinstance(conv, SeqConv2d) else 1
             tiles = inputs[0].shape[1] if isinstance(conv, SeqConv2d) else inputs[0].shape[0]
             weights, moved = tiles * conv.weight.numel(), inputs[0].numel() + output.numel()
-            layer = LayerActivity(
+            self._note(
                 name, kind, mac=dense, dense=dense, ann_mac=dense // steps, inputs=inputs[0].numel(),
                 words=weights + moved, ann_words=3 * tiles if temporal else weights + moved // steps,
             )  # fmt: skip
-            # the embedding's rate enters no figure
-            self._pass.append((layer, {} if kind == "embedding" else {"nonzero": count_nonzero(inputs[0])}))
+            if kind == "embedding":
+                return  # its rate enters no figure
+            if inputs[0].numel() < _SMALL:
+                self._small.append((name, inputs[0]))
+            else:
+                self._counts.append(([(name, "nonzero", 1)], count_nonzero(inputs[0])))
 
         return hook
 
@@ -165,9 +201,6 @@ class ActivityCounter:
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
             products = factors * output.numel()
             at_once = products // self._timesteps if output.dim() == 5 else products
-            layer = LayerActivity(
-                name, "product", mac=products, ann_mac=at_once, words=2 * products, ann_words=2 * at_once
-            )
-            self._pass.append((layer, {}))
+            self._note(name, "product", mac=products, ann_mac=at_once, words=2 * products, ann_words=2 * at_once)
 
         return hook

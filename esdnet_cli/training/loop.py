@@ -38,7 +38,7 @@ STATE, LAST, BEST, LOG = "state.safetensors", "last.safetensors", "best.safetens
 VALIDATIONS = 10  # over a run
 SAVE_SECONDS = 60.0  # what a kill may cost
 MOST_WARMUP = 0.05  # share of a short run
-L1_WEIGHT = 1.0
+L1_WEIGHT = 2.0
 
 
 @dataclass(frozen=True)
