@@ -105,7 +105,7 @@ _RUN_OPTIONS = (
         type=click.Choice(["auto", "fp32", "bf16"]),
         default="auto",
         show_default=True,
-        help="Number format of the convolutions; auto is fp32.",
+        help="Number format of the convolutions; auto: bf16 where fast and within 0.05 dB, else fp32.",
     ),
     option("--tile", type=_Tile(), default="auto", show_default=True, help="Tile side in pixels; 0: in one piece."),
     option(

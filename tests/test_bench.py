@@ -19,9 +19,9 @@ from esdnet_cli.model.inference import Inference
 @pytest.mark.parametrize("shortcut", ["membrane", "spike"])
 def test_the_published_way_computes_the_same(shortcut: str) -> None:
     config = ESDNetConfig.from_dict({**TINY.to_dict(), "shortcut": shortcut})
-    inference = Inference(tiny_network(config), torch.device("cpu"), "fp32")
-    images = torch.rand(1, 3, 24, 32)
-    torch.testing.assert_close(published(inference)(images), inference(images), atol=1e-5, rtol=0)
+    network, images = tiny_network(config), torch.rand(1, 3, 24, 32)
+    ours = Inference(network, torch.device("cpu"), "fp32")(images)
+    torch.testing.assert_close(published(network, torch.device("cpu"))(images), ours, atol=1e-5, rtol=0)
 
 
 def test_figures_hang_together(tiny: Path) -> None:

@@ -14,6 +14,7 @@ from conftest import TINY, Run, tiny_network
 from safetensors.torch import save_file
 from torch import Tensor
 
+import esdnet_cli
 from esdnet_cli.checkpoint.bundled import bundled
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
 from esdnet_cli.errors import CheckpointError
@@ -192,3 +193,25 @@ def test_every_bundled_checkpoint_loads_and_has_a_card() -> None:
         )
         card = (path.parent / "README.md").read_text()
         assert path.name in card and checkpoint.sha256[:12] in card
+
+
+@pytest.mark.parametrize(
+    "metrics, native, chosen",
+    [
+        ({"validation": {"bf16_psnr_y_change": -0.02}}, True, "bf16"),
+        ({"validation": {"bf16_psnr_y_change": -0.02}}, False, "fp32"),
+        ({"validation": {"bf16_psnr_y_change": -0.08}}, True, "fp32"),
+        ({"validation": {"bf16_psnr_y_change": "good"}}, True, "fp32"),
+        ({"validation": 7}, True, "fp32"),
+        (None, True, "fp32"),
+    ],
+    ids=str,
+)
+def test_auto_precision_follows_what_was_measured(
+    metrics: object, native: bool, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esdnet_cli.model.inference.has_bf16", lambda device: native)
+    path = tmp_path / "a.safetensors"
+    save(path, tiny_network().state_dict(), TINY, {} if metrics is None else {"metrics": json.dumps(metrics)})
+    assert esdnet_cli.load(path, device="cpu").precision == chosen
+    assert esdnet_cli.load(path, device="cpu", precision="fp32").precision == "fp32"

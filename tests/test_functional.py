@@ -71,3 +71,18 @@ def test_with_and_without_a_gradient_it_fires_alike(dtype: torch.dtype) -> None:
     before = x.clone()
     assert torch.equal(lif(x), lif(x.requires_grad_()).detach())
     assert torch.equal(x.detach(), before), "the input is another's"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(2, 3, 8, 12, 16), (3, 2, 96, 72, 80)], ids=["small", "larger than a cache"])
+@torch.inference_mode()
+def test_layout_and_pieces_change_no_spike(size: tuple[int, ...], dtype: torch.dtype) -> None:
+    x = torch.randn(size).mul_(0.3).to(dtype)
+    channels_last = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, size[:2])
+    expected = _plain(x.float()).to(dtype)
+    for layout in (x, channels_last):
+        sums = torch.zeros(size[1], *size[3:])
+        spikes = lif(layout, sums=sums)
+        assert torch.equal(spikes, expected) and spikes[0].stride() == layout[0].stride()
+        assert torch.equal(sums, expected.float().sum((0, 2)))
+    assert torch.equal(lif(x, torch.bfloat16), expected.bfloat16())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 from typing import Any
 
@@ -9,11 +11,13 @@ import pytest
 import torch
 from conftest import GOLDEN, TINY, load_json, tiny_network
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.model.inference import Inference
+from esdnet_cli.model.layers import LIF, MixedAttentionUnit
 from esdnet_cli.model.network import ESDNet
 
 
@@ -91,3 +95,57 @@ def test_spiking_convs_name_what_spikes_drive(shortcut: str, expected: int) -> N
     assert len(convs) == len(set(convs))
     assert sum(".shortcut.0" in conv for conv in convs) == expected  # TINY has six blocks
     assert {"down1_2.maxpool_conv.1", "up2_1.up.1", "reduce_chan_level2.1"} <= set(convs)
+
+
+def test_attention_in_place_equals_the_traced_one() -> None:
+    unit, shape = MixedAttentionUnit(32, 4), (4, 3, 32, 20, 24)
+    x, identity = torch.randn(shape), torch.randn(shape)
+    traced = unit(x, identity).detach()
+    last = [y.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, shape[:2]) for y in (x, identity)]
+    with torch.no_grad():
+        torch.testing.assert_close(unit(*last), traced, rtol=0, atol=1e-5)
+        torch.testing.assert_close(unit(x, identity), traced, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["compact-io.safetensors", "compact-spike-shortcut-io.safetensors"])
+@torch.inference_mode()
+def test_bfloat16_stays_close(name: str) -> None:
+    network, tensors, _ = golden(name)
+    lowered = copy.deepcopy(network)
+    image, expected = tensors["input"], tensors["output"]
+    derained = Inference(lowered, torch.device("cpu"), "bf16")(image)
+    assert (derained - expected).abs().mean() < 0.1 * (expected - image).abs().mean()
+    # layer by layer, where no spike can flip: only weights and sums are rounded, to 8 bits
+    x = torch.randn(4, 1, 16, 24, 24).mul_(0.3)
+    exact = network.down1_2(x)
+    rounded = lowered.down1_2(x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (4, 1)))
+    assert rounded.dtype == torch.bfloat16
+    assert_close(rounded.float(), exact, 0.02 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("shortcut", ["membrane", "spike"])
+@torch.inference_mode()
+def test_bfloat16_is_counted_as_it_ran(shortcut: str) -> None:
+    network = tiny_network(dataclasses.replace(TINY, shortcut=shortcut))
+    seen: dict[str, int] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, (LIF, nn.Conv2d)):
+            which = (lambda _, out: out) if isinstance(module, LIF) else (lambda args, _: args[0])
+            module.register_forward_hook(
+                lambda _, args, out, name=name, which=which: seen.__setitem__(
+                    name, int(which(args, out).count_nonzero())
+                )
+            )
+    run = Inference(network, torch.device("cpu"), "bf16")
+    with ActivityCounter(network) as counter:
+        run(torch.rand(2, 3, 24, 32))
+    layers = {layer.name: layer for layer in counter.activity().layers}
+    checked = 0
+    for name, layer in layers.items():
+        if layer.kind == "neuron":
+            assert layer.spikes == seen[name]
+            checked += layer.spikes > 0
+        elif layer.kind == "conv" and ".attn." not in name:  # those of attention run several times
+            assert layer.nonzero == seen[name]
+            checked += 1
+    assert checked > 20

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from esdnet_cli.bench.published import published
+from esdnet_cli.checkpoint.store import load_network
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
 from esdnet_cli.model.network import FeatureRefinement
@@ -134,7 +135,7 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
 
 
 def _published_way(derainer: Derainer) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
-    network = published(derainer.inference)
+    network = published(load_network(derainer.checkpoint), derainer.inference.device)
     return lambda image: derain_tiled(image, derainer.tiling, Batches(network, 1, lambda size: None))
 
 

@@ -7,8 +7,6 @@ attention with pooling of its own, one tile at a time.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,14 +44,14 @@ class _SeparateAttention(nn.Module):
         super().__init__()
         self.ta, self.ca, self.sa = unit.ta, unit.ca, unit.sa
 
-    def forward(self, x: Tensor) -> Tensor:  # [T, N, C, H, W]
+    def forward(self, x: Tensor, identity: Tensor) -> Tensor:  # two of [T, N, C, H, W]
         x = x.transpose(0, 1)  # [N, T, C, H, W]
         x = x * self._pooled(self.ta, x)
         x = x * self._pooled(self.ca, x.transpose(1, 2)).transpose(1, 2)
         planes = x.flatten(1, 2)
         maps = torch.cat((planes.mean(1, keepdim=True), planes.max(1, keepdim=True).values), dim=1)
         x = x * torch.sigmoid(self.sa.conv(maps))[:, :, None]
-        return F.relu(x.transpose(0, 1))
+        return F.relu(x.transpose(0, 1)) + identity
 
     @staticmethod
     def _pooled(attention: PooledAttention, x: Tensor) -> Tensor:
@@ -61,9 +59,8 @@ class _SeparateAttention(nn.Module):
         return torch.sigmoid(mlp(F.adaptive_avg_pool3d(x, 1)) + mlp(F.adaptive_max_pool3d(x, 1)))
 
 
-def published(inference: Inference) -> Inference:
-    """A copy of a network on its device, in fp32, that computes the published way. Feed it one tile at a time."""
-    network: ESDNet = copy.deepcopy(inference.network).float()
+def published(network: ESDNet, device: torch.device) -> Inference:
+    """A network, used up by this, that computes the published way in fp32. Feed it one tile at a time."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, LIF):
@@ -72,4 +69,4 @@ def published(inference: Inference) -> Inference:
                 setattr(module, name, _SeparateAttention(child))
             elif isinstance(child, OverlapPatchEmbed):
                 setattr(module, name, _RepeatedEmbed(child, network.config.timesteps))
-    return Inference(network, inference.device, "fp32")
+    return Inference(network, device, "fp32")

@@ -21,6 +21,7 @@ from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.network import ESDNet
 
 PUBLISHED_TILE, PUBLISHED_OVERLAP = 80, 8
+MOST_DB_LOST = 0.05  # of PSNR, what a faster precision may cost where none was asked for
 _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _COUNTERS = {"I64", "I32"}  # num_batches_tracked
 _PICKLES = (b"PK\x03\x04", b"\x80", b"\x1f\x8b")  # torch.save's zip, a bare pickle, a compressed one
@@ -54,6 +55,15 @@ class Checkpoint:
         """Of the file, in hexadecimal."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @property
+    def bf16_is_close(self) -> bool:
+        """Whether its metrics, measured on validation pairs, allow bfloat16: at most MOST_DB_LOST below float32."""
+        try:
+            change = json.loads(self.metadata["metrics"])["validation"]["bf16_psnr_y_change"]
+            return bool(change >= -MOST_DB_LOST)
+        except (KeyError, TypeError, ValueError, RecursionError):
+            return False
 
 
 def find(weights: str) -> tuple[str, Path]:

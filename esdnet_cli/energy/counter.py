@@ -1,8 +1,9 @@
-"""Counts spikes and operations during the real forward pass, by hooks: the network itself counts nothing."""
+"""Counts spikes and operations during the real forward pass, by hooks."""
 
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from esdnet_cli.energy.cost import Activity, LayerActivity, LayerKind
+from esdnet_cli.model.functional import cached_piece, in_memory_order
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
 from esdnet_cli.model.network import ESDNet, FeatureRefinement
 
@@ -17,7 +19,10 @@ from esdnet_cli.model.network import ESDNet, FeatureRefinement
 _FROM_SHAPES = ("neurons", "mac", "dense", "ann_mac", "inputs", "saturated", "words", "bits", "ann_words")
 _SMALL = 2**17  # elements; smaller inputs are counted together, since a call costs more than they do
 
+Geometry = tuple[tuple[int, int, int], ...]  # kernel_size, stride, padding of convolutions
 
+
+@lru_cache(maxsize=256)
 def fan_out(size: int, kernel_size: int, stride: int, padding: int) -> Tensor:
     """How many output positions each of `size` input positions reaches along one axis: int64 [size], on the CPU.
 
@@ -31,23 +36,19 @@ def fan_out(size: int, kernel_size: int, stride: int, padding: int) -> Tensor:
     return reach
 
 
-def column_sums(x: Tensor) -> Tensor:
-    """Exact float32 sums over dimension 0 of whole numbers [rows, columns], as long as they stay below 2**24."""
-    # a product with ones reads memory in order, and is twice as fast as a sum over the outer dimension
-    return torch.mv(x.T, x.new_ones(len(x))) if x.dtype == torch.float32 else x.sum(0, dtype=torch.float32)
-
-
 def count_nonzero(x: Tensor) -> Tensor:
-    """torch.count_nonzero of [..., H, W], several times as fast on a CPU: booleans are slow there."""
-    flags = torch.ne(x, 0, out=torch.empty_like(x, dtype=torch.float32))
-    return column_sums(flags.flatten(0, -3).flatten(1)).long().sum()
+    """torch.count_nonzero of [..., C, H, W], several times as fast on a CPU: no booleans, and in pieces that fit it."""
+    piece = cached_piece(x)
+    flags = torch.empty(piece, device=x.device)
+    counts = [flags[: len(part)].copy_(part).ne_(0).sum() for part in in_memory_order(x).split(piece)]
+    return torch.stack(counts).long().sum()
 
 
 class ActivityCounter:
     """Counts while it is entered: `with ActivityCounter(network) as counter: network(x)`, then `counter.activity()`.
 
     Several forward passes (tiles, batches) add up. A pass that fails, for want of memory say, counts nothing.
-    The sums stay on the network's device until `activity()` fetches them all at once.
+    The sums stay on the network's device until `activity()` fetches them.
     """
 
     def __init__(self, network: ESDNet) -> None:
@@ -55,11 +56,11 @@ class ActivityCounter:
         self._timesteps = network.config.timesteps
         self._driven = network.spiking_convs()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._reaches: dict[tuple[Any, ...], tuple[Tensor, list[int]]] = {}
+        self._reaches: dict[tuple[int, int, Geometry], Tensor] = {}
         self._passes: Counter[torch.Size] = Counter()  # by the shape of the input
         self._layers: dict[torch.Size, list[LayerActivity]] = {}  # of one pass, without what depends on the data
-        self._labels: list[tuple[str, str, int]] = []  # what the sums are of: layer, field, factor; same in each pass
-        self._sums: Tensor | None = None  # int64, one for each label
+        # by what they are of (layer, field, factor), in the order of a pass; int64
+        self._sums: dict[tuple[tuple[str, str, int], ...], Tensor] = {}
         self._shape = torch.Size()
         self._forget_pass()
 
@@ -69,6 +70,7 @@ class ActivityCounter:
         hooks: list[tuple[nn.Module, Any]] = [(self._network, self._commit)]
         for name, module in modules.items():
             if isinstance(module, LIF):
+                module.watchers += 1
                 hooks.append((module, self._neuron_hook(name, {conv: modules[conv] for conv in self._driven[name]})))
             elif isinstance(module, (nn.Conv2d, nn.Conv3d)) and name not in spike_driven:
                 hooks.append((module, self._real_conv_hook(name)))
@@ -85,9 +87,12 @@ class ActivityCounter:
     ) -> None:
         for handle in self._handles:
             handle.remove()
+        for module in self._network.modules():
+            if isinstance(module, LIF):
+                module.watchers -= 1
 
     def activity(self) -> Activity:
-        """All layers counted so far, in the order in which they run; one transfer from the device."""
+        """All layers counted so far, in the order in which they run; few transfers from the device."""
         kinds: dict[str, LayerKind] = {}
         fields: dict[str, Counter[str]] = {}
         for shape, layers in self._layers.items():
@@ -96,9 +101,9 @@ class ActivityCounter:
                 sums = fields.setdefault(layer.name, Counter())
                 for field in _FROM_SHAPES:
                     sums[field] += self._passes[shape] * getattr(layer, field)
-        counted = [] if self._sums is None else self._sums.tolist()
-        for (name, field, factor), value in zip(self._labels, counted):
-            fields[name][field] += factor * value
+        for labels, values in self._sums.items():
+            for (name, field, factor), value in zip(labels, values.tolist()):
+                fields[name][field] += factor * value
         for neurons, convs in self._driven.items():
             for name in convs:
                 if name in fields:
@@ -118,57 +123,64 @@ class ActivityCounter:
         """The pass went through: add what its hooks noted."""
         self._layers.setdefault(self._shape, self._noted)
         self._passes[self._shape] += 1
-        if self._small:
-            flags = torch.cat([x.flatten() for _, x in self._small]).ne(0)
-            ends = torch.tensor([x.numel() for _, x in self._small]).cumsum(0) - 1
-            until = flags.cumsum(0)[ends.to(flags.device)]
-            labels = [(name, "nonzero", 1) for name, _ in self._small]
-            self._counts.append((labels, until.diff(prepend=until.new_zeros(1))))
-        self._labels = [label for labels, _ in self._counts for label in labels]
+        sizes: dict[int, list[tuple[str, Tensor]]] = {}
+        for name, x in self._small:
+            sizes.setdefault(x.numel(), []).append((name, x))
+        for same in sizes.values():
+            flags = torch.stack([x.flatten() for _, x in same]).float().ne_(0)
+            self._counts.append(([(name, "nonzero", 1) for name, _ in same], flags.sum(1).long()))
+        labels = tuple(label for labels, _ in self._counts for label in labels)
         values = torch.cat([value.view(-1) for _, value in self._counts])
-        self._sums = values if self._sums is None else self._sums.add_(values)
+        self._sums[labels] = self._sums[labels].add_(values) if labels in self._sums else values
         self._forget_pass()
 
-    def _note(self, name: str, kind: LayerKind, **fields: int) -> None:
-        if self._shape not in self._layers:
-            self._noted.append(LayerActivity(name, kind, **fields))
+    def _reach(self, height: int, width: int, geometry: Geometry, device: torch.device) -> Tensor:
+        """Weights of the positions of a plane, int64 [1 + convolutions, height * width].
 
-    def _reach(self, convs: list[nn.Conv2d], height: int, width: int, device: torch.device) -> tuple[Tensor, list[int]]:
-        """Weights of the positions of a plane, int64 [1 + convs, height * width], and their sums: 1 for the spikes,
-        then how many output positions of each convolution they reach."""
-        geometry = [(conv.kernel_size[0], conv.stride[0], int(conv.padding[0])) for conv in convs]
-        key = (height, width, device, *geometry)
+        1 for the spike itself, then how many output positions it reaches by each convolution.
+        """
+        key = (height, width, geometry)
         if key not in self._reaches:
             maps = [torch.outer(fan_out(height, *conv), fan_out(width, *conv)) for conv in geometry]
-            weights = torch.stack([torch.ones_like(maps[0]), *maps]).flatten(1)
-            self._reaches[key] = weights.to(device), weights.sum(1).tolist()
+            self._reaches[key] = torch.stack([torch.ones_like(maps[0]), *maps]).flatten(1).to(device)
         return self._reaches[key]
+
+    @property
+    def _is_new(self) -> bool:
+        """Whether what follows from shapes is still to be noted: it is the same in each pass of one shape."""
+        return self._shape not in self._layers
 
     def _neuron_hook(self, name: str, driven: dict[str, nn.Module]) -> Any:
         convs = {conv_name: conv for conv_name, conv in driven.items() if isinstance(conv, nn.Conv2d)}
+        geometry = tuple((conv.kernel_size[0], conv.stride[0], int(conv.padding[0])) for conv in convs.values())
         labels = [(name, "spikes", 1), *((conv_name, "ac", conv.out_channels) for conv_name, conv in convs.items())]
 
-        def hook(_: nn.Module, __: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
-            timesteps, batch, height, width = (spike_seq.shape[axis] for axis in (0, 1, 3, 4))
-            weights, reach = self._reach(list(convs.values()), height, width, spike_seq.device)
-            # at most T * N * C at a position, so float32 is exact; the sums over the plane are in int64
-            plane = column_sums(spike_seq.flatten(0, 2).flatten(1)).long()
-            self._counts.append((labels, (weights * plane).sum(1)))
+        def hook(neurons: LIF, _: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
+            assert neurons.sums is not None
+            timesteps, batch, _, height, width = spike_seq.shape
+            weights = self._reach(height, width, geometry, spike_seq.device)
+            self._counts.append((labels, (weights * neurons.sums.sum(0).flatten().long()).sum(1)))
+            if not self._is_new:
+                return
             neuron_steps = spike_seq.numel()
-            neurons = neuron_steps // timesteps
-            self._note(
-                name, "neuron", neurons=neurons, mac=neuron_steps,
-                words=3 * neuron_steps, bits=neuron_steps, ann_words=2 * neurons,  # input, potential in and out; spike
+            count = neuron_steps // timesteps
+            self._noted.append(
+                LayerActivity(
+                    name, "neuron", neurons=count, mac=neuron_steps,
+                    words=3 * neuron_steps, bits=neuron_steps, ann_words=2 * count,  # input, potential in, out
+                )
             )  # fmt: skip
-            for (conv_name, conv), total_reach in zip(convs.items(), reach[1:]):
+            for (conv_name, conv), total_reach in zip(convs.items(), weights.sum(1).tolist()[1:]):
                 stride = conv.stride[0]
                 positions = batch * (-(-height // stride)) * (-(-width // stride))  # padding is k // 2
                 ann_mac = conv.weight.numel() * positions
                 moved, outputs = batch * conv.weight.numel(), conv.out_channels * positions
-                self._note(
-                    conv_name, "conv", dense=ann_mac * timesteps, ann_mac=ann_mac, inputs=neuron_steps,
-                    saturated=total_reach * batch * timesteps * conv.in_channels * conv.out_channels,
-                    words=moved + timesteps * outputs, bits=neuron_steps, ann_words=moved + outputs + neurons,
+                self._noted.append(
+                    LayerActivity(
+                        conv_name, "conv", dense=ann_mac * timesteps, ann_mac=ann_mac, inputs=neuron_steps,
+                        saturated=total_reach * batch * timesteps * conv.in_channels * conv.out_channels,
+                        words=moved + timesteps * outputs, bits=neuron_steps, ann_words=moved + outputs + count,
+                    )
                 )  # fmt: skip
 
         return hook
@@ -178,29 +190,37 @@ class ActivityCounter:
 
         def hook(conv: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
             assert isinstance(conv, (nn.Conv2d, nn.Conv3d))
+            if kind == "embedding":
+                pass  # its rate enters no figure
+            elif inputs[0].numel() < _SMALL:
+                self._small.append((name, inputs[0]))
+            else:
+                self._counts.append(([(name, "nonzero", 1)], count_nonzero(inputs[0])))
+            if not self._is_new:
+                return
             dense = output.numel() * conv.weight[0].numel()
             # at T = 1 a convolution of the body runs once and a temporal perceptron is 1 -> 1 -> 1
             temporal = ".ta." in name
             steps = self._timesteps if temporal or isinstance(conv, SeqConv2d) else 1
             tiles = inputs[0].shape[1] if isinstance(conv, SeqConv2d) else inputs[0].shape[0]
             weights, moved = tiles * conv.weight.numel(), inputs[0].numel() + output.numel()
-            self._note(
-                name, kind, mac=dense, dense=dense, ann_mac=dense // steps, inputs=inputs[0].numel(),
-                words=weights + moved, ann_words=3 * tiles if temporal else weights + moved // steps,
+            self._noted.append(
+                LayerActivity(
+                    name, kind, mac=dense, dense=dense, ann_mac=dense // steps, inputs=inputs[0].numel(),
+                    words=weights + moved, ann_words=3 * tiles if temporal else weights + moved // steps,
+                )
             )  # fmt: skip
-            if kind == "embedding":
-                return  # its rate enters no figure
-            if inputs[0].numel() < _SMALL:
-                self._small.append((name, inputs[0]))
-            else:
-                self._counts.append(([(name, "nonzero", 1)], count_nonzero(inputs[0])))
 
         return hook
 
     def _product_hook(self, name: str, factors: int) -> Any:
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+            if not self._is_new:
+                return
             products = factors * output.numel()
             at_once = products // self._timesteps if output.dim() == 5 else products
-            self._note(name, "product", mac=products, ann_mac=at_once, words=2 * products, ann_words=2 * at_once)
+            self._noted.append(
+                LayerActivity(name, "product", mac=products, ann_mac=at_once, words=2 * products, ann_words=2 * at_once)
+            )
 
         return hook

@@ -26,14 +26,16 @@ class SpikeMapper:
     """
 
     def __init__(self, run: Callable[[Tensor], Tensor], network: ESDNet) -> None:
-        self._run, self._network = run, network
+        self._run = run
+        self._layers = [module for module in network.modules() if isinstance(module, LIF)]
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._spikes: dict[int, Tensor] = {}  # by height
         self._neuron_steps: dict[int, int] = {}
 
     def __enter__(self) -> SpikeMapper:
-        layers = (module for module in self._network.modules() if isinstance(module, LIF))
-        self._handles = [layer.register_forward_hook(self._hook) for layer in layers]
+        for layer in self._layers:
+            layer.watchers += 1
+        self._handles = [layer.register_forward_hook(self._hook) for layer in self._layers]
         return self
 
     def __exit__(
@@ -41,6 +43,8 @@ class SpikeMapper:
     ) -> None:
         for handle in self._handles:
             handle.remove()
+        for layer in self._layers:
+            layer.watchers -= 1
 
     def __call__(self, images: Tensor) -> Tensor:
         """Rainy [N, 3, H, W] -> derained and rates [N, 3 + LEVELS, H, W], rates of coarse levels interpolated."""
@@ -55,7 +59,8 @@ class SpikeMapper:
             maps.append(rate if not level else F.interpolate(rate, size, mode="bilinear", align_corners=False))
         return torch.cat([part.to(derained) for part in maps], dim=1)
 
-    def _hook(self, _: Any, __: Any, spike_seq: Tensor) -> None:  # [T, N, C, h, w]
-        height, spikes = spike_seq.shape[3], spike_seq.sum((0, 2), dtype=torch.float32)
+    def _hook(self, layer: LIF, _: Any, spike_seq: Tensor) -> None:  # [T, N, C, h, w]
+        height, spikes = spike_seq.shape[3], layer.sums
+        assert spikes is not None
         self._spikes[height] = self._spikes[height] + spikes if height in self._spikes else spikes
         self._neuron_steps[height] = self._neuron_steps.get(height, 0) + spike_seq.shape[0] * spike_seq.shape[2]

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from esdnet_cli.errors import EsdnetError
+from esdnet_cli.model.layers import LIF, SeqConv2d, TDBatchNorm2d
 from esdnet_cli.model.network import ESDNet
 
 Precision = Literal["fp32", "bf16"]
-_CPU_BATCH_BYTES = 16 * 2**20  # the widest activation of a batch: larger batches leave the cache and gain nothing
+_CPU_BATCH_BYTES = 30 * 2**20  # the widest activation of a batch: what `keep_freed_memory` still keeps
 _ACTIVATIONS = 12  # how many activations of that size the pass holds at once, generously
 _MOST_TILES = 64
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
@@ -44,13 +45,26 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> Precision:
-    """`auto` is fp32. Raises EsdnetError if the device cannot compute in bf16."""
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; emulated it would be slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and supported is not None and bool(supported())
+
+
+def choose_precision(name: str, device: torch.device, bf16_is_close: bool = False) -> Precision:
+    """`auto` is bf16 where that is close to fp32 and the device has it, fp32 elsewhere.
+
+    bf16_is_close: what was measured of the checkpoint says so. Raises EsdnetError if the device cannot compute in bf16.
+    """
+    if name == "auto":
+        return "bf16" if bf16_is_close and has_bf16(device) else "fp32"
     if name == "bf16":
-        if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        if device.type == "cuda" and not has_bf16(device):
             raise EsdnetError(f"--precision bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use fp32")
         return "bf16"
-    if name not in ("auto", "fp32"):
+    if name != "fp32":
         raise EsdnetError(f"--precision {name}: no such precision; use auto, fp32 or bf16")
     return "fp32"
 
@@ -76,6 +90,33 @@ def keep_freed_memory() -> None:
             mallopt(parameter, size * 2**20)
 
 
+def lower(network: ESDNet) -> None:
+    """Let the network compute in bfloat16, in place, where that costs no quality: in convolutions of spikes, exact but
+    for their weights and sums, and in those of the refinement. Batch norm is folded into them, channels come last."""
+    network.requires_grad_(False)
+    for sequence in list(network.modules()):
+        if isinstance(sequence, nn.Sequential):
+            for index, (conv, norm) in enumerate(zip(sequence, list(sequence)[1:]), start=1):
+                if isinstance(conv, SeqConv2d) and isinstance(norm, TDBatchNorm2d):
+                    _fold(conv, norm)
+                    sequence[index] = nn.Identity()
+    for neurons in network.modules():
+        if isinstance(neurons, LIF):
+            neurons.spike_dtype = torch.bfloat16
+    spiking = (module for module in network.modules() if isinstance(module, SeqConv2d))
+    for conv in (*spiking, *network.refinement.sa):
+        if isinstance(conv, nn.Conv2d):
+            conv.to(torch.bfloat16)
+            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def _fold(conv: SeqConv2d, norm: TDBatchNorm2d) -> None:
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    conv.weight.data *= scale[:, None, None, None]
+    conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
+
+
 class Inference:
     """A network placed on a device in a precision: rainy float32 [N, 3, H, W] on the CPU -> derained, the same."""
 
@@ -84,10 +125,7 @@ class Inference:
         self.device = device
         self.precision = precision
         if precision == "bf16":
-            for module in network.modules():
-                # batch-norm statistics stay in float32: rounding them shifts whole channels
-                if isinstance(module, (nn.Conv2d, nn.Conv3d)):
-                    module.to(torch.bfloat16)
+            lower(network)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -95,4 +133,6 @@ class Inference:
         # TF32 would round float32 to 10 bits, and a spike flips where that crosses the threshold
         # and an algorithm picked by timing would flip others from run to run
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            if self.precision == "bf16":
+                images = images.contiguous(memory_format=torch.channels_last)
             return self.network(images).float().cpu()

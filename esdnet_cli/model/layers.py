@@ -5,21 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from esdnet_cli.model.functional import V_THRESHOLD, largest, lif, scaled
+from esdnet_cli.model.functional import V_THRESHOLD, lif
 
 
 class LIF(nn.Module):
-    """Spiking neurons, one for each of [N, C, H, W], fed for T steps: see `functional.lif`."""
+    """Spiking neurons, one for each of [N, C, H, W], fed for T steps: see `functional.lif`.
+
+    spike_dtype: of the spikes, where it is not the input's. watchers: how many want to know `sums`, the spikes of the
+    last call at each place, over T and C: float32 [N, H, W].
+    """
+
+    spike_dtype: torch.dtype | None = None
+    watchers: int = 0
+    sums: Tensor | None = None
 
     def forward(self, x_seq: Tensor) -> Tensor:
-        return lif(x_seq)
+        self.sums = None
+        if self.watchers:
+            _, batch, _, *plane = x_seq.shape
+            self.sums = torch.zeros(batch, *plane, device=x_seq.device)
+        return lif(x_seq, self.spike_dtype, self.sums)
 
 
 class SeqConv2d(nn.Conv2d):
     """Convolution of every step with the same kernel: T is folded into the batch, so it is one call."""
 
     def forward(self, x_seq: Tensor) -> Tensor:
-        return super().forward(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
+        return super().forward(x_seq.flatten(0, 1).to(self.weight.dtype)).unflatten(0, x_seq.shape[:2])
 
 
 class TDBatchNorm2d(nn.BatchNorm2d):
@@ -70,7 +82,10 @@ class SpatialAttention(nn.Module):
 
 
 class MixedAttentionUnit(nn.Module):
-    """MAU: temporal, then channel, then spatial attention, each multiplied onto its input, then ReLU."""
+    """MAU: temporal, then channel, then spatial attention, each multiplied onto its input, then ReLU; plus `identity`.
+
+    Attention is positive, so the maximum of a product is the product of the maxima, and x is pooled but once.
+    """
 
     def __init__(self, channels: int, timesteps: int) -> None:
         super().__init__()
@@ -78,11 +93,49 @@ class MixedAttentionUnit(nn.Module):
         self.ca = PooledAttention(channels, max(channels // 16, 1))
         self.sa = SpatialAttention()
 
-    def forward(self, x: Tensor) -> Tensor:  # [T, N, C, H, W], fresh: see functional.scaled
-        # attention is positive, so the maximum of a product is the product of the maxima: x is pooled but once
-        mean, maximum = x.mean((3, 4)), largest(x.flatten(3), 3)  # [T, N, C]
-        temporal = self.ta(mean.mean(2).T, largest(maximum, 2).T).T[..., None]
-        scale = temporal * self.ca((mean * temporal).mean(0), largest(maximum * temporal, 0))
-        x = scaled(x, scale[..., None, None])
-        x = scaled(x, self.sa(x.mean((0, 2)), largest(largest(x, 2), 0))[None, :, None])
-        return torch.relu(x) if torch.is_grad_enabled() else x.relu_()
+    def forward(self, x: Tensor, identity: Tensor) -> Tensor:  # two of [T, N, C, H, W]; without a gradient x is used up
+        return self._traced(x, identity) if torch.is_grad_enabled() else self._in_place(x, identity)
+
+    def _scale(self, mean: Tensor, maximum: Tensor) -> Tensor:
+        """Temporal times channel attention from the pooled input, all of [T, N, C]."""
+        temporal = self.ta(mean.mean(2).T, maximum.max(2).values.T).T[..., None]
+        return temporal * self.ca((mean * temporal).mean(0), (maximum * temporal).max(0).values)
+
+    def _traced(self, x: Tensor, identity: Tensor) -> Tensor:
+        # maxima by index: the gradient of amax looks for values equal to the maximum, and a compiler that keeps more
+        # digits of a value than of its maximum finds none
+        x = x * self._scale(x.mean((3, 4)), x.flatten(3).max(3).values)[..., None, None]
+        x = x * self.sa(x.mean((0, 2)), x.max(2).values.max(0).values)[None, :, None]
+        return torch.relu(x) + identity
+
+    def _in_place(self, x: Tensor, identity: Tensor) -> Tensor:
+        """The same, on a CPU tile by tile, so that a tile stays in the cache; float32 or better, whatever x is."""
+        channels_last = not x[0].is_contiguous()
+        channel, position = (3, 2) if channels_last else (2, 3)
+        planes, identities = (
+            (y.movedim(2, -1).flatten(2, 3) if channels_last else y.flatten(3)) for y in (x, identity)
+        )  # [T, N, H * W, C] or [T, N, C, H * W]
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        tiles = [slice(n, n + 1) for n in range(x.shape[1])] if x.device.type == "cpu" else [slice(None)]
+        pooled = [_pool(planes[:, tile].to(dtype), position) for tile in tiles]
+        mean, maximum = (torch.cat(pools, dim=1) for pools in zip(*pooled))
+        scale = self._scale(mean, maximum).unsqueeze(position)
+        result = planes if x.dtype == dtype else torch.empty_like(planes, dtype=dtype)
+        for tile in tiles:
+            scaled = result[:, tile]  # each operation has one dtype only: a CPU is slow where they are mixed
+            if result is not planes:
+                scaled.copy_(planes[:, tile])
+            scaled.mul_(scale[:, tile])
+            mean, maximum = _pool(scaled, channel)  # [T, N, H * W]
+            shape = (-1, *x.shape[3:])
+            spatial = self.sa(mean.mean(0).view(shape), maximum.amax(0).view(shape)).flatten(1).unsqueeze(channel - 1)
+            scaled.relu_().mul_(spatial).add_(identities[:, tile].to(dtype))
+        result = result.unflatten(position, x.shape[3:])
+        return result.movedim(-1, 2) if channels_last else result
+
+
+def _pool(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Mean and maximum of [T, N, A, B] over A (2) or B (3)."""
+    # over A the mean is a product: a sum over an outer dimension is slow on a CPU
+    mean = x.mean(3) if axis == 3 else torch.matmul(x.new_full((x.shape[2],), 1 / x.shape[2]), x)
+    return mean, x.amax(axis)

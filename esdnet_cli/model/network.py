@@ -44,7 +44,7 @@ class SpikingResidualBlock(nn.Module):
         for layer in layers:
             residual = layer(residual)
         shortcut = self.shortcut(spikes if self.spike_driven else x)
-        return added(self.attn(added(residual, shortcut)), x)
+        return self.attn(added(residual, shortcut), x)
 
 
 class Down(nn.Module):
@@ -91,8 +91,14 @@ class FeatureRefinement(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        a, f = self.ca(x), self.sa(x)
-        return (1 - f) * a + f * x
+        first = self.sa[0]
+        assert isinstance(first, nn.Conv2d)
+        return torch.lerp(self.ca(x), x, self.sa(x.to(first.weight.dtype)).to(x.dtype))
+
+
+def joined(x: Tensor, y: Tensor) -> Tensor:
+    """The channels of both [T, N, C, H, W], in the layout of their planes (five dimensions have none of their own)."""
+    return torch.cat((x.flatten(0, 1).to(y.dtype), y.flatten(0, 1)), dim=1).unflatten(0, x.shape[:2])
 
 
 class ESDNet(nn.Module):
@@ -131,9 +137,9 @@ class ESDNet(nn.Module):
         level2 = self.encoder_level2(self.down1_2(level1))  # [T, N, 2d, H/2, W/2]
         x = self.encoder_level3(self.down2_3(level2))  # [T, N, 4d, H/4, W/4]
         x = self.up3_2(self.decoder_level3(x))
-        x = self.decoder_level2(self.reduce_chan_level2(torch.cat((x, level2), dim=2)))
-        x = torch.cat((self.up2_1(x), level1), dim=2)  # [T, N, 2d, H, W]
-        x = self.decoder_level1(x).mean(0)  # [N, 2d, H, W]
+        x = self.decoder_level2(self.reduce_chan_level2(joined(x, level2)))
+        x = self.decoder_level1(joined(self.up2_1(x), level1))  # [T, N, 2d, H, W]
+        x = sum(x.unbind()) / len(x)  # [N, 2d, H, W]
         return self.output(self.refinement(x)) + image
 
     def spiking_convs(self) -> dict[str, tuple[str, ...]]:

@@ -109,7 +109,8 @@ def load(
 ) -> Derainer:
     """Load a checkpoint, by bundled name or path, onto a device.
 
-    device: auto, cpu, cuda, cuda:N or mps. precision: auto, fp32 or bf16. tile: side in pixels, 0 for one piece.
+    device: auto, cpu, cuda, cuda:N or mps. precision: auto (bf16 where the checkpoint's metrics
+    and the device allow it), fp32 or bf16. tile: side in pixels, 0 for one piece.
     tile and overlap default to what the checkpoint was tuned for, batch to what memory allows.
     Raises EsdnetError (CheckpointError) with one line that says what to do.
     """
@@ -117,7 +118,7 @@ def load(
         raise EsdnetError("tile and overlap must be 0 or more, batch 1 or more")
     checkpoint = open_checkpoint(str(weights))
     chosen = choose_device(device)
-    chosen_precision = choose_precision(precision, chosen)
+    chosen_precision = choose_precision(precision, chosen, checkpoint.bf16_is_close)
     side = checkpoint.tile if tile is None else tile
     shared = (
         (checkpoint.overlap if tile is None else min(checkpoint.overlap, tile // 4)) if overlap is None else overlap

@@ -28,7 +28,7 @@ from esdnet_cli.errors import EsdnetError, one_line, printable
 from esdnet_cli.files import write_atomically
 from esdnet_cli.metrics import quality, ssim
 from esdnet_cli.model.config import SIZES, ESDNetConfig
-from esdnet_cli.model.inference import Inference, choose_precision
+from esdnet_cli.model.inference import Inference, Precision, choose_precision, has_bf16
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline.tiling import Batches as TileBatches
 from esdnet_cli.pipeline.tiling import Tiling, derain_tiled, is_out_of_memory
@@ -70,10 +70,14 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Validation:
-    """Means over the validation pairs (Y channel, `metrics`' convention)."""
+    """Means over the validation pairs (Y channel, `metrics`' convention), computed in fp32.
+
+    bf16_psnr_y_change: what bf16 adds to psnr_y, in dB, where the device has it.
+    """
 
     psnr_y: float
     ssim_y: float
+    bf16_psnr_y_change: float | None = None
 
 
 @dataclass(frozen=True)
@@ -201,16 +205,18 @@ class Run:
         if not self._validation:
             return None
         tiling = tiling_for(self.recipe.crop)
-        tiles = TileBatches(Inference(self.average, self.device, "fp32"), 1, lambda size: None)
-        sums = torch.zeros(2, dtype=torch.float64)
-        for _, rainy, target in self._validation[self.rank :: self.world]:
-            figures = quality(derain_tiled(rainy, tiling, tiles, lambda: None), target)
-            sums += torch.tensor([figures.psnr_y, figures.ssim_y])
+        precisions: list[Precision] = ["fp32", "bf16"] if has_bf16(self.device) else ["fp32"]
+        sums = torch.zeros(len(precisions), 2, dtype=torch.float64)
+        for row, precision in enumerate(precisions):
+            tiles = TileBatches(Inference(copy.deepcopy(self.average), self.device, precision), 1, lambda size: None)
+            for _, rainy, target in self._validation[self.rank :: self.world]:
+                figures = quality(derain_tiled(rainy, tiling, tiles, lambda: None), target)
+                sums[row] += torch.tensor([figures.psnr_y, figures.ssim_y])
         if self.world > 1:
             sums = sums.to(self.device)
             dist.all_reduce(sums)
-        psnr_y, ssim_y = (sums / len(self._validation)).tolist()
-        return Validation(psnr_y, ssim_y)
+        (psnr_y, ssim_y), *others = (sums / len(self._validation)).tolist()
+        return Validation(psnr_y, ssim_y, *(lowered - psnr_y for lowered, _ in others))
 
     def _agree(self, value: float) -> float:
         """The first process's clock is everyone's: all must stop, save and validate at the same step."""
@@ -272,7 +278,7 @@ class Run:
         tiling = tiling_for(self.recipe.crop)
         metadata = {"tile": str(tiling.tile), "overlap": str(tiling.overlap), "trained_on": self._trained_on}
         if validation is not None:
-            figures = {key: round(value, 4) for key, value in asdict(validation).items()}
+            figures = {key: round(value, 4) for key, value in asdict(validation).items() if value is not None}
             metadata["metrics"] = json.dumps({"validation": figures, "steps": self.step})
         return metadata
 
@@ -379,12 +385,8 @@ def _config(size: str) -> ESDNetConfig:
 
 
 def autocast_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 where the device computes in it, fp32 elsewhere. Raises EsdnetError for bf16 in vain."""
-    if name != "auto":
-        return choose_precision(name, device)
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    return "bf16" if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+    """`auto` is bf16 where the device has it, fp32 elsewhere. Raises EsdnetError for bf16 in vain."""
+    return choose_precision(name, device, bf16_is_close=True)
 
 
 def prepare_folder(folder: Path, resume: bool) -> None:
