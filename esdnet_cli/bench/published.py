@@ -44,8 +44,8 @@ class _SeparateAttention(nn.Module):
         super().__init__()
         self.ta, self.ca, self.sa = unit.ta, unit.ca, unit.sa
 
-    def forward(self, x: Tensor, identity: Tensor) -> Tensor:  # two of [T, N, C, H, W]
-        x = x.transpose(0, 1)  # [N, T, C, H, W]
+    def forward(self, x: Tensor, shortcut: Tensor, identity: Tensor) -> Tensor:  # all [T, N, C, H, W]
+        x = (x + shortcut).transpose(0, 1)  # [N, T, C, H, W]
         x = x * self._pooled(self.ta, x)
         x = x * self._pooled(self.ca, x.transpose(1, 2)).transpose(1, 2)
         planes = x.flatten(1, 2)

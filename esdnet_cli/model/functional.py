@@ -109,11 +109,6 @@ class _LIF(torch.autograd.Function):
         return grad_x_seq, None, None
 
 
-def added(fresh: Tensor, other: Tensor) -> Tensor:
-    """fresh + other; in place where no gradient is wanted. Nobody else may hold `fresh`."""
-    return fresh + other if torch.is_grad_enabled() else fresh.add_(other)
-
-
 def lif(x_seq: Tensor, spike_dtype: torch.dtype | None = None, sums: Tensor | None = None) -> Tensor:
     """Leaky integrate-and-fire neurons with hard reset, T steps from rest; no state outlives the call.
 

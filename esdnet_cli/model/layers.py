@@ -82,8 +82,9 @@ class SpatialAttention(nn.Module):
 
 
 class MixedAttentionUnit(nn.Module):
-    """MAU: temporal, then channel, then spatial attention, each multiplied onto its input, then ReLU; plus `identity`.
+    """MAU: temporal, then channel, then spatial attention, each multiplied onto its input, then ReLU.
 
+    Its input is x + shortcut, and identity is added to its result: sums made while the data are in the cache.
     Attention is positive, so the maximum of a product is the product of the maxima, and x is pooled but once.
     """
 
@@ -93,43 +94,47 @@ class MixedAttentionUnit(nn.Module):
         self.ca = PooledAttention(channels, max(channels // 16, 1))
         self.sa = SpatialAttention()
 
-    def forward(self, x: Tensor, identity: Tensor) -> Tensor:  # two of [T, N, C, H, W]; without a gradient x is used up
-        return self._traced(x, identity) if torch.is_grad_enabled() else self._in_place(x, identity)
+    def forward(self, x: Tensor, shortcut: Tensor, identity: Tensor) -> Tensor:
+        """All [T, N, C, H, W]. Without a gradient x is used up."""
+        return (self._traced if torch.is_grad_enabled() else self._in_place)(x, shortcut, identity)
 
     def _scale(self, mean: Tensor, maximum: Tensor) -> Tensor:
         """Temporal times channel attention from the pooled input, all of [T, N, C]."""
         temporal = self.ta(mean.mean(2).T, maximum.max(2).values.T).T[..., None]
         return temporal * self.ca((mean * temporal).mean(0), (maximum * temporal).max(0).values)
 
-    def _traced(self, x: Tensor, identity: Tensor) -> Tensor:
+    def _traced(self, x: Tensor, shortcut: Tensor, identity: Tensor) -> Tensor:
+        x = x + shortcut
         # maxima by index: the gradient of amax looks for values equal to the maximum, and a compiler that keeps more
         # digits of a value than of its maximum finds none
         x = x * self._scale(x.mean((3, 4)), x.flatten(3).max(3).values)[..., None, None]
         x = x * self.sa(x.mean((0, 2)), x.max(2).values.max(0).values)[None, :, None]
         return torch.relu(x) + identity
 
-    def _in_place(self, x: Tensor, identity: Tensor) -> Tensor:
+    def _in_place(self, x: Tensor, shortcut: Tensor, identity: Tensor) -> Tensor:
         """The same, on a CPU tile by tile, so that a tile stays in the cache; float32 or better, whatever x is."""
         channels_last = not x[0].is_contiguous()
         channel, position = (3, 2) if channels_last else (2, 3)
-        planes, identities = (
-            (y.movedim(2, -1).flatten(2, 3) if channels_last else y.flatten(3)) for y in (x, identity)
+        planes, shortcuts, identities = (
+            (y.movedim(2, -1).flatten(2, 3) if channels_last else y.flatten(3)) for y in (x, shortcut, identity)
         )  # [T, N, H * W, C] or [T, N, C, H * W]
         dtype = torch.promote_types(x.dtype, torch.float32)
         tiles = [slice(n, n + 1) for n in range(x.shape[1])] if x.device.type == "cpu" else [slice(None)]
-        pooled = [_pool(planes[:, tile].to(dtype), position) for tile in tiles]
+        result = planes if x.dtype == dtype else torch.empty_like(planes, dtype=dtype)
+        pooled = []
+        for tile in tiles:
+            part = result[:, tile]  # each operation has one dtype only: a CPU is slow where they are mixed
+            if result is not planes:
+                part.copy_(planes[:, tile])
+            pooled.append(_pool(part.add_(shortcuts[:, tile].to(dtype)), position))
         mean, maximum = (torch.cat(pools, dim=1) for pools in zip(*pooled))
         scale = self._scale(mean, maximum).unsqueeze(position)
-        result = planes if x.dtype == dtype else torch.empty_like(planes, dtype=dtype)
         for tile in tiles:
-            scaled = result[:, tile]  # each operation has one dtype only: a CPU is slow where they are mixed
-            if result is not planes:
-                scaled.copy_(planes[:, tile])
-            scaled.mul_(scale[:, tile])
-            mean, maximum = _pool(scaled, channel)  # [T, N, H * W]
+            part = result[:, tile].mul_(scale[:, tile])
+            mean, maximum = _pool(part, channel)  # [T, N, H * W]
             shape = (-1, *x.shape[3:])
             spatial = self.sa(mean.mean(0).view(shape), maximum.amax(0).view(shape)).flatten(1).unsqueeze(channel - 1)
-            scaled.relu_().mul_(spatial).add_(identities[:, tile].to(dtype))
+            torch.addcmul(identities[:, tile].to(dtype), part.relu_(), spatial, out=part)
         result = result.unflatten(position, x.shape[3:])
         return result.movedim(-1, 2) if channels_last else result
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esdnet_cli.model.config import ESDNetConfig
-from esdnet_cli.model.functional import added
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d, scu
 
 STRIDE = 4  # two halvings: height and width must be multiples of this
@@ -44,7 +43,7 @@ class SpikingResidualBlock(nn.Module):
         for layer in layers:
             residual = layer(residual)
         shortcut = self.shortcut(spikes if self.spike_driven else x)
-        return self.attn(added(residual, shortcut), x)
+        return self.attn(residual, shortcut, x)
 
 
 class Down(nn.Module):
