@@ -16,7 +16,6 @@ from esdnet_cli.energy.cost import PRESETS
 from esdnet_cli.settings import DEFAULT_WEIGHTS, MAX_MEGAPIXELS, RunOptions
 
 Command = Callable[..., Any]
-REPORT_ENDINGS = (".html", ".json", ".csv")  # .layers.csv too
 
 
 def option(name: str, *rest: Any, **attributes: Any) -> Callable[[Command], Command]:
@@ -55,22 +54,35 @@ def _megapixels(ctx: click.Context, param: click.Parameter, value: float) -> flo
     return value
 
 
-def _report(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
-    if path is None:
-        return None
-    if path.suffix.lower() not in REPORT_ENDINGS:
-        raise click.BadParameter(
-            f"{path}: the ending says the format; use {', '.join(REPORT_ENDINGS[:-1])} or {REPORT_ENDINGS[-1]}"
-        )
-    if os.path.isdir(path):
-        raise click.BadParameter(f"{path}: is a folder; name a file")
-    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))  # the rest is made later
-    try:  # now, not after hours of work
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise click.BadParameter(f"{path}: cannot be written there ({error.strerror}); choose another place") from error
-    return path
+def _report_option(**formats: str) -> Callable[[Command], Command]:
+    """--report for these file name endings, without their dots, each with what it holds."""
+    endings = [f".{ending}" for ending in formats]
+    either = f"{', '.join(endings[:-1])} or {endings[-1]}" if len(endings) > 1 else endings[0]
+
+    def check(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+        if path is None:
+            return None
+        if path.suffix.lower() not in endings:
+            raise click.BadParameter(f"{path}: the ending says the format; use {either}")
+        if os.path.isdir(path):
+            raise click.BadParameter(f"{path}: is a folder; name a file")
+        folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))  # the rest is made later
+        try:  # now, not after hours of work
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            mend = "choose another place"
+            raise click.BadParameter(f"{path}: cannot be written there ({error.strerror}); {mend}") from error
+        return path
+
+    told = "; ".join(f".{ending}{held and f' ({held})'}" for ending, held in formats.items())
+    return option(
+        "--report",
+        type=click.Path(path_type=Path),
+        callback=check,
+        metavar="FILE",
+        help=f"Also write all figures to FILE: {told}.",
+    )
 
 
 def _cost_option(name: str, text: str) -> Callable[[Command], Command]:
@@ -97,25 +109,30 @@ device_option = option(
 )
 quiet_option = option("-q", "--quiet", is_flag=True, help="Print errors only.")
 
-_RUN_OPTIONS = (
-    weights_option,
-    device_option,
-    option(
+DEFAULT_PRESET = "fp32-45nm"
+_RUN_OPTIONS = {
+    "weights": weights_option,
+    "device": device_option,
+    "precision": option(
         "--precision",
         type=click.Choice(["auto", "fp32", "bf16"]),
         default="auto",
         show_default=True,
-        help="Number format of the convolutions; auto: bf16 where fast and within 0.05 dB, else fp32.",
+        help="Number format of the convolutions; auto takes bf16 where it is fast and within 0.05 dB.",
     ),
-    option("--tile", type=_Tile(), default="auto", show_default=True, help="Tile side in pixels; 0: in one piece."),
-    option(
+    "tile": option(
+        "--tile", type=_Tile(), default="auto", show_default=True, help="Tile side in pixels; 0: in one piece."
+    ),
+    "overlap": option(
         "--overlap",
         type=click.IntRange(min=0),
         metavar="N",
         help="Pixels that neighbouring tiles share.  [default: the checkpoint's]",
     ),
-    option("--batch", type=click.IntRange(min=1), metavar="N", help="Tiles computed at once.  [default: what fits]"),
-    option(
+    "batch": option(
+        "--batch", type=click.IntRange(min=1), metavar="N", help="Tiles computed at once.  [default: what fits]"
+    ),
+    "max_megapixels": option(
         "--max-megapixels",
         type=float,
         callback=_megapixels,
@@ -124,62 +141,55 @@ _RUN_OPTIONS = (
         show_default="500",
         help="Refuse larger pictures, before memory is taken.",
     ),
-    option(
+    "energy_preset": option(
         "--energy-preset",
         type=click.Choice(list(PRESETS)),
-        default="fp32-45nm",
+        default=DEFAULT_PRESET,
         show_default=True,
         help="Costs of an operation (Horowitz, ISSCC 2014).",
     ),
-    _cost_option("--pj-mac", "Picojoules of a multiply-accumulate."),
-    _cost_option("--pj-ac", "Picojoules of an accumulate."),
-    option(
-        "--report",
-        type=click.Path(path_type=Path),
-        callback=_report,
-        metavar="FILE",
-        help="Also write all figures to FILE: .html (with pictures), .json (with layers), .csv or .layers.csv.",
-    ),
-    option(
+    "pj_mac": _cost_option("--pj-mac", "Picojoules of a multiply-accumulate."),
+    "pj_ac": _cost_option("--pj-ac", "Picojoules of an accumulate."),
+    "report": _report_option(html="with pictures", json="with layers", csv="or .layers.csv: a row for each layer"),
+    "spike_map": option(
         "--spike-map",
         type=click.Path(path_type=Path),
         metavar="DIR",
         help="Also write heat maps of where neurons fire, three PNGs a picture.",
     ),
-    option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
-    quiet_option,
-    option("-v", "--verbose", is_flag=True, help="Show the layers of each picture."),
-)
+    "dry_run": option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+    "quiet": quiet_option,
+    "verbose": option("-v", "--verbose", is_flag=True, help="Show the layers of each picture."),
+}
 
 
-def run_options(command: Command) -> Command:
-    """Put the options of every run on a command, which takes them as `options: RunOptions`."""
+def run_options(*without: str, **reports: str) -> Callable[[Command], Command]:
+    """Put the options of every run on a command, which takes them as `options: RunOptions`.
 
-    @functools.wraps(command)
-    def wrapped(
-        *args: Any, weights: str, device: str, precision: Any, tile: int | None, overlap: int | None, batch: int | None,
-        max_megapixels: float, energy_preset: str, pj_mac: float | None, pj_ac: float | None, report: Path | None,
-        spike_map: Path | None, dry_run: bool, quiet: bool, verbose: bool, **rest: Any,
-    ) -> Any:  # fmt: skip
-        if quiet and verbose:
-            raise click.UsageError("--quiet and --verbose exclude each other.")
-        if tile and overlap is not None and overlap >= tile:
-            raise click.UsageError(f"--overlap {overlap} must be smaller than --tile {tile}.")
-        # OpenCV holds every format to this before it allocates, but reads it only once, when it is loaded
-        os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(int(max_megapixels * 1e6))
-        preset = PRESETS[energy_preset]
-        costs = replace(
-            preset,
-            pj_mac=preset.pj_mac if pj_mac is None else pj_mac,
-            pj_ac=preset.pj_ac if pj_ac is None else pj_ac,
-        )
-        options = RunOptions(
-            weights, device, precision, tile, overlap, batch, max_megapixels, costs, report, spike_map,
-            dry_run, quiet, verbose,
-        )  # fmt: skip
-        return command(*args, options=options, **rest)
+    without: names of those that it does not need. reports: endings of --report and what they hold, if not the usual.
+    """
+    offered = {name: decorate for name, decorate in _RUN_OPTIONS.items() if name not in without}
+    if reports:
+        offered["report"] = _report_option(**reports)
 
-    decorated: Command = wrapped
-    for decorate in reversed(_RUN_OPTIONS):  # the help shows them as they are written here
-        decorated = decorate(decorated)
-    return decorated
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(*args: Any, **given: Any) -> Any:
+            values = {name: given.pop(name) for name in offered}
+            tile, overlap = values["tile"], values["overlap"]
+            if values["quiet"] and values.get("verbose"):
+                raise click.UsageError("--quiet and --verbose exclude each other.")
+            if tile and overlap is not None and overlap >= tile:
+                raise click.UsageError(f"--overlap {overlap} must be smaller than --tile {tile}.")
+            # OpenCV holds every format to this before it allocates, but reads it only once, when it is loaded
+            os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(int(values["max_megapixels"] * 1e6))
+            free = {name: value for name in ("pj_mac", "pj_ac") if (value := values.pop(name, None)) is not None}
+            costs = replace(PRESETS[values.pop("energy_preset", DEFAULT_PRESET)], **free)
+            return command(*args, options=RunOptions(costs=costs, **values), **given)
+
+        decorated: Command = wrapped
+        for add in reversed(offered.values()):  # the help shows them as they are written above
+            decorated = add(decorated)
+        return decorated
+
+    return decorate

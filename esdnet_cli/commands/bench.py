@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("picture", required=False, type=click.Path(path_type=Path), metavar="[PICTURE]")
 @option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="How often; medians are shown.")
 @option("--against-published", is_flag=True, help="Compare with the published way of computing, in turn.")
-@run_options
+@run_options("energy_preset", "pj_mac", "pj_ac", "spike_map", "dry_run", "verbose", json="")
 def command(picture: Path | None, rounds: int, against_published: bool, options: RunOptions) -> None:
     """Measure images/s, GMAC/s, the share of this machine's matmul peak, peak memory, and where the time goes.
 
@@ -32,8 +32,6 @@ def command(picture: Path | None, rounds: int, against_published: bool, options:
       esdnet bench --against-published
       esdnet bench photo.jpg --precision bf16 --report bench.json
     """
-    if options.report is not None and options.report.suffix.lower() != ".json":
-        raise click.UsageError("bench reports in .json only.")
     from esdnet_cli.bench.measure import bench
     from esdnet_cli.bench.pattern import read_or_make
     from esdnet_cli.files import write_atomically

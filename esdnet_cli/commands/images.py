@@ -29,7 +29,7 @@ from esdnet_cli.settings import RunOptions
 )
 @overwrite_option
 @shard_option
-@run_options
+@run_options()
 @click.pass_context
 def command(
     ctx: click.Context, inputs: tuple[str, ...], output: Path, recursive: bool, file_format: str | None,

@@ -47,7 +47,7 @@ class _Time(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
 @option("--compare", is_flag=True, help="Write before and after side by side.")
 @option("--deflicker", is_flag=True, help="Smooth what is removed over time, along the motion.")
 @overwrite_option
-@run_options
+@run_options("spike_map", json="with layers", csv="or .layers.csv: a row for each layer")
 @click.pass_context
 def command(
     ctx: click.Context, inputs: tuple[str, ...], output: Path, codec: str | None, crf: int | None,
@@ -71,10 +71,6 @@ def command(
         raise click.UsageError("--crf does not go with ffv1, which is lossless.")
     from esdnet_cli.video.inputs import find_clips, is_frames
 
-    if options.report is not None and options.report.suffix.lower() not in (".json", ".csv"):
-        raise click.UsageError("--report of video must end in .json or .csv.")
-    if options.spike_map is not None:
-        raise click.UsageError("--spike-map does not go with video; use it on single frames.")
     if is_frames(inputs):
         for name, given in (("--codec", codec), ("--crf", crf), ("--start", start), ("--end", end)):
             if given is not None:
