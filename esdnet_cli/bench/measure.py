@@ -24,7 +24,6 @@ from esdnet_cli.bench.published import published
 from esdnet_cli.checkpoint.store import load_network
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
-from esdnet_cli.model.network import FeatureRefinement
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.tiling import Batches, derain_tiled
 
@@ -35,8 +34,7 @@ _PARTS: tuple[tuple[type[nn.Module], str], ...] = (
     (SeqConv2d, "convolutions"),
     (TDBatchNorm2d, "batch norm"),
     (MixedAttentionUnit, "attention"),
-    (FeatureRefinement, "refinement"),
-    (nn.Conv2d, "convolutions"),  # embedding and output
+    (nn.Conv2d, "convolutions"),  # embedding, refinement and output
 )
 
 
@@ -56,7 +54,8 @@ class Bench:
     """One checkpoint on one device. seconds: medians over rounds, of one picture; stages add up to about the whole.
 
     gmac: dense multiply-accumulates of the picture's convolutions over all T steps, tiles and overlap included.
-    peak_gmacs: GMAC/s of a large matrix product in the same number format. peak_memory_mib: of the process, or the GPU.
+    peak_gmac_per_s: of a large matrix product in the same number format; peak_share: how much of it the whole reaches,
+    convolution_peak_share: how much the convolutions alone. peak_memory_mib: of the process, or the GPU.
     """
 
     device: str
@@ -75,6 +74,7 @@ class Bench:
     gmac_per_s: float
     peak_gmac_per_s: float
     peak_share: float
+    convolution_peak_share: float
     peak_memory_mib: float
     stages_s: dict[str, float]
     published: Comparison | None
@@ -110,6 +110,7 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
             float((levels <= 1).all(2).mean()),
         )
     height, width = image.shape[:2]
+    stages = _stages(derainer, image, device)
     peak = _matmul_peak(device, torch.bfloat16 if derainer.precision == "bf16" else torch.float32)
     return Bench(
         device=derainer.device,
@@ -128,8 +129,9 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
         gmac_per_s=gmac / seconds,
         peak_gmac_per_s=peak,
         peak_share=gmac / seconds / peak,
+        convolution_peak_share=gmac / stages["convolutions"] / peak,
         peak_memory_mib=_peak_memory(device),
-        stages_s=_stages(derainer, image, device),
+        stages_s=stages,
         published=comparison,
     )
 
@@ -196,7 +198,7 @@ def _clocked(network: nn.Module, device: torch.device) -> Iterator[dict[str, flo
     def end(module: nn.Module, _: Any, __: Any, name: str, inner: bool) -> None:
         _wait(device)
         _, started = open_.pop()
-        if not (inner and any(isinstance(outer, (MixedAttentionUnit, FeatureRefinement)) for outer, _ in open_)):
+        if not (inner and any(isinstance(outer, MixedAttentionUnit) for outer, _ in open_)):
             spent[name] = spent.get(name, 0.0) + time.perf_counter() - started
 
     handles = []

@@ -57,7 +57,8 @@ def _lines(measured: Bench, weights: str) -> list[str]:
         f"{'images':<16} {measured.images_per_s:>9.3f} /s    {measured.seconds:.3f} s each",
         f"{'megapixels':<16} {measured.megapixels_per_s:>9.4f} /s",
         f"{'GMAC':<16} {measured.gmac_per_s:>9.1f} /s    {measured.gmac:.1f} each, as if dense",
-        f"{'matmul peak':<16} {measured.peak_gmac_per_s:>9.1f} /s    {100 * measured.peak_share:.1f} % of it reached",
+        f"{'matmul peak':<16} {measured.peak_gmac_per_s:>9.1f} /s    {100 * measured.peak_share:.1f} % of it reached, "
+        f"{100 * measured.convolution_peak_share:.1f} % in convolutions",
         f"{'peak memory':<16} {measured.peak_memory_mib:>9.0f} MiB",
     ]
     whole = sum(measured.stages_s.values())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError, one_line, printable
@@ -137,7 +138,9 @@ def derain_files(
     reading: deque[tuple[Job, Future[_Read | ImageResult]]] = deque()
     writing: deque[Future[ImageResult]] = deque()
     # leaving this block waits for the writes in hand: an interrupted run loses no finished picture
-    with ThreadPoolExecutor(1, "writer") as writer, ThreadPoolExecutor(1, "reader") as reader:
+    # witnesses compute, too: on one thread, so that they do not fight with the network for its cores
+    single = (torch.set_num_threads, (1,))
+    with ThreadPoolExecutor(1, "writer", *single) as writer, ThreadPoolExecutor(1, "reader") as reader:
         try:
             while waiting or reading:
                 while waiting and len(reading) < READ_AHEAD:
