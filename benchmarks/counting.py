@@ -47,7 +47,7 @@ def main(weights: str, device: str, precision: str, rounds: int) -> None:
         f"{weights} in {derainer.precision} on {derainer.device}, {image.shape[1]}x{image.shape[0]}, {rounds} pairs: "
         f"plain {statistics.median(plain for _, plain in pairs):.3f} s, "
         f"with / without counting: median {statistics.median(ratios):.3f}, "
-        f"quartiles {ratios[rounds // 4]:.3f} to {ratios[-rounds // 4 - 1]:.3f}"
+        f"quartiles {ratios[rounds // 4]:.3f} to {ratios[-(rounds // 4) - 1]:.3f}"
     )
 
 

@@ -24,8 +24,9 @@ def test_the_published_way_computes_the_same(shortcut: str) -> None:
     torch.testing.assert_close(published(network, torch.device("cpu"))(images), ours, atol=1e-5, rtol=0)
 
 
-def test_figures_hang_together(tiny: Path) -> None:
-    measured = bench(esdnet_cli.load(tiny, device="cpu"), photo(40, 50), rounds=3, against_published=True)
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_figures_hang_together(rounds: int, tiny: Path) -> None:
+    measured = bench(esdnet_cli.load(tiny, device="cpu"), photo(40, 50), rounds, against_published=True)
     assert measured.images_per_s == pytest.approx(1 / measured.seconds)
     assert measured.megapixels_per_s == pytest.approx(0.002 / measured.seconds)
     assert measured.peak_share == pytest.approx(measured.gmac / measured.seconds / measured.peak_gmac_per_s)

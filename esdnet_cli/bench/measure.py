@@ -105,7 +105,7 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
         comparison = Comparison(
             statistics.median(other),
             statistics.median(ratios),
-            (ratios[rounds // 4], ratios[-rounds // 4 - 1]),
+            (ratios[rounds // 4], ratios[-(rounds // 4) - 1]),
             int(levels.max()),
             float((levels <= 1).all(2).mean()),
         )
