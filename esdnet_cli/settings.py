@@ -8,7 +8,7 @@ from typing import Literal
 
 from esdnet_cli.energy.cost import EnergyCosts
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 DEFAULT_WEIGHTS = "small"
 MAX_MEGAPIXELS = 500.0  # a picture that claims more is refused before memory is taken
 

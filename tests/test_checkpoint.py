@@ -19,6 +19,7 @@ from esdnet_cli.checkpoint.bundled import bundled
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
 from esdnet_cli.errors import CheckpointError
 from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.model.lower import int8_works
 from esdnet_cli.model.network import ESDNet
 
 State = dict[str, Tensor]
@@ -198,19 +199,23 @@ def test_every_bundled_checkpoint_loads_and_has_a_card() -> None:
 @pytest.mark.parametrize(
     "metrics, native, chosen",
     [
-        ({"validation": {"bf16_psnr_y_change": -0.02}}, True, "bf16"),
-        ({"validation": {"bf16_psnr_y_change": -0.02}}, False, "fp32"),
-        ({"validation": {"bf16_psnr_y_change": -0.08}}, True, "fp32"),
-        ({"validation": {"bf16_psnr_y_change": "good"}}, True, "fp32"),
-        ({"validation": 7}, True, "fp32"),
-        (None, True, "fp32"),
+        ({"validation": {"bf16_psnr_y_change": -0.02}}, ("bf16", "int8"), "bf16"),
+        ({"validation": {"bf16_psnr_y_change": -0.02, "int8_psnr_y_change": 0.01}}, ("bf16", "int8"), "int8"),
+        ({"validation": {"bf16_psnr_y_change": -0.02, "int8_psnr_y_change": 0.01}}, ("bf16",), "bf16"),
+        ({"validation": {"bf16_psnr_y_change": -0.02, "int8_psnr_y_change": -0.2}}, ("bf16", "int8"), "bf16"),
+        ({"validation": {"bf16_psnr_y_change": -0.02}}, (), "fp32"),
+        ({"validation": {"bf16_psnr_y_change": -0.08}}, ("bf16", "int8"), "fp32"),
+        ({"validation": {"bf16_psnr_y_change": "good"}}, ("bf16", "int8"), "fp32"),
+        ({"validation": 7}, ("bf16", "int8"), "fp32"),
+        (None, ("bf16", "int8"), "fp32"),
     ],
     ids=str,
 )
+@pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
 def test_auto_precision_follows_what_was_measured(
-    metrics: object, native: bool, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    metrics: object, native: tuple[str, ...], chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("esdnet_cli.model.inference.has_bf16", lambda device: native)
+    monkeypatch.setattr("esdnet_cli.model.inference.is_fast", lambda precision, device: precision in native)
     path = tmp_path / "a.safetensors"
     save(path, tiny_network().state_dict(), TINY, {} if metrics is None else {"metrics": json.dumps(metrics)})
     assert esdnet_cli.load(path, device="cpu").precision == chosen

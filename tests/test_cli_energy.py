@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 from conftest import Run, load_json, photo, write
 
+from esdnet_cli.model.lower import int8_works
+
+PRECISIONS = ("fp32", "bf16", *(["int8"] if int8_works() else []))
+
 
 def figures(path: Path) -> list[dict[str, object]]:
     return [
@@ -74,10 +78,10 @@ def test_membrane_shortcuts_cost_more_than_spike_driven_ones(tmp_path: Path, run
     assert energy["spike"]["energy_ann_mj"] == energy["membrane"]["energy_ann_mj"], "their ANN twin is the same"
 
 
-def test_bfloat16_runs(tiny: Path, tmp_path: Path, run: Run) -> None:
+def test_lower_precisions_run(tiny: Path, tmp_path: Path, run: Run) -> None:
     write(tmp_path / "a.png")
     rates = {}
-    for precision in ("fp32", "bf16"):
+    for precision in PRECISIONS:
         command = (
             "energy",
             tmp_path / "a.png",
@@ -92,7 +96,7 @@ def test_bfloat16_runs(tiny: Path, tmp_path: Path, run: Run) -> None:
         report = load_json(tmp_path / "r.json")
         assert report["run"]["precision"] == precision
         rates[precision] = report["totals"]["spike_rate"]
-    assert rates["bf16"] == pytest.approx(rates["fp32"], rel=0.05)
+    assert list(rates.values()) == pytest.approx([rates["fp32"]] * len(rates), rel=0.05)
 
 
 def test_bad_inputs_count_as_failed(tiny: Path, tmp_path: Path, run: Run) -> None:

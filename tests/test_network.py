@@ -12,12 +12,14 @@ import torch
 from conftest import GOLDEN, TINY, load_json, tiny_network
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.config import ESDNetConfig
-from esdnet_cli.model.inference import Inference
-from esdnet_cli.model.layers import LIF, MixedAttentionUnit
+from esdnet_cli.model.inference import Inference, Lowered
+from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
+from esdnet_cli.model.lower import Int8SeqConv2d, int8_works
 from esdnet_cli.model.network import ESDNet
 
 
@@ -107,26 +109,51 @@ def test_attention_in_place_equals_the_traced_one() -> None:
         torch.testing.assert_close(unit(*first), traced, rtol=0, atol=1e-5)
 
 
+LOWERED_HERE = [
+    "bf16",
+    pytest.param("int8", marks=pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")),
+]
+
+
+@pytest.mark.parametrize("precision", LOWERED_HERE)
 @pytest.mark.parametrize("name", ["compact-io.safetensors", "compact-spike-shortcut-io.safetensors"])
 @torch.inference_mode()
-def test_bfloat16_stays_close(name: str) -> None:
+def test_lower_precision_stays_close(name: str, precision: Lowered) -> None:
     network, tensors, _ = golden(name)
     lowered = copy.deepcopy(network)
     image, expected = tensors["input"], tensors["output"]
-    derained = Inference(lowered, torch.device("cpu"), "bf16")(image)
+    derained = Inference(lowered, torch.device("cpu"), precision)(image)
     assert (derained - expected).abs().mean() < 0.1 * (expected - image).abs().mean()
-    # layer by layer, where no spike can flip: only weights and sums are rounded, to 8 bits
+    # layer by layer, where no spike can flip: only weights, and in bf16 sums, are rounded
     x = torch.randn(4, 1, 16, 24, 24).mul_(0.3)
     exact = network.down1_2(x)
     rounded = lowered.down1_2(x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (4, 1)))
-    assert rounded.dtype == torch.bfloat16
+    assert rounded.dtype == {"bf16": torch.bfloat16, "int8": torch.float32}[precision]
     assert_close(rounded.float(), exact, 0.02 * float(exact.abs().max()))
 
 
+@pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
+@pytest.mark.parametrize("kernel_size, stride", [(3, 1), (3, 2), (1, 1)])
+@torch.inference_mode()
+def test_8_bit_weights_are_rounded_by_channel_and_sums_are_exact(kernel_size: int, stride: int) -> None:
+    conv = SeqConv2d(6, 5, kernel_size, stride, kernel_size // 2)
+    conv.weight[2] *= 100  # of no consequence to the other channels
+    conv.weight[3] = 0
+    rounded = Int8SeqConv2d(conv)
+    largest = conv.weight.abs().amax((1, 2, 3), keepdim=True)
+    assert ((rounded.weight - conv.weight).abs() <= largest / 254 * 1.001).all()
+    for batch, height, width in ((1, 8, 12), (3, 21, 7)):  # packed once, whatever the size
+        spikes = (torch.rand(2, batch, 6, height, width) < 0.3).to(torch.int8)
+        expected = F.conv2d(spikes.flatten(0, 1).float(), rounded.weight, conv.bias, stride, kernel_size // 2)
+        assert_close(rounded(spikes).flatten(0, 1), expected, 1e-5 * float(largest.max()))
+
+
+@pytest.mark.parametrize("precision", LOWERED_HERE)
 @pytest.mark.parametrize("shortcut", ["membrane", "spike"])
 @torch.inference_mode()
-def test_bfloat16_is_counted_as_it_ran(shortcut: str) -> None:
+def test_lower_precision_is_counted_as_it_ran(shortcut: str, precision: Lowered) -> None:
     network = tiny_network(dataclasses.replace(TINY, shortcut=shortcut))
+    run = Inference(network, torch.device("cpu"), precision)
     seen: dict[str, int] = {}
     for name, module in network.named_modules():
         if isinstance(module, (LIF, nn.Conv2d)):
@@ -136,7 +163,6 @@ def test_bfloat16_is_counted_as_it_ran(shortcut: str) -> None:
                     name, int(which(args, out).count_nonzero())
                 )
             )
-    run = Inference(network, torch.device("cpu"), "bf16")
     with ActivityCounter(network) as counter:
         run(torch.rand(2, 3, 24, 32))
     layers = {layer.name: layer for layer in counter.activity().layers}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.errors import EsdnetError
-from esdnet_cli.model.inference import has_bf16
+from esdnet_cli.model.inference import LOWERED, is_fast
 from esdnet_cli.training.data import Paired, Pictures, SyntheticRain, load_batches, read_pairs
 from esdnet_cli.training.loop import BEST, LAST, LOG, STATE, Recipe, Run, autocast_precision, restoration_loss
 
@@ -112,7 +112,9 @@ def test_a_run_learns_and_leaves_checkpoints_that_load(tmp_path: Path) -> None:
     validated = [line for line in lines if "validation" in line]
     assert len(validated) == 10
     assert validated[-1]["step"] == 40 and validated[-1]["lr"] < 1e-4
-    assert all((line["validation"]["bf16_psnr_y_change"] is None) != has_bf16(CPU) for line in validated)
+    for precision in LOWERED:
+        changes = [line["validation"][f"{precision}_psnr_y_change"] for line in validated]
+        assert all((change is None) != is_fast(precision, CPU) for change in changes)
     best = max(line["validation"]["psnr_y"] for line in validated)
     checkpoint = open_checkpoint(str(run.folder / BEST))
     assert json.loads(checkpoint.metadata["metrics"])["validation"]["psnr_y"] == pytest.approx(best, abs=1e-4)

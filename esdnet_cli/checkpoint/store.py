@@ -57,10 +57,13 @@ class Checkpoint:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
-    def bf16_is_close(self) -> bool:
-        """Whether its metrics, measured on validation pairs, allow bfloat16: at most MOST_DB_LOST below float32."""
+    def close_precisions(self) -> tuple[str, ...]:
+        """Those that its metrics, measured on validation pairs, allow: at most MOST_DB_LOST below float32."""
+        return tuple(precision for precision in ("int8", "bf16") if self._is_close(precision))
+
+    def _is_close(self, precision: str) -> bool:
         try:
-            change = json.loads(self.metadata["metrics"])["validation"]["bf16_psnr_y_change"]
+            change = json.loads(self.metadata["metrics"])["validation"][f"{precision}_psnr_y_change"]
             return bool(change >= -MOST_DB_LOST)
         except (KeyError, TypeError, ValueError, RecursionError):
             return False

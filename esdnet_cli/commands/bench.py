@@ -30,7 +30,7 @@ def command(picture: Path | None, rounds: int, against_published: bool, options:
     \b
     Examples:
       esdnet bench --against-published
-      esdnet bench photo.jpg --precision bf16 --report bench.json
+      esdnet bench photo.jpg --precision int8 --report bench.json
     """
     from esdnet_cli.bench.measure import bench
     from esdnet_cli.bench.pattern import read_or_make

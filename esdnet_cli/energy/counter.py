@@ -39,8 +39,12 @@ def fan_out(size: int, kernel_size: int, stride: int, padding: int) -> Tensor:
 def count_nonzero(x: Tensor) -> Tensor:
     """torch.count_nonzero of [..., C, H, W], several times as fast on a CPU: no booleans, and in pieces that fit it."""
     piece = cached_piece(x)
-    flags = torch.empty(piece, device=x.device)
-    counts = [flags[: len(part)].copy_(part).ne_(0).sum() for part in in_memory_order(x).split(piece)]
+    scratch = torch.empty(piece, device=x.device)
+    counts = []
+    for part in in_memory_order(x).split(piece):
+        flags = scratch[: len(part)]
+        same = part if part.dtype == flags.dtype else flags.copy_(part)  # mixed dtypes are slow
+        counts.append(torch.ne(same, 0, out=flags).sum())
     return torch.stack(counts).long().sum()
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Collection
 from contextlib import suppress
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from esdnet_cli.errors import EsdnetError
-from esdnet_cli.model.layers import LIF, SeqConv2d, TDBatchNorm2d
+from esdnet_cli.model.lower import int8_works, lower
 from esdnet_cli.model.network import ESDNet
 
-Precision = Literal["fp32", "bf16"]
+Lowered = Literal["int8", "bf16"]
+Precision = Literal["fp32", Lowered]
+LOWERED: tuple[Lowered, ...] = get_args(Lowered)  # the fastest first, where the device has both
 _CPU_BATCH_BYTES = 30 * 2**20  # the widest activation of a batch: what `keep_freed_memory` still keeps
 _ACTIVATIONS = 12  # how many activations of that size the pass holds at once, generously
 _MOST_TILES = 64
@@ -45,27 +48,34 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; emulated it would be slower than float32."""
+def is_fast(precision: Lowered, device: torch.device) -> bool:
+    """Whether the device multiplies in this precision in hardware; emulated it would be slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return device.type == "cpu" and supported is not None and bool(supported())
+        return precision == "bf16" and torch.cuda.is_bf16_supported(including_emulation=False)
+    supported = {"int8": "_is_vnni_supported", "bf16": "_is_avx512_bf16_supported"}[precision]
+    has = device.type == "cpu" and bool(getattr(torch.cpu, supported, bool)())
+    return has and (precision == "bf16" or int8_works())
 
 
-def choose_precision(name: str, device: torch.device, bf16_is_close: bool = False) -> Precision:
-    """`auto` is bf16 where that is close to fp32 and the device has it, fp32 elsewhere.
+def choose_precision(name: str, device: torch.device, close: Collection[str] = ()) -> Precision:
+    """`auto` is the fastest that the device has and that is close to fp32, else fp32.
 
-    bf16_is_close: what was measured of the checkpoint says so. Raises EsdnetError if the device cannot compute in bf16.
+    close: what was measured of the checkpoint. Raises EsdnetError if the device cannot compute so.
     """
     if name == "auto":
-        return "bf16" if bf16_is_close and has_bf16(device) else "fp32"
+        return next((precision for precision in LOWERED if precision in close and is_fast(precision, device)), "fp32")
     if name == "bf16":
-        if device.type == "cuda" and not has_bf16(device):
+        if device.type == "cuda" and not is_fast("bf16", device):
             raise EsdnetError(f"--precision bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use fp32")
         return "bf16"
+    if name == "int8":
+        if device.type != "cpu":
+            raise EsdnetError(f"--precision int8: computes on the CPU, not on {device}; use bf16, fp32 or --device cpu")
+        if not int8_works():
+            raise EsdnetError("--precision int8: this PyTorch has no 8-bit convolution (x86 only); use bf16 or fp32")
+        return "int8"
     if name != "fp32":
-        raise EsdnetError(f"--precision {name}: no such precision; use auto, fp32 or bf16")
+        raise EsdnetError(f"--precision {name}: no such precision; use auto, fp32, bf16 or int8")
     return "fp32"
 
 
@@ -90,33 +100,6 @@ def keep_freed_memory() -> None:
             mallopt(parameter, size * 2**20)
 
 
-def lower(network: ESDNet) -> None:
-    """Let the network compute in bfloat16, in place, where that costs no quality: in convolutions of spikes, exact but
-    for their weights and sums, and in those of the refinement. Batch norm is folded into them, channels come last."""
-    network.requires_grad_(False)
-    for sequence in list(network.modules()):
-        if isinstance(sequence, nn.Sequential):
-            for index, (conv, norm) in enumerate(zip(sequence, list(sequence)[1:]), start=1):
-                if isinstance(conv, SeqConv2d) and isinstance(norm, TDBatchNorm2d):
-                    _fold(conv, norm)
-                    sequence[index] = nn.Identity()
-    for neurons in network.modules():
-        if isinstance(neurons, LIF):
-            neurons.spike_dtype = torch.bfloat16
-    spiking = (module for module in network.modules() if isinstance(module, SeqConv2d))
-    for conv in (*spiking, *network.refinement.sa):
-        if isinstance(conv, nn.Conv2d):
-            conv.to(torch.bfloat16)
-            conv.weight.data = conv.weight.data.contiguous(memory_format=torch.channels_last)
-
-
-def _fold(conv: SeqConv2d, norm: TDBatchNorm2d) -> None:
-    assert norm.running_mean is not None and norm.running_var is not None
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    conv.weight.data *= scale[:, None, None, None]
-    conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
-
-
 class Inference:
     """A network placed on a device in a precision: rainy float32 [N, 3, H, W] on the CPU -> derained, the same."""
 
@@ -124,8 +107,9 @@ class Inference:
         self.network = network.to(device)
         self.device = device
         self.precision = precision
-        if precision == "bf16":
-            lower(network)
+        if precision != "fp32":
+            native = precision == "bf16" or is_fast("bf16", device)
+            lower(network, precision, others=torch.bfloat16 if native else torch.float32)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -133,6 +117,6 @@ class Inference:
         # TF32 would round float32 to 10 bits, and a spike flips where that crosses the threshold
         # and an algorithm picked by timing would flip others from run to run
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            if self.precision == "bf16":
+            if self.precision != "fp32":
                 images = images.contiguous(memory_format=torch.channels_last)
             return self.network(images).float().cpu()

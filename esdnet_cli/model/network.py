@@ -138,7 +138,7 @@ class ESDNet(nn.Module):
         x = self.up3_2(self.decoder_level3(x))
         x = self.decoder_level2(self.reduce_chan_level2(joined(x, level2)))
         x = self.decoder_level1(joined(self.up2_1(x), level1))  # [T, N, 2d, H, W]
-        x = sum(x.unbind()) / len(x)  # [N, 2d, H, W]
+        x = sum(x[1:], start=x[0]) / len(x)  # [N, 2d, H, W]
         return self.output(self.refinement(x)) + image
 
     def spiking_convs(self) -> dict[str, tuple[str, ...]]:

@@ -57,7 +57,7 @@ class Derainer:
 
     @property
     def precision(self) -> str:
-        """`fp32` or `bf16`."""
+        """`fp32`, `bf16` or `int8`."""
         return self.inference.precision
 
     def __call__(
@@ -109,8 +109,8 @@ def load(
 ) -> Derainer:
     """Load a checkpoint, by bundled name or path, onto a device.
 
-    device: auto, cpu, cuda, cuda:N or mps. precision: auto (bf16 where the checkpoint's metrics
-    and the device allow it), fp32 or bf16. tile: side in pixels, 0 for one piece.
+    device: auto, cpu, cuda, cuda:N or mps. precision: auto (the fastest that the device and
+    the checkpoint's metrics allow), fp32, bf16 or int8. tile: side in pixels, 0 for one piece.
     tile and overlap default to what the checkpoint was tuned for, batch to what memory allows.
     Raises EsdnetError (CheckpointError) with one line that says what to do.
     """
@@ -118,7 +118,7 @@ def load(
         raise EsdnetError("tile and overlap must be 0 or more, batch 1 or more")
     checkpoint = open_checkpoint(str(weights))
     chosen = choose_device(device)
-    chosen_precision = choose_precision(precision, chosen, checkpoint.bf16_is_close)
+    chosen_precision = choose_precision(precision, chosen, checkpoint.close_precisions)
     side = checkpoint.tile if tile is None else tile
     shared = (
         (checkpoint.overlap if tile is None else min(checkpoint.overlap, tile // 4)) if overlap is None else overlap

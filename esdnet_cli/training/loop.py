@@ -28,7 +28,7 @@ from esdnet_cli.errors import EsdnetError, one_line, printable
 from esdnet_cli.files import write_atomically
 from esdnet_cli.metrics import quality, ssim
 from esdnet_cli.model.config import SIZES, ESDNetConfig
-from esdnet_cli.model.inference import Inference, Precision, choose_precision, has_bf16
+from esdnet_cli.model.inference import LOWERED, Inference, Precision, choose_precision, is_fast
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline.tiling import Batches as TileBatches
 from esdnet_cli.pipeline.tiling import Tiling, derain_tiled, is_out_of_memory
@@ -72,12 +72,13 @@ class Recipe:
 class Validation:
     """Means over the validation pairs (Y channel, `metrics`' convention), computed in fp32.
 
-    bf16_psnr_y_change: what bf16 adds to psnr_y, in dB, where the device has it.
+    bf16_psnr_y_change, int8_psnr_y_change: what that precision adds to psnr_y, in dB, where the device has it.
     """
 
     psnr_y: float
     ssim_y: float
     bf16_psnr_y_change: float | None = None
+    int8_psnr_y_change: float | None = None
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,8 @@ class Run:
         if not self._validation:
             return None
         tiling = tiling_for(self.recipe.crop)
-        precisions: list[Precision] = ["fp32", "bf16"] if has_bf16(self.device) else ["fp32"]
+        lowered = [precision for precision in LOWERED if is_fast(precision, self.device)]
+        precisions: list[Precision] = ["fp32", *lowered]
         sums = torch.zeros(len(precisions), 2, dtype=torch.float64)
         for row, precision in enumerate(precisions):
             tiles = TileBatches(Inference(copy.deepcopy(self.average), self.device, precision), 1, lambda size: None)
@@ -216,7 +218,8 @@ class Run:
             sums = sums.to(self.device)
             dist.all_reduce(sums)
         (psnr_y, ssim_y), *others = (sums / len(self._validation)).tolist()
-        return Validation(psnr_y, ssim_y, *(lowered - psnr_y for lowered, _ in others))
+        changes = {f"{name}_psnr_y_change": other - psnr_y for name, (other, _) in zip(lowered, others)}
+        return Validation(psnr_y, ssim_y, **changes)
 
     def _agree(self, value: float) -> float:
         """The first process's clock is everyone's: all must stop, save and validate at the same step."""
@@ -386,7 +389,7 @@ def _config(size: str) -> ESDNetConfig:
 
 def autocast_precision(name: str, device: torch.device) -> str:
     """`auto` is bf16 where the device has it, fp32 elsewhere. Raises EsdnetError for bf16 in vain."""
-    return choose_precision(name, device, bf16_is_close=True)
+    return choose_precision(name, device, close=["bf16"])
 
 
 def prepare_folder(folder: Path, resume: bool) -> None:

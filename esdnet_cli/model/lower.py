@@ -1,0 +1,91 @@
+"""Lower precision where it costs no quality: in what spikes of 0 and 1 drive, only weights and sums are rounded."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from esdnet_cli.model.layers import LIF, SeqConv2d, TDBatchNorm2d
+from esdnet_cli.model.network import ESDNet
+
+_LARGEST = 127  # of a signed 8-bit weight
+
+
+class Int8SeqConv2d(SeqConv2d):
+    """A convolution of spikes whose weights have 8 bits and a scale for each output channel; the sums are exact.
+
+    By PyTorch's own kernel for x86 (oneDNN): int8 spikes of 0 and 1 in, float32 out, channels last.
+    """
+
+    def __init__(self, conv: SeqConv2d) -> None:
+        geometry = (conv.kernel_size, conv.stride, conv.padding)
+        super().__init__(conv.in_channels, conv.out_channels, *geometry, device="meta")  # type: ignore[arg-type]
+        weight = conv.weight.detach()
+        self._scale = weight.abs().amax((1, 2, 3)).clamp(min=torch.finfo(torch.float32).tiny) / _LARGEST
+        rounded = (weight / self._scale[:, None, None, None]).round().to(torch.int8)
+        self.weight = nn.Parameter(rounded * self._scale[:, None, None, None], requires_grad=False)  # as it computes
+        self.bias = conv.bias
+        self._zero = torch.zeros(len(weight), dtype=torch.long)
+        self._window: tuple[Any, ...] = (list(conv.stride), [int(p) for p in conv.padding], list(conv.dilation), 1)
+        self._packed = torch.ops.onednn.qconv_prepack(rounded, self._scale, 1.0, 0, *self._window, None)
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        # unsigned is what the processor multiplies by signed; a view, since a copy to uint8 is slow
+        spikes = x_seq.flatten(0, 1).view(torch.uint8)
+        sums = torch.ops.onednn.qconv2d_pointwise(
+            spikes, 1.0, 0, self._packed, self._scale, self._zero, self.bias, *self._window,
+            1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return sums.unflatten(0, x_seq.shape[:2])
+
+
+@lru_cache(maxsize=1)
+def int8_works() -> bool:
+    """Whether this PyTorch has the kernel: it is for x86 only, and no part of the stable interface."""
+    with torch.random.fork_rng(devices=[]):  # nobody else's random numbers change
+        conv = SeqConv2d(2, 3, 3, padding=1)
+    spikes = (torch.arange(50) % 3 == 0).view(1, 1, 2, 5, 5).to(torch.int8)
+    try:
+        rounded = Int8SeqConv2d(conv)
+        with torch.inference_mode():
+            expected = nn.functional.conv2d(spikes[0].float(), rounded.weight, conv.bias, padding=1)
+            return torch.allclose(rounded(spikes)[0], expected, rtol=0, atol=1e-4)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+
+
+def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
+    """Let the network compute in `bf16` or `int8`, in place.
+
+    Spike-driven convolutions take that precision; the other ones of the body and of the refinement take `others`.
+    Batch norm is folded into them, channels come last, and what lies between stays in float32.
+    """
+    network.requires_grad_(False)
+    driven = {name for names in network.spiking_convs().values() for name in names}
+    for parent, sequence in list(network.named_modules()):
+        if not isinstance(sequence, nn.Sequential):
+            continue
+        for index, (conv, norm) in enumerate(zip(sequence, list(sequence)[1:])):
+            if isinstance(conv, SeqConv2d) and isinstance(norm, TDBatchNorm2d):
+                _fold(conv, norm)
+                sequence[index + 1] = nn.Identity()
+                if precision == "int8" and f"{parent}.{index}" in driven:
+                    sequence[index] = Int8SeqConv2d(conv)
+    for neurons in network.modules():
+        if isinstance(neurons, LIF):
+            neurons.spike_dtype = torch.int8 if precision == "int8" else torch.bfloat16
+    body = [module for module in network.modules() if isinstance(module, SeqConv2d)]
+    for layer in (*body, *network.refinement.sa):
+        if isinstance(layer, nn.Conv2d) and not isinstance(layer, Int8SeqConv2d):
+            layer.to(others)
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def _fold(conv: SeqConv2d, norm: TDBatchNorm2d) -> None:
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    conv.weight.data *= scale[:, None, None, None]
+    conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
