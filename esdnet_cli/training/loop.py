@@ -33,6 +33,7 @@ from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline.tiling import Batches as TileBatches
 from esdnet_cli.pipeline.tiling import Tiling, derain_tiled, is_out_of_memory
 from esdnet_cli.training.data import Batches
+from esdnet_cli.training.optimiser import MuonAdamW
 
 STATE, LAST, BEST, LOG = "state.safetensors", "last.safetensors", "best.safetensors", "log.jsonl"
 VALIDATIONS = 10  # over a run
@@ -46,8 +47,8 @@ class Recipe:
     """What a run is, apart from its data; it stands in the state, and a resumed run must have the same.
 
     steps or minutes: the length, one of them None. batch: crops of a step over all processes. crop: their side.
-    lr: of AdamW, after `warmup` steps (MOST_WARMUP of a short run) with cosine to 0. ema: decay of the averaged
-    weights. clip: gradient norm. precision: fp32, or bf16 under autocast.
+    lr: peak of the learning rate, after `warmup` steps (MOST_WARMUP of a short run) with cosine to 0. ema: decay of the
+    averaged weights. clip: gradient norm. precision: fp32, or bf16 under autocast.
     """
 
     config: ESDNetConfig
@@ -120,9 +121,9 @@ class Run:
             self.network.load_state_dict(initial)
         self.network.to(device)
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self._optimiser = torch.optim.AdamW(
-            self.network.parameters(), recipe.lr, weight_decay=recipe.weight_decay, fused=True
-        )
+        if compiled:
+            channels_last(self.network)  # the compiled step is faster in this layout, the plain one is not
+        self._optimiser = MuonAdamW(self.network, recipe.lr, recipe.weight_decay)
         self._random = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + self.rank)
         self.step, self.saved, self.seconds, self.best = 0, 0, 0.0, -math.inf
         if resume:
@@ -130,8 +131,6 @@ class Run:
         self._forward = self._prepared(compiled)
 
     def _prepared(self, compiled: bool) -> Callable[[Tensor], Tensor]:
-        if compiled:
-            channels_last(self.network)  # the compiled step is faster in this layout, the plain one is not
         forward: Any = torch.compile(self.network, dynamic=False) if compiled else self.network
         return DistributedDataParallel(forward) if self.world > 1 else forward
 
@@ -172,18 +171,16 @@ class Run:
         return self.recipe.lr * warm * (1 + math.cos(math.pi * self.progress)) / 2
 
     def _train_step(self) -> tuple[float, float]:
-        lr = self._learning_rate()
-        for group in self._optimiser.param_groups:
-            group["lr"] = lr
         rainy, target = self._batches(self.recipe.batch // self.world, self.recipe.crop, self._random)
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             derained = self._forward(rainy)
         loss = restoration_loss(derained.float(), target)
-        self._optimiser.zero_grad(set_to_none=True)
+        self._optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
-        self._optimiser.step()
+        lr = self._learning_rate()
+        self._optimiser.step(lr)
         self._update_average()
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -248,9 +245,7 @@ class Run:
         save(self.folder / LAST, self._export(), self.recipe.config, metadata)
         tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
         tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
-        for name, parameter in self.network.named_parameters():
-            moments = self._optimiser.state[parameter]
-            tensors |= {f"optimiser.{name}.{key}": value for key, value in moments.items()}
+        tensors |= {f"optimiser.{key}": value for key, value in self._optimiser.state().items()}
         tensors |= {f"random.{rank}": state for rank, state in enumerate(generators)}
         here = {"step": self.step, "seconds": self.seconds, "best": self.best if math.isfinite(self.best) else None}
         header = {"format": "esdnet-training", "recipe": json.dumps(self.recipe.to_dict()), "run": json.dumps(here)}
@@ -311,11 +306,10 @@ class Run:
 
         self.network.load_state_dict(part("network."))
         self.average.load_state_dict(part("average."))
-        for name, parameter in self.network.named_parameters():
-            moments = part(f"optimiser.{name}.")
-            self._optimiser.state[parameter] = {
-                key: value.to(parameter.device) if value.ndim else value for key, value in moments.items()
-            }
+        try:
+            self._optimiser.restore(part("optimiser."))
+        except KeyError as error:
+            raise EsdnetError(f"{printable(path)}: lacks the optimiser's {error}; start anew") from error
         self._random.set_state(tensors[f"random.{self.rank}"])
         self.step = self.saved = here["step"]
         self.seconds = here["seconds"]
