@@ -11,8 +11,10 @@ from torch.nn import functional as F
 
 from esdnet_cli.energy.cost import PRESETS, Activity, EnergyCosts, LayerActivity, break_even_rate, total
 from esdnet_cli.energy.counter import ActivityCounter, fan_out
+from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.layers import LIF
+from esdnet_cli.model.lower import lower
 from esdnet_cli.model.network import ESDNet
 
 
@@ -101,6 +103,21 @@ def test_passes_add_up_and_a_failed_pass_counts_nothing() -> None:
         handle.remove()
         network(image)
     assert {layer.name: layer for layer in counter.activity().layers} == once
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_counted_pass_asks_nothing_of_the_device(precision: str) -> None:
+    """A device without data raises where the host would have to wait for a value, or mixes devices."""
+    network = tiny_network()
+    if precision == "bf16":
+        lower(network, precision, others=torch.bfloat16)
+    network.to("meta")
+    images = torch.empty(2, 3, 16, 24, device="meta")
+    with torch.inference_mode(), ActivityCounter(network) as counter, SpikeMapper(network, network) as mapper:
+        for _ in range(2):
+            assert mapper(images).device == images.device
+    with pytest.raises(RuntimeError, match="no data"):
+        counter.activity()
 
 
 def test_leaving_the_counter_leaves_no_hook() -> None:

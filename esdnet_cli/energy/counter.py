@@ -36,6 +36,18 @@ def fan_out(size: int, kernel_size: int, stride: int, padding: int) -> Tensor:
     return reach
 
 
+@lru_cache(maxsize=16)  # what one size of pictures needs: the maps of a large piece are large
+def reach(height: int, width: int, geometry: Geometry, device: torch.device) -> tuple[Tensor, list[int]]:
+    """How far the spikes of a plane reach, and the sum of that over its positions for each convolution.
+
+    int64 [1 + convolutions, height * width] on the device: 1 for the spike itself, then how many output positions it
+    reaches by each convolution.
+    """
+    maps = [torch.outer(fan_out(height, *conv), fan_out(width, *conv)) for conv in geometry]
+    weights = torch.stack([torch.ones(height, width, dtype=torch.int64), *maps]).flatten(1)
+    return weights.to(device), [int(plane.sum()) for plane in maps]
+
+
 def count_nonzero(x: Tensor) -> Tensor:
     """torch.count_nonzero of [..., C, H, W], several times as fast on a CPU: no booleans, and in pieces that fit it."""
     piece = cached_piece(x)
@@ -60,7 +72,6 @@ class ActivityCounter:
         self._timesteps = network.config.timesteps
         self._driven = network.spiking_convs()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._reaches: dict[tuple[int, int, Geometry], Tensor] = {}
         self._passes: Counter[torch.Size] = Counter()  # by the shape of the input
         self._layers: dict[torch.Size, list[LayerActivity]] = {}  # of one pass, without what depends on the data
         # by what they are of (layer, field, factor), in the order of a pass; int64
@@ -138,17 +149,6 @@ class ActivityCounter:
         self._sums[labels] = self._sums[labels].add_(values) if labels in self._sums else values
         self._forget_pass()
 
-    def _reach(self, height: int, width: int, geometry: Geometry, device: torch.device) -> Tensor:
-        """Weights of the positions of a plane, int64 [1 + convolutions, height * width].
-
-        1 for the spike itself, then how many output positions it reaches by each convolution.
-        """
-        key = (height, width, geometry)
-        if key not in self._reaches:
-            maps = [torch.outer(fan_out(height, *conv), fan_out(width, *conv)) for conv in geometry]
-            self._reaches[key] = torch.stack([torch.ones_like(maps[0]), *maps]).flatten(1).to(device)
-        return self._reaches[key]
-
     @property
     def _is_new(self) -> bool:
         """Whether what follows from shapes is still to be noted: it is the same in each pass of one shape."""
@@ -162,7 +162,7 @@ class ActivityCounter:
         def hook(neurons: LIF, _: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
             assert neurons.sums is not None
             timesteps, batch, _, height, width = spike_seq.shape
-            weights = self._reach(height, width, geometry, spike_seq.device)
+            weights, totals = reach(height, width, geometry, spike_seq.device)
             self._counts.append((labels, (weights * neurons.sums.sum(0).flatten().long()).sum(1)))
             if not self._is_new:
                 return
@@ -174,7 +174,7 @@ class ActivityCounter:
                     words=3 * neuron_steps, bits=neuron_steps, ann_words=2 * count,  # input, potential in, out
                 )
             )  # fmt: skip
-            for (conv_name, conv), total_reach in zip(convs.items(), weights.sum(1).tolist()[1:]):
+            for (conv_name, conv), total_reach in zip(convs.items(), totals):
                 stride = conv.stride[0]
                 positions = batch * (-(-height // stride)) * (-(-width // stride))  # padding is k // 2
                 ann_mac = conv.weight.numel() * positions

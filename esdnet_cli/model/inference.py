@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Literal, get_args
 
@@ -101,7 +101,10 @@ def keep_freed_memory() -> None:
 
 
 class Inference:
-    """A network placed on a device in a precision: rainy float32 [N, 3, H, W] on the CPU -> derained, the same."""
+    """A network placed on a device in a precision: rainy float32 [N, 3, H, W] on the CPU -> derained on the device.
+
+    A CUDA device is not waited for: `fetch` does that.
+    """
 
     def __init__(self, network: ESDNet, device: torch.device, precision: Precision) -> None:
         self.network = network.to(device)
@@ -113,10 +116,29 @@ class Inference:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        images = images.to(self.device)
+        cuda = self.device.type == "cuda"
+        if cuda:
+            images = images.pin_memory()  # copied beside what the CPU does next
+        images = images.to(self.device, non_blocking=cuda)
         # TF32 would round float32 to 10 bits, and a spike flips where that crosses the threshold
         # and an algorithm picked by timing would flip others from run to run
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             if self.precision != "fp32":
                 images = images.contiguous(memory_format=torch.channels_last)
-            return self.network(images).float().cpu()
+            return self.network(images).float()
+
+
+def fetch(result: Tensor) -> Callable[[], Tensor]:
+    """Bring a result to the CPU: what is returned waits for it, the copy from a CUDA device goes on by itself."""
+    if result.device.type != "cuda":
+        on_cpu = result.cpu()
+        return lambda: on_cpu
+    copied = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+    copied.copy_(result, non_blocking=True)
+    done = torch.cuda.current_stream(result.device).record_event()
+
+    def wait() -> Tensor:
+        done.synchronize()
+        return copied
+
+    return wait

@@ -7,6 +7,7 @@ distance from the tile's centre.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from esdnet_cli.errors import PictureError
+from esdnet_cli.model.inference import fetch
 from esdnet_cli.model.network import STRIDE
 
 
@@ -71,6 +73,15 @@ class Batches:
 
     def run(self, tiles: Iterator[Tensor]) -> Iterator[Tensor]:
         """Each tile [3, h, w] derained, in order. Raises PictureError if not even one fits into memory."""
+        started: deque[Callable[[], Tensor]] = deque()
+        for batch in self._start(tiles):
+            started.append(batch)
+            if len(started) > 1:  # while a GPU computes one batch, the last one is blended and the next one cut
+                yield from started.popleft()()
+        for batch in started:
+            yield from batch()
+
+    def _start(self, tiles: Iterator[Tensor]) -> Iterator[Callable[[], Tensor]]:
         waiting: list[Tensor] = []
         for tile in tiles:
             waiting.append(tile)
@@ -79,22 +90,22 @@ class Batches:
         while waiting:
             yield from self._forward(waiting)
 
-    def _forward(self, waiting: list[Tensor]) -> Iterator[Tensor]:
+    def _forward(self, waiting: list[Tensor]) -> Iterator[Callable[[], Tensor]]:
         batch = torch.stack(waiting[: self._size])
+        height, width = batch.shape[2:]
         try:
-            derained = self._network(pad(batch))[..., : batch.shape[2], : batch.shape[3]]
+            derained = fetch(self._network(pad(batch))[..., :height, :width])
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             # the CPU allocator has no class of its own for it
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
             if self._size == 1:
-                height, width = batch.shape[2:]
                 raise PictureError(f"not enough memory for a tile of {width}x{height}; use a smaller --tile") from error
             self._size = max(min(self._size, len(batch)) // 2, 1)
             self._on_halved(self._size)
             return
         del waiting[: len(batch)]
-        yield from derained
+        yield derained
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
