@@ -6,22 +6,23 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from esdnet_cli.energy.cost import Activity, EnergyCosts, LayerActivity
+from esdnet_cli.energy.cost import Activity, EnergyCosts, LayerActivity, LayerKind
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.errors import EsdnetError, printable
-from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo
+from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Status
 from esdnet_cli.report import SCHEMA
 
-_LAYER_FIELDS = tuple(field.name for field in fields(LayerActivity))
+_COUNTS = tuple(field.name for field in fields(LayerActivity))[2:]  # after name and kind
 
 
 def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tuple[list[ImageResult], RunInfo]:
     """All pictures of several JSON reports, priced at `costs` (None: at the first report's), in the order given.
 
     A picture that stands in several is taken from where it was done. seconds: the longest run's, since shards run side
-    by side. Raises EsdnetError if a file is no report, or of other weights or settings than the first.
+    by side. Raises EsdnetError if a file is no report, or of other weights or settings than the first, or if a name
+    stands for different pictures in two of them.
     """
     pictures: dict[str, ImageResult] = {}
     runs: list[RunInfo] = []
@@ -35,6 +36,11 @@ def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tup
         runs.append(run)
         for result in results:
             known = pictures.get(result.input)
+            if known and known.activity and result.activity and known.activity != result.activity:
+                raise EsdnetError(
+                    f"{printable(path)}: {result.input} has other counts than in a report before it, so these are two "
+                    "pictures of one name; run both folders from above them, so that their names differ"
+                )
             if known is None or (known.activity is None and result.activity is not None):
                 pictures[result.input] = result
     merged = replace(
@@ -43,7 +49,11 @@ def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tup
         command=command,
         started=min(run.started for run in runs),
         seconds=max(run.seconds for run in runs),
-        measured=tuple(measured for run in runs for measured in run.measured),
+        measured=tuple(
+            replace(measured, source=f"{measured.source}, {printable(path.name)}")
+            for path, run in zip(paths, runs)
+            for measured in run.measured
+        ),
     )
     return list(pictures.values()), merged
 
@@ -59,7 +69,7 @@ def _read(path: Path) -> tuple[list[ImageResult], RunInfo]:
         report = json.loads(path.read_bytes())
         if report["schema"] != SCHEMA:
             raise ValueError
-        return [_result(image, report["run"]["timesteps"]) for image in report["images"]], _run(report)
+        return [_result(image, _count(report["run"]["timesteps"])) for image in report["images"]], _run(report)
     except OSError as error:
         raise EsdnetError(f"{printable(path)}: {error.strerror}; name a JSON report") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -67,22 +77,52 @@ def _read(path: Path) -> tuple[list[ImageResult], RunInfo]:
 
 
 def _result(image: dict[str, Any], timesteps: int) -> ImageResult:
-    activity = None
-    if image["layers"]:
-        layers = (LayerActivity(**{name: layer[name] for name in _LAYER_FIELDS}) for layer in image["layers"])
-        activity = Activity(timesteps, tuple(layers))
-    names = ("input", "output", "status", "error", "width", "height", "seconds")
-    return ImageResult(**{name: image[name] for name in names}, activity=activity)
+    if image["status"] not in get_args(Status) or image["input"] is None:
+        raise ValueError
+    return ImageResult(
+        str(_text(image["input"])),
+        _text(image["output"]),
+        image["status"],
+        _text(image["error"]),
+        None if image["width"] is None else _count(image["width"]),
+        None if image["height"] is None else _count(image["height"]),
+        None if image["seconds"] is None else float(image["seconds"]),
+        Activity(timesteps, tuple(map(_layer, image["layers"]))) if image["layers"] else None,
+    )
+
+
+def _layer(layer: dict[str, Any]) -> LayerActivity:
+    if layer["kind"] not in get_args(LayerKind):
+        raise ValueError
+    return LayerActivity(str(_text(layer["name"])), layer["kind"], *(_count(layer[name]) for name in _COUNTS))
 
 
 def _run(report: dict[str, Any]) -> RunInfo:
     run, weights = report["run"], report["weights"]
     model = None
     if weights is not None:
-        settings = {name: run[name] for name in ("device", "precision", "tile", "overlap", "timesteps")}
-        model = ModelInfo(weights["name"], weights["sha256"], weights["config"], **settings)
+        name, sha256, device, precision = (
+            str(_text(text)) for text in (weights["name"], weights["sha256"], run["device"], run["precision"])
+        )
+        tile, overlap, timesteps = (_count(run[key]) for key in ("tile", "overlap", "timesteps"))
+        model = ModelInfo(name, sha256, dict(weights["config"]), device, precision, tile, overlap, timesteps)
     measured = [
-        Measured(entry["source"], entry["joules"], entry["idle_watts"], entry["seconds"]) for entry in run["measured"]
+        Measured(str(_text(entry["source"])), *(float(entry[key]) for key in ("joules", "idle_watts", "seconds")))
+        for entry in run["measured"]
     ]
-    costs = EnergyCosts(run["pj_mac"], run["pj_ac"], run["word_bits"])
-    return RunInfo(model, costs, run["command"], run["started"], run["seconds"], tuple(measured))
+    costs = EnergyCosts(float(run["pj_mac"]), float(run["pj_ac"]), _count(run["word_bits"]))
+    command, started = (str(_text(run[key])) for key in ("command", "started"))
+    return RunInfo(model, costs, command, started, float(run["seconds"]), tuple(measured))
+
+
+def _text(value: Any) -> str | None:
+    """A stranger's text, safe to print. Raises ValueError if it is none."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError
+    return None if value is None else printable(value)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError
+    return value

@@ -54,7 +54,8 @@ def quality(image: NDArray[Any], target: NDArray[Any]) -> Quality:
 
 @dataclass(frozen=True)
 class SpikeRain:
-    """Pearson's correlation of firing rates with the true rain over a picture's places: of all neurons, by level.
+    """Pearson's correlation of firing rates with the true rain over a picture's places: of the mean of all
+    levels' rates, and of each level.
 
     None where it is not defined: no rain, or a level that fires alike everywhere.
     """

@@ -11,7 +11,7 @@ from itertools import groupby
 from string import Template
 
 from esdnet_cli import __version__
-from esdnet_cli.energy.cost import CAUSES, LEFT_OUT, MEMORY_MODEL, PJ_PER_BIT, break_even_rate
+from esdnet_cli.energy.cost import CAUSES, LEFT_OUT, MEMORY_MODEL, PJ_PER_BIT, PRESETS, break_even_rate
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.report import digits
 
@@ -22,7 +22,9 @@ _LEVEL_NAMES = ("full", "half", "quarter")
 def to_html(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     """The report as one HTML page; pictures are those that a `previews` witness made."""
     counted = totals.activity.spike_rate is not None
-    sections = [("pictures", "Pictures", _pictures(results, run))]
+    sections = []
+    if any(result.preview or result.status != "ok" for result in results):  # merged reports hold no pictures
+        sections.append(("pictures", "Pictures", _pictures(results, run)))
     if counted:
         sections += [
             ("energy", "Energy", _energy(totals, run)),
@@ -56,14 +58,17 @@ def _facts(totals: Totals, run: RunInfo) -> str:
         facts.append(("PSNR, mean", f"{totals.quality.psnr_y:.2f} dB", f"SSIM {totals.quality.ssim_y:.4f} (Y channel)"))
     activity, energy = totals.activity, totals.activity.energy
     if activity.spike_rate is not None:
-        change = 100 * (energy.strict_mj / energy.ann_mj - 1)
-        compared = f"{abs(change):.0f} % {'less' if change < 0 else 'more'} than the same graph as an ordinary network"
+        compared = "where the same graph as an ordinary network takes none"
+        if energy.ann_mj:
+            change = 100 * (energy.strict_mj / energy.ann_mj - 1)
+            than = "than the same graph as an ordinary network"
+            compared = f"{abs(change):.0f} % {'less' if change < 0 else 'more'} {than}"
         facts += [
             ("Spike rate", f"{100 * activity.spike_rate:.1f} %", "of all neurons at all steps fired"),
             ("Energy, strict estimate", f"{digits(energy.strict_mj)} mJ", compared),
         ]
     for measured in run.measured:
-        what = f"net of {measured.idle_watts:.1f} W idle; {measured.source}, this machine, all programs"
+        what = f"net of {measured.idle_watts:.1f} W idle; {measured.source}, all that ran there"
         facts.append(("Measured", f"{digits(measured.net_joules)} J", what))
     cells = (
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"
@@ -124,14 +129,14 @@ def _picture(result: ImageResult, run: RunInfo) -> str:
 def _energy(totals: Totals, run: RunInfo) -> str:
     energy, causes = totals.activity.energy, totals.activity.by_cause
     bars = [
-        ("strict: every operation as executed", [(f"c{index}", causes[cause]) for index, cause in enumerate(CAUSES)]),
+        ("strict: operations as executed", [(f"c{index}", causes[cause]) for index, cause in enumerate(CAUSES)]),
         ("spike-only: the literature's habit", [("plain", energy.spike_only_mj)]),
         ("ann: the same graph, not spiking", [("plain", energy.ann_mj)]),
         ("ann in 8-bit integers", [("plain", energy.ann_int8_mj)]),
         ("strict, if every neuron fired at every step", [("plain", energy.dense_snn_mj)]),
     ]
     memory = [
-        ("strict and memory", [("c0", energy.strict_mj), ("memory", energy.memory_mj)]),
+        ("strict and memory", [("plain", energy.strict_mj), ("memory", energy.memory_mj)]),
         ("ann and memory", [("plain", energy.ann_mj), ("memory", energy.ann_memory_mj)]),
     ]
     legend = "".join(
@@ -143,7 +148,7 @@ def _energy(totals: Totals, run: RunInfo) -> str:
     rate = break_even_rate(totals.activity, energy, run.costs)
     if rate is None:
         even = "Its multiply-accumulates alone cost more than the ordinary network: no spike rate would break even."
-    elif rate > 1:
+    elif rate >= 1:
         even = "Strict stays below the ordinary network at any spike rate."
     else:
         even = f"Strict would equal the ordinary network at a spike rate of {100 * rate:.1f} %."
@@ -185,22 +190,23 @@ def _layers(totals: Totals) -> str:
         members = list(names)
         label = part.replace("encoder_level", "enc ").replace("decoder_level", "dec ").replace("_chan_level", " ")
         groups.append(
-            f'<span style="width:{len(members) * width:.3f}%" title="{part}">{label.replace("_", "-")}</span>'
+            f'<span style="width:{len(members) * width:.3f}%" title="{escape(part)}">'
+            f"{escape(label.replace('_', '-'))}</span>"
         )
         for name in members:
             x, percent = len(columns) * width, 100 * rates[name]
             height = 100 * percent / top
             columns.append(
                 f'<rect x="{x + 0.1 * width:.3f}%" y="{100 - height:.2f}%" width="{0.8 * width:.3f}%" '
-                f'height="{height:.2f}%" class="c{color % 2 * 4}"><title>{name}: {percent:.2f} %</title></rect>'
+                f'height="{height:.2f}%" class="c{color % 2 * 4}"><title>{escape(name)}: {percent:.2f} %</title></rect>'
             )
     highest = max(rates, key=lambda name: rates[name])
     peak = f"highest {100 * rates[highest]:.1f} % in {highest}"
-    told = f"Spike rates of {len(rates)} neuron layers in the order of the data; {peak}"
+    told = escape(f"Spike rates of {len(rates)} neuron layers in the order of the data; {peak}")
     marks = [(mark, 100 - 100 * mark / top) for mark in range(0, top + 1, 25)]
     grid = "".join(f'<line x2="100%" y1="{y:.2f}%" y2="{y:.2f}%" stroke="var(--line)"/>' for _, y in marks)
     scale = "".join(f'<text x="6" y="{y:.2f}%" dy="5">{mark} %</text>' for mark, y in marks)
-    rows = "".join(f"<tr><td>{name}</td><td>{100 * rate:.2f} %</td></tr>" for name, rate in rates.items())
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{100 * rate:.2f} %</td></tr>" for name, rate in rates.items())
     return (
         f'<div class="chart"><svg role="img" height="220" aria-label="{told}">{grid}{"".join(columns)}</svg>'
         f'<svg height="220" aria-hidden="true">{scale}</svg>'
@@ -256,7 +262,7 @@ def _method(run: RunInfo) -> str:
             (
                 "Constants",
                 f"{costs.pj_mac:g} pJ for a multiply-accumulate, {costs.pj_ac:g} pJ for an accumulation "
-                "(45 nm: Horowitz, ISSCC 2014, unless set otherwise)",
+                + ("(45 nm: Horowitz, ISSCC 2014)" if costs in PRESETS.values() else "(set by hand)"),
             ),
             (
                 "Strict",
@@ -266,6 +272,10 @@ def _method(run: RunInfo) -> str:
             ),
             ("Spike-only", "The first convolution as multiply-accumulates, every other at its input's non-zero rate as "
              "accumulations, and nothing else: what papers on spiking networks usually report."),
+            ("Ann", "The same graph once (T = 1), every convolution, attention and refinement as multiply-accumulates, "
+             f"no membrane; in 8-bit integers at {PRESETS['int8-45nm'].pj_mac:g} pJ each (Horowitz)."),
+            ("Every neuron firing", "Strict with a spike of each neuron at each step. The break-even rate is read off "
+             "between silence, the run and this, accumulations growing evenly in between."),
             ("Memory", f"{MEMORY_MODEL}; {PJ_PER_BIT:g} pJ a bit, {costs.word_bits} bits a word. In no other figure."),
             ("Left out", escape(", ".join(LEFT_OUT)) + "."),
             ("Where neurons fire", "Spikes / (neurons x steps) at each place, of all neuron layers of one resolution; "

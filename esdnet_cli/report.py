@@ -106,7 +106,7 @@ def summary_rows(totals: Totals, run: RunInfo) -> list[str]:
     if rate is None:
         even = "above ann at any rate"
     else:
-        even = "below ann at any rate" if rate > 1 else f"below ann up to {100 * rate:.1f} %"
+        even = "below ann at any rate" if rate >= 1 else f"below ann up to {100 * rate:.1f} %"
     lines.append(f"{'spike rate':<19} {100 * activity.spike_rate:>7.2f} %           strict is {even}")
     if totals.tiling_share is not None:
         lines.append(f"{'tiling':<19} {100 * totals.tiling_share:>7.2f} %           of the pixels: overlap and padding")
@@ -114,8 +114,9 @@ def summary_rows(totals: Totals, run: RunInfo) -> list[str]:
         over_all, *levels = ("-" if r is None else f"{r:.2f}" for r in astuple(totals.spike_rain))
         lines.append(f"{'spikes and rain':<19} {over_all:>7} r           by level: {', '.join(levels)}")
     for measured in run.measured:
-        net, watts = measured.net_joules, measured.idle_watts
-        lines.append(f"{'measured':<19} {digits(net):>7} J           net of {watts:.1f} W idle: {measured.source}")
+        net = f"net of {measured.idle_watts:.1f} W idle; all that ran there:"
+        lines.append(f"{'measured':<19} {digits(measured.net_joules):>7} J           {net}")
+        lines.append(f"{'':<39} {measured.source[:40]}")
     return lines
 
 
@@ -260,5 +261,7 @@ def _figures(seconds: float, rate: float | None, energy: Energy) -> str:
 
 
 def digits(value: float) -> str:
-    """At least three that count, at most seven characters below a million."""
-    return f"{value:,.{3 if value < 10 else 2 if value < 100 else 1 if value < 1e4 else 0}f}"
+    """At least three that count (two below 0.1), at most seven characters below a million."""
+    if 0 < abs(value) < 0.1:
+        return f"{value:.2g}"
+    return f"{value:,.{3 if value < 9.9995 else 2 if value < 99.995 else 1 if value < 9999.95 else 0}f}"

@@ -18,13 +18,14 @@ from tqdm import tqdm
 from esdnet_cli import page, report
 from esdnet_cli.energy import meter
 from esdnet_cli.energy.cost import LEFT_OUT, EnergyCosts
-from esdnet_cli.errors import EsdnetError
+from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.files import write_atomically
 from esdnet_cli.merge import merge
 from esdnet_cli.model.inference import choose_device, keep_freed_memory
 from esdnet_cli.pipeline.derainer import Derainer, load
+from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Totals, totals
-from esdnet_cli.pipeline.run import Output, Witness, derain_files, plan
+from esdnet_cli.pipeline.run import Output, Witness, derain_files, pixel_settings, plan
 from esdnet_cli.pipeline.sources import Job, Source, Unusable, plan_outputs
 from esdnet_cli.pipeline.witnesses import previews, score, spike_pictures
 from esdnet_cli.settings import RunOptions
@@ -84,31 +85,35 @@ def show_run(
     With `targets` each picture is scored too; without a derainer pictures are scored as they are.
     Interrupted, it still prints the summary and writes the report, then raises KeyboardInterrupt.
     """
-    witnesses = _witnesses(jobs, options, targets)
+    witnesses = _witnesses(derainer, jobs, output, options, targets)
     results = [ImageResult(entry.input, None, "failed", entry.error) for entry in unusable]
     meters = meter.find_meters(derainer.device) if derainer else []
     meter.begin(meters)
     started, clock = datetime.now(UTC).astimezone().isoformat(timespec="seconds"), time.perf_counter()
     interrupted = False
     with libraries_muted(), _bar(len(jobs), options.quiet) as bar:
+
+        def on_progress(share: float) -> None:
+            bar.update(share)
+            for counter in meters:  # within a picture, too: they wrap around, and a panorama takes long
+                counter.update()
+
         for result in results:
             tell(f"{result.input}: {result.error}")
         if not options.quiet and jobs:
             _print(*report.heading(targets is not None, derainer is not None))
         try:
             for result in derain_files(
-                derainer, jobs, output, bar.update, options.max_megapixels, witnesses, spike_maps=bool(witnesses)
+                derainer, jobs, output, on_progress, options.max_megapixels, witnesses, spike_maps=bool(witnesses)
             ):
                 results.append(result)
                 _show(result, options)
-                for counter in meters:
-                    counter.update()
         except KeyboardInterrupt:
             interrupted = True
     seconds = time.perf_counter() - clock
     info = RunInfo(
         model_info(derainer) if derainer else None, options.costs, typed_command(),
-        started, seconds, tuple(counter.measured() for counter in meters),
+        started, seconds, meter.end(meters),
     )  # fmt: skip
     summary = totals(results, options.costs)
     show_summary(results, info, summary, options, short=output is not None)
@@ -138,8 +143,10 @@ def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOp
 
 
 def typed_command() -> str:
-    """This process's command line, for reports."""
-    return shlex.join(["esdnet", *sys.argv[1:]])
+    """This process's command line with the variables that set options, for reports."""
+    variables = sorted(item for item in os.environ.items() if item[0].startswith("ESDNET_"))
+    settings = [f"{name}={shlex.quote(value)}" for name, value in variables]
+    return printable(" ".join([*settings, shlex.join(["esdnet", *sys.argv[1:]])]))
 
 
 def show_summary(
@@ -158,13 +165,19 @@ def show_summary(
             tell(f"failed: {result.input}: {result.error}")
 
 
-def _witnesses(jobs: Sequence[Job], options: RunOptions, targets: Mapping[Source, Path] | None) -> list[Witness]:
+def _witnesses(
+    derainer: Derainer | None, jobs: Sequence[Job], output: Output | None, options: RunOptions,
+    targets: Mapping[Source, Path] | None,
+) -> list[Witness]:  # fmt: skip
     found = []
     if targets is not None:
         found.append(score(targets, options.max_megapixels))
-    if options.spike_map is not None:
+    if options.spike_map is not None and derainer is not None:
         planned = plan_outputs([job.source for job in jobs], options.spike_map, "png")
-        found.append(spike_pictures({job.source: job.output for job in planned if job.output}))
+        journal = Journal(options.spike_map, {**pixel_settings(derainer), "spike_map": True})
+        journal.prepare()
+        maps = Output(journal, output is not None and output.overwrite, mend="move it, or choose another --spike-map")
+        found.append(spike_pictures({job.source: job.output for job in planned if job.output}, maps))
     if options.report is not None and _ending(options.report) == ".html":
         found.append(previews(PREVIEW_BYTES // max(len(jobs), PREVIEW_FEWEST)))
     return found

@@ -289,6 +289,7 @@ def test_odd_names(tiny: Path, tmp_path: Path) -> None:
 
 HOSTILE = {
     "report of a name that is no UTF-8": [b"\xff.png", "--report", "r.csv"],
+    "page of a name that is no UTF-8": [b"\xff.png", "--report", "r.html"],
     "name with a line break": ["no\nsuch.png"],
     "name with an escape sequence": ["\x1b]0;red.png"],
     "name that no system takes": ["a" * 5000],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -192,16 +193,23 @@ def test_break_even_rate_by_hand() -> None:
     layers = (
         LayerActivity("embed", "embedding", mac=100, dense=100, ann_mac=100, inputs=30),
         LayerActivity("lif", "neuron", spikes=8, neurons=10, mac=40),
-        LayerActivity("conv", "conv", ac=80, dense=400, ann_mac=100, nonzero=8, inputs=40),
+        LayerActivity("conv", "conv", ac=80, dense=400, ann_mac=100, nonzero=8, inputs=40, saturated=300),
     )
-    activity = Activity(4, layers)
-    # ann 200 MACs; ours 140 MACs, which leaves 60 * 4.6 pJ for accumulations of 0.9 pJ; 80 were made at a rate of 0.2
-    costs = EnergyCosts()
-    rate = break_even_rate(activity, activity.energy(), costs)
-    assert rate == pytest.approx(0.2 * 60 * 4.6 / (80 * 0.9))
+
+    def rate(pj_ac: float, *counted: LayerActivity) -> float | None:
+        activity, costs = Activity(4, counted or layers), EnergyCosts(pj_ac=pj_ac)
+        return break_even_rate(activity, activity.energy(costs), costs)
+
+    # ann 200 MACs; ours 140 MACs, which leaves 60 * 4.6 pJ for accumulations: 80 were made at a rate of 0.2, and 300 if
+    # all neurons fired
+    assert rate(6.9) == pytest.approx(0.2 * 276 / (80 * 6.9))
+    assert rate(1.2) == pytest.approx(0.2 + 0.8 * (276 - 80 * 1.2) / (300 * 1.2 - 80 * 1.2))
+    assert rate(0.9) == 1, "all 300 cost less than what is left"
+    assert rate(0) == 1, "accumulations cost nothing"
+    silent = (layers[0], replace(layers[1], spikes=0), replace(layers[2], ac=0, nonzero=0))
+    assert rate(1.2, *silent) == pytest.approx(276 / (300 * 1.2))
     shortcut = LayerActivity("shortcut", "conv", mac=400, dense=400, ann_mac=100)
-    hopeless = Activity(4, (*layers, shortcut))
-    assert break_even_rate(hopeless, hopeless.energy(), costs) is None, "the MACs alone cost more"
+    assert rate(0.9, *layers, shortcut) is None, "the MACs alone cost more"
 
 
 def test_presets_are_horowitz() -> None:

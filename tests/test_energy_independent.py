@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import GOLDEN
 from torch import Tensor, nn
 
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
@@ -18,14 +19,17 @@ from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_tiled
 SAMPLE = Path(__file__).parents[1] / "samples" / "coffee.jpg"
 
 
+@pytest.mark.parametrize("weights", ["small", str(GOLDEN / "compact-weights.safetensors")], ids=["spike", "membrane"])
 @pytest.mark.parametrize("tiling", [Tiling(0, 0), Tiling(16, 4)], ids=["one piece", "tiles"])
 @pytest.mark.parametrize("height, width", [(16, 16), (24, 36), (21, 45)])
-def test_every_convolution_agrees_with_an_independent_counter(height: int, width: int, tiling: Tiling) -> None:
+def test_every_convolution_agrees_with_an_independent_counter(
+    height: int, width: int, tiling: Tiling, weights: str
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reason = "spikingjelly is absent: pip install --no-deps spikingjelly loguru"
         independent = pytest.importorskip("spikingjelly.activation_based.op_counter", reason=reason)
-    network = load_network(open_checkpoint("small")).eval()
+    network = load_network(open_checkpoint(weights)).eval()
     taken_for_spikes = Counter[str]()  # that counter goes by values: a real input of zeros and ones are spikes to it
 
     def note(name: str, values: Tensor) -> None:

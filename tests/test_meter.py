@@ -35,7 +35,7 @@ def test_counts_the_package_alone_and_knows_that_it_wraps(powercap: Path) -> Non
     package.update()
     (powercap / "intel-rapl:0" / "energy_uj").write_text("20000000\n")
     measured = package.measured()
-    assert measured.source == "Linux RAPL, package-0"
+    assert measured is not None and measured.source == "Linux RAPL, package-0"
     assert measured.joules == pytest.approx(50 + 70)
 
 
@@ -48,8 +48,17 @@ def test_idle_power_is_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
     counter.begin()  # 10 W while idle
     now, joules = 5.0, 200.0
     measured = counter.measured()
+    assert measured is not None
     assert (measured.joules, measured.idle_watts, measured.seconds) == (80, 10, 3)
     assert measured.net_joules == 50
+
+
+def test_a_counter_that_is_lost_on_the_way_ends_no_run(powercap: Path) -> None:
+    (package,) = find_meters("cpu")
+    package.begin()
+    (powercap / "intel-rapl:0" / "energy_uj").unlink()
+    package.update()
+    assert meter.end([package]) == ()
 
 
 def test_gpu_is_found_by_its_identity(monkeypatch: pytest.MonkeyPatch, powercap: Path) -> None:
@@ -80,7 +89,8 @@ def test_absent_without_fuss(device: str, tmp_path: Path, monkeypatch: pytest.Mo
 def test_stands_beside_the_estimate(powercap: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
     write(tmp_path / "a.png")
     result = run("energy", tmp_path / "a.png", "--weights", tiny, "--report", tmp_path / "r.json")
-    assert "W idle: Linux RAPL, package-0" in result.stdout
+    assert "W idle; all that ran there:" in result.stdout and "Linux RAPL, package-0" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80 + len(str(tmp_path))
     (measured,) = load_json(tmp_path / "r.json")["run"]["measured"]
     assert measured["source"] == "Linux RAPL, package-0" and measured["joules"] == 0
     quiet = run("energy", tmp_path / "a.png", "--weights", tiny, "-q")

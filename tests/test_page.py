@@ -55,6 +55,14 @@ def test_says_how_it_was_made(report: Path) -> None:
     assert all(re.search(r"alt=\"[^\"]+\"", image) for image in re.findall(r"<img[^>]*>", text))
 
 
+def test_costs_of_nothing_compare_with_nothing(tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "a.png")
+    result = run("energy", tmp_path / "a.png", "--weights", tiny, "--pj-mac", 0, "--report", tmp_path / "r.html")
+    assert result.exit_code == 0
+    text = (tmp_path / "r.html").read_text()
+    assert "ordinary network takes none" in text and "0 pJ for a multiply-accumulate" in text and "set by hand" in text
+
+
 def test_pictures_scored_as_they_are(tmp_path: Path, run: Run) -> None:
     for folder, seed in (("input", 0), ("target", 1)):
         write(tmp_path / folder / "a.png", photo(40, 50, seed))
@@ -67,7 +75,7 @@ def test_pictures_scored_as_they_are(tmp_path: Path, run: Run) -> None:
 def test_two_hundred_noisy_pictures_stay_under_20_megabytes() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
     picture = Picture(noise, None, False, ())
-    done = Done(Source(Path("a.png"), Path("a.png")), picture, picture, noise.astype(np.float16) / 255)
+    done = Done(Source(Path("a.png"), Path("a.png")), "", picture, picture, noise.astype(np.float16) / 255)
     preview = previews(PREVIEW_BYTES // max(200, PREVIEW_FEWEST))(done, ImageResult("a.png", None, "ok")).preview
     assert preview is not None
     stored = sum(len(part) for part in (preview.before, preview.after, *preview.spikes)) * 4 / 3

@@ -117,6 +117,35 @@ def test_reports_that_do_not_merge(rainy: Path, tiny: Path, tmp_path: Path, run:
         assert result.exit_code == 2 and message in result.stderr and other in result.stderr, other
 
 
+def test_two_pictures_of_one_name_are_not_taken_for_one(tiny: Path, tmp_path: Path, run: Run) -> None:
+    for name, seed in (("a", 1), ("b", 2)):
+        write(tmp_path / "one.png", photo(seed=seed))
+        run("energy", tmp_path / "one.png", "--weights", tiny, "--report", tmp_path / f"{name}.json")
+    result = run("energy", "--merge", tmp_path / "a.json", tmp_path / "b.json")
+    assert result.exit_code == 2 and "two pictures of one name" in result.stderr and "b.json" in result.stderr
+    again = run("energy", "--merge", tmp_path / "a.json", tmp_path / "a.json")
+    assert again.exit_code == 0 and "1 done" in again.stdout, "the same picture twice is one"
+
+
+def test_a_report_from_a_stranger_brings_no_markup(tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "one.png")
+    run("energy", tmp_path / "one.png", "--weights", tiny, "--report", tmp_path / "a.json")
+    report = load_json(tmp_path / "a.json")
+    layers = report["images"][0]["layers"]
+    script = "<img src=x onerror=alert(1)>"
+    for layer in layers:
+        layer["name"] = script + layer["name"]
+    report["run"]["command"] = report["weights"]["name"] = report["images"][0]["input"] = script
+    (tmp_path / "b.json").write_text(json.dumps(report))
+    assert run("energy", "--merge", tmp_path / "b.json", "--report", tmp_path / "b.html").exit_code == 0
+    page = (tmp_path / "b.html").read_text()
+    assert "&lt;img" in page and "<img src=x" not in page
+    layers[3]["spikes"] = "many"
+    (tmp_path / "b.json").write_text(json.dumps(report))
+    refused = run("energy", "--merge", tmp_path / "b.json")
+    assert refused.exit_code == 2 and "is no report of this version" in refused.stderr
+
+
 def test_under_torchrun(rainy: Path, tiny: Path, tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = ["-m", "esdnet_cli", "images", rainy, "-o", tmp_path / "out", "--weights", tiny, "--device", "cpu"]

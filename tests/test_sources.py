@@ -35,9 +35,9 @@ def test_loops_of_links_end_and_linked_files_count(tmp_path: Path) -> None:
 def test_outputs_of_ours_are_no_inputs(tmp_path: Path) -> None:
     write(tmp_path / "a.png")
     write(tmp_path / "derained" / "a.png")
-    found, _ = find_sources([str(tmp_path)], recursive=True, leave_out=tmp_path / "derained")
+    found, _ = find_sources([str(tmp_path)], recursive=True, leave_out=[tmp_path / "derained"])
     assert names(found) == ["a.png"]
-    found, _ = find_sources([str(tmp_path / "**" / "*.png")], recursive=False, leave_out=tmp_path / "derained")
+    found, _ = find_sources([str(tmp_path / "**" / "*.png")], recursive=False, leave_out=[tmp_path / "derained"])
     assert names(found) == ["a.png"]
 
 
@@ -89,9 +89,9 @@ def test_outputs_beside_or_above_the_input_hide_nothing(tmp_path: Path) -> None:
     write(tmp_path / "photos" / "rainy" / "a.png")
     inputs = [str(tmp_path / "photos" / "rainy")]
     for outputs in (tmp_path / "photos", tmp_path, tmp_path / "elsewhere"):
-        assert names(find_sources(inputs, recursive=False, leave_out=outputs)[0]) == ["a.png"]
+        assert names(find_sources(inputs, recursive=False, leave_out=[outputs])[0]) == ["a.png"]
     with pytest.raises(EsdnetError, match="input and output folder at once"):
-        find_sources(inputs, recursive=False, leave_out=tmp_path / "photos" / "x" / ".." / "rainy")
+        find_sources(inputs, recursive=False, leave_out=[tmp_path / "photos" / "x" / ".." / "rainy"])
 
 
 def test_patterns_take_pictures_only_and_survive_loops(tmp_path: Path) -> None:

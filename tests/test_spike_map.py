@@ -77,6 +77,21 @@ def test_three_pngs_for_each_picture(tiny: Path, tmp_path: Path, run: Run) -> No
     assert read(maps / "a.level3.png").shape == (24, 30, 3) and read(maps / "sub" / "b.level1.png").shape == (20, 50, 3)
 
 
+def test_maps_are_no_pictures_of_theirs_and_replace_nobody_else(tiny: Path, tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "in"
+    write(folder / "a.png")
+    command = ("energy", folder, "-r", "--weights", tiny, "--spike-map", folder / "maps")
+    for _ in range(2):
+        again = run(*command)
+        assert again.exit_code == 0 and "1 done" in again.stdout, "a second run sees no map among its inputs"
+    (folder / "maps" / "a.level2.png").write_bytes(b"a stranger's")
+    refused = run(*command)
+    assert refused.exit_code == 1 and "a.level2.png is in the way" in refused.stderr and "--spike-map" in refused.stderr
+    assert (folder / "maps" / "a.level2.png").read_bytes() == b"a stranger's"
+    beside = run("energy", folder, "--weights", tiny, "--spike-map", folder)
+    assert beside.exit_code == 2 and "input and output folder at once" in beside.stderr
+
+
 def test_two_pictures_of_one_map_are_refused_before_any_work(tiny: Path, tmp_path: Path, run: Run) -> None:
     write(tmp_path / "in" / "a.png")
     write(tmp_path / "in" / "a.jpg")

@@ -41,7 +41,7 @@ def command(
             ctx.get_parameter_source(name) != ParameterSource.DEFAULT for name in ("energy_preset", "pj_mac", "pj_ac")
         )
         ctx.exit(show_merged([Path(path) for path in inputs], options.costs if given else None, options))
-    sources, unusable = find_sources(inputs, recursive)
+    sources, unusable = find_sources(inputs, recursive, leave_out=[options.spike_map])
     part = find_shard(shard)
     jobs, unusable, options = split(part, [Job(source, None) for source in sources], unusable, options)
     derainer = load_derainer(options)

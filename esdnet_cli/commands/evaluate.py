@@ -53,7 +53,7 @@ def command(
     from esdnet_cli.pipeline.sources import Job, find_sources, pair_up
     from esdnet_cli.terminal import load_derainer, show_plan, show_run
 
-    sources, unusable = find_sources([str(inputs)], recursive)
+    sources, unusable = find_sources([str(inputs)], recursive, leave_out=[options.spike_map])
     pairs, alone = pair_up(sources, targets)
     jobs = [Job(source, None) for source, _ in pairs]
     derainer = None if as_is else load_derainer(options)

@@ -47,7 +47,7 @@ def command(
     """
     from esdnet_cli.pipeline.sources import find_sources, plan_outputs
 
-    sources, unusable = find_sources(inputs, recursive, leave_out=output)
+    sources, unusable = find_sources(inputs, recursive, leave_out=[output, options.spike_map])
     jobs = plan_outputs(sources, output, file_format)
     # only now what takes seconds to import: a mistyped name is answered at once
     from esdnet_cli.pipeline.journal import Journal

@@ -49,7 +49,7 @@ def command(
     from esdnet_cli.terminal import tell
     from esdnet_cli.training.synth import Rainmaker, write_pair
 
-    sources, unusable = find_sources([str(clean)], recursive, leave_out=output)
+    sources, unusable = find_sources([str(clean)], recursive, leave_out=[output])
     jobs = plan_outputs(sources, Path(), "png")  # relative names, each once
     failed = [f"{entry.input}: {entry.error}" for entry in unusable]
     rainmaker = Rainmaker(rain, streaks, seed)

@@ -2,7 +2,7 @@
 
 Costs of an operation in 45 nm CMOS: Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014,
 figure 1.1.9. A MAC is a multiplication and an addition: 3.7 + 0.9 pJ in 32-bit floating point, 1.1 + 0.4 pJ in 16-bit,
-0.2 + 0.03 pJ for 8-bit integers; an accumulation is the addition alone.
+0.2 + 0.03 pJ for 8-bit integers; an accumulation is the addition alone (in 8 bits; into 32 bits it takes 0.1 pJ).
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ PJ_PER_BIT = 100 / 64  # reading or writing 64 bits of a 1 MB SRAM costs 100 pJ 
 LayerKind = Literal["neuron", "embedding", "conv", "product"]
 LEFT_OUT = (
     "memory traffic (often the larger part on real hardware)",
-    "residual additions",
+    "residual and bias additions, the mean over steps",
     "upsampling",
     "pooling, comparisons and sigmoids",
 )
 MEMORY_MODEL = (
-    "every layer reads its inputs and, for each tile, its weights, and writes its outputs, to and from a 1 MB SRAM at "
-    "100 pJ for 64 bits; a spike is 1 bit, everything else a word; the membrane potential is read and written each step"
+    "neurons, convolutions and products of attention and refinement read their inputs and, for each tile, their "
+    "weights, and write their outputs, as if all lay in an SRAM of 1 MB at 100 pJ for 64 bits; a spike is 1 bit, "
+    "everything else a word; the membrane potential is read and written each step; residual additions and upsampling "
+    "move nothing"
 )
 CAUSES = (
     "spike-driven convolutions",
@@ -206,15 +208,21 @@ class ActivityTotal:
 
 
 def break_even_rate(activity: Activity | ActivityTotal, energy: Energy, costs: EnergyCosts) -> float | None:
-    """The spike rate at which the strict figure would equal the ordinary network's, accumulations growing with it.
+    """The spike rate at which the strict figure would equal the ordinary network's; 1 if it is below at any rate.
 
-    None if the MACs alone cost more, so that not even silence would do, or if nothing was counted.
+    Accumulations are known at three rates, and grow evenly in between: none in silence, those counted, and those of all
+    neurons firing. None if the MACs alone cost more, so that not even silence would do, or if nothing was counted.
     """
-    accumulating = activity.ac * costs.pj_ac * MJ_PER_PJ
-    left = energy.ann_mj - activity.mac * costs.pj_mac * MJ_PER_PJ
-    if activity.spike_rate is None or not accumulating or left < 0:
+    macs = activity.mac * costs.pj_mac * MJ_PER_PJ
+    counted, all_firing, left = (mj - macs for mj in (energy.strict_mj, energy.dense_snn_mj, energy.ann_mj))
+    rate = activity.spike_rate
+    if rate is None or left < 0:
         return None
-    return activity.spike_rate * left / accumulating
+    if left >= all_firing:
+        return 1.0
+    if left >= counted:
+        return rate + (1 - rate) * (left - counted) / (all_firing - counted)
+    return rate * left / counted
 
 
 def total(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) -> ActivityTotal:

@@ -19,6 +19,8 @@ from esdnet_cli.model.network import ESDNet, FeatureRefinement
 _FROM_SHAPES = ("neurons", "mac", "dense", "ann_mac", "inputs", "saturated", "words", "bits", "ann_words")
 _SMALL = 2**17  # elements; smaller inputs are counted together, since a call costs more than they do
 
+_EXACT = 2**24  # up to this, float32 counts
+
 Geometry = tuple[tuple[int, int, int], ...]  # kernel_size, stride, padding of convolutions
 
 
@@ -50,7 +52,9 @@ def reach(height: int, width: int, geometry: Geometry, device: torch.device) -> 
 
 def count_nonzero(x: Tensor) -> Tensor:
     """torch.count_nonzero of [..., C, H, W], several times as fast on a CPU: no booleans, and in pieces that fit it."""
-    piece = cached_piece(x)
+    if x.device.type != "cpu":
+        return torch.count_nonzero(x)
+    piece = min(cached_piece(x), _EXACT)
     scratch = torch.empty(piece, device=x.device)
     counts = []
     for part in in_memory_order(x).split(piece):

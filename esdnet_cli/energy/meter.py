@@ -42,10 +42,15 @@ class Meter:
         self._joules = 0.0
         self._started = time.perf_counter()
         self._idle_watts = 0.0
+        self._lost = False
 
     def update(self) -> None:
-        """Take up what was used since the last call."""
-        now = self._read()
+        """Take up what was used since the last call; a counter that cannot be read any more is given up."""
+        try:
+            now = self._read()
+        except Exception:  # a driver of whatever kind: no run ends for that
+            self._lost = True
+            return
         used = now - self._last
         if used < 0 and self._wraps_at is not None:
             used += self._wraps_at
@@ -59,9 +64,11 @@ class Meter:
         self._idle_watts = self._joules / idle if idle else 0.0
         self._joules, self._started = 0.0, time.perf_counter()
 
-    def measured(self) -> Measured:
-        """What was used since `begin`."""
+    def measured(self) -> Measured | None:
+        """What was used since `begin`; None if the counter was lost on the way."""
         self.update()
+        if self._lost:
+            return None
         return Measured(self.source, self._joules, self._idle_watts, time.perf_counter() - self._started)
 
 
@@ -71,6 +78,11 @@ def begin(meters: Sequence[Meter]) -> None:
         time.sleep(IDLE_SECONDS)
     for meter in meters:
         meter.begin()
+
+
+def end(meters: Sequence[Meter]) -> tuple[Measured, ...]:
+    """What each counter saw since `begin`, without those that were lost."""
+    return tuple(measured for meter in meters if (measured := meter.measured()) is not None)
 
 
 def find_meters(device: str) -> list[Meter]:

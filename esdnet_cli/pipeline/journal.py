@@ -64,7 +64,7 @@ class Journal:
                 self._path.open("ab").close()
         except OSError as error:
             raise EsdnetError(
-                f"{self._folder}: cannot be used as output folder ({error.strerror}); choose another with -o"
+                f"{self._folder}: cannot be used as output folder ({error.strerror}); choose another"
             ) from error
 
     def state(self, output: Path, source_sha256: str) -> State:
@@ -109,7 +109,7 @@ class Journal:
         except FileNotFoundError:
             return
         except NotADirectoryError as error:
-            raise EsdnetError(f"{self._folder}: is not a folder; choose another with -o") from error
+            raise EsdnetError(f"{self._folder}: is not a folder; choose another") from error
         except OSError as error:
             raise EsdnetError(
                 f"{self._path}: cannot be read ({error.strerror}); check the output folder and its permissions"

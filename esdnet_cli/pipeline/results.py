@@ -10,6 +10,8 @@ from esdnet_cli.energy.cost import Activity, ActivityTotal, EnergyCosts, total
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.metrics import Quality, SpikeRain, mean_quality, mean_spike_rain
 
+Status = Literal["ok", "skipped", "failed"]
+
 
 @dataclass(frozen=True)
 class Preview:
@@ -30,7 +32,7 @@ class ImageResult:
 
     input: str
     output: str | None
-    status: Literal["ok", "skipped", "failed"]
+    status: Status
     error: str | None = None
     width: int | None = None
     height: int | None = None

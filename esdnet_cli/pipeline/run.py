@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -49,22 +49,25 @@ def pixel_settings(derainer: Derainer) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Output:
-    """Where pictures go: `journal` knows what is done; `overwrite` replaces whatever is in the way."""
+    """Where pictures go: `journal` knows what is done; `overwrite` replaces whatever is in the way.
+
+    mend: what to do about it otherwise.
+    """
 
     journal: Journal
     overwrite: bool
+    mend: str = field(default="--overwrite replaces it", kw_only=True)
 
     def is_done(self, path: Path, source_sha256: str) -> bool:
         """True to skip, False to go on. Raises PictureError if something that is not ours is in the way."""
         if os.path.isdir(path):
-            raise PictureError(f"{printable(path)} is a folder and in the way; move it, or choose another with -o")
+            raise PictureError(f"{printable(path)} is a folder and in the way; move it, or choose another place")
         if self.overwrite:
             return False
         state = self.journal.state(path, source_sha256)
         if state == "foreign":
             raise PictureError(
-                f"{printable(path)} is in the way: not made by this tool from this input, or changed since; "
-                "--overwrite replaces it"
+                f"{printable(path)} is in the way: not made by this tool from this input, or changed since; {self.mend}"
             )
         return state == "done"
 
@@ -83,9 +86,10 @@ class Output:
 
 @dataclass(frozen=True)
 class Done:
-    """A picture before and after. spike_map: [H, W, levels], if asked for."""
+    """A picture before and after. sha256: of the source's bytes. spike_map: [H, W, levels], if asked for."""
 
     source: Source
+    sha256: str
     rainy: Picture
     derained: Picture
     spike_map: NDArray[np.float16] | None
@@ -126,10 +130,10 @@ def derain_files(
             writer_for(job.output)  # a format that is not written is said before the work
         return _Read(sha256, picture)
 
-    def write(job: Job, sha256: str, derained: tuple[Done, ImageResult]) -> ImageResult:
+    def write(job: Job, derained: tuple[Done, ImageResult]) -> ImageResult:
         done, result = derained
         if output is not None and job.output is not None:
-            output.write(job.output, done.derained, sha256)
+            output.write(job.output, done.derained, done.sha256)
         for witness in witnesses:
             result = witness(done, result)
         return result
@@ -149,9 +153,9 @@ def derain_files(
                 job, future = reading.popleft()
                 content = future.result()
                 if isinstance(content, _Read):
-                    derained = _or_failed(job, _derain, derainer, job, content.picture, spike_maps, progress)
+                    derained = _or_failed(job, _derain, derainer, job, content, spike_maps, progress)
                     if not isinstance(derained, ImageResult):
-                        writing.append(writer.submit(_or_failed, job, write, job, content.sha256, derained))
+                        writing.append(writer.submit(_or_failed, job, write, job, derained))
                     else:
                         writing.append(_settled(derained))
                     del derained
@@ -185,11 +189,14 @@ def plan(job: Job, output: Output | None) -> ImageResult:
 
 
 def _derain(
-    derainer: Derainer | None, job: Job, picture: Picture, spike_map: bool, progress: Progress
+    derainer: Derainer | None, job: Job, read: _Read, spike_map: bool, progress: Progress
 ) -> tuple[Done, ImageResult]:
+    picture = read.picture
     if derainer is None:
         progress(1)
-        return Done(job.source, picture, picture, None), _result(job, "ok", None, picture.width, picture.height)
+        return Done(job.source, read.sha256, picture, picture, None), _result(
+            job, "ok", None, picture.width, picture.height
+        )
     tiles = derainer.tiling.count(picture.height, picture.width)
     left = tiles
 
@@ -208,7 +215,7 @@ def _derain(
         rgb[picture.alpha == 0] = picture.rgb[picture.alpha == 0]  # what nobody sees stays as it was
     seconds = time.perf_counter() - started
     result = _result(job, "ok", None, picture.width, picture.height, seconds, derained.activity)
-    return Done(job.source, picture, replace(picture, rgb=rgb), derained.spike_map), result
+    return Done(job.source, read.sha256, picture, replace(picture, rgb=rgb), derained.spike_map), result
 
 
 def _result(job: Job, status: Literal["ok", "skipped", "failed"], *rest: Any) -> ImageResult:

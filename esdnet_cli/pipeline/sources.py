@@ -44,18 +44,19 @@ class Unusable:
 
 
 def find_sources(
-    inputs: Sequence[str], recursive: bool, leave_out: Path | None = None
+    inputs: Sequence[str], recursive: bool, leave_out: Sequence[Path | None] = ()
 ) -> tuple[list[Source], list[Unusable]]:
     """Pictures named by files, folders (by ending; below them too if `recursive`) and patterns, in order, each once.
 
-    Folders and patterns pass over hidden files, and over everything below the folder `leave_out` (our own outputs)
-    where that lies inside them; folders also over what a journal inside them knows as ours.
-    Raises EsdnetError if `leave_out` is itself an input.
+    Folders and patterns pass over hidden files, and over everything below the folders `leave_out` (our own outputs)
+    where these lie inside them; folders also over what a journal inside them knows as ours.
+    Raises EsdnetError if one of `leave_out` is itself an input.
     """
+    ours = [folder for folder in leave_out if folder is not None]
     sources: dict[str, Source] = {}
     unusable: list[Unusable] = []
     for text in inputs:
-        found, trouble = _find(text, recursive, leave_out, unusable)
+        found, trouble = _find(text, recursive, ours, unusable)
         if not found and trouble:
             unusable.append(Unusable(printable(text), trouble))
         for source in found:
@@ -64,13 +65,13 @@ def find_sources(
 
 
 def _find(
-    text: str, recursive: bool, leave_out: Path | None, unusable: list[Unusable]
+    text: str, recursive: bool, leave_out: Sequence[Path], unusable: list[Unusable]
 ) -> tuple[list[Source], str | None]:
     """What one input names; or no source, and why. Folders that cannot be listed are added to `unusable`."""
     path = Path(text)
     # os.path's questions, unlike Path's, raise for no name and no permission
     if os.path.isdir(text):
-        if leave_out is not None and os.path.realpath(text) == os.path.realpath(leave_out):
+        if os.path.realpath(text) in map(os.path.realpath, leave_out):
             raise EsdnetError(f"{text}: is input and output folder at once; choose another output folder")
         before = len(unusable)
         found = list(_in_folder(path, recursive, _inside(leave_out, path), unusable))
@@ -139,7 +140,7 @@ def pair_up(sources: Sequence[Source], targets: Path) -> tuple[list[tuple[Source
     return pairs, unusable
 
 
-def _in_folder(folder: Path, recursive: bool, outputs: str | None, unusable: list[Unusable]) -> Iterable[Source]:
+def _in_folder(folder: Path, recursive: bool, outputs: Sequence[str], unusable: list[Unusable]) -> Iterable[Source]:
     def note(error: OSError) -> None:
         reason = f"cannot be listed: {error.strerror}; check its permissions"
         unusable.append(Unusable(printable(str(error.filename)), reason))
@@ -163,16 +164,17 @@ def _is_picture(path: Path) -> bool:
     )
 
 
-def _inside(outputs: Path | None, root: Path) -> str | None:
-    """The real path of `outputs` if it lies below `root`: only then can our own outputs be among what is found."""
-    if outputs is None:
-        return None
-    real, above = Path(os.path.realpath(outputs)), Path(os.path.realpath(root))
-    return str(real) if real != above and real.is_relative_to(above) else None
+def _inside(leave_out: Sequence[Path], root: Path) -> list[str]:
+    """The real paths of those that lie below `root`: only then can our own outputs be among what is found."""
+    above = Path(os.path.realpath(root))
+    real = [Path(os.path.realpath(outputs)) for outputs in leave_out]
+    return [str(outputs) for outputs in real if outputs != above and outputs.is_relative_to(above)]
 
 
-def _skipped(path: Path, outputs: str | None) -> bool:
-    return path.name.startswith(".") or (outputs is not None and Path(os.path.realpath(path)).is_relative_to(outputs))
+def _skipped(path: Path, outputs: Sequence[str]) -> bool:
+    if path.name.startswith("."):
+        return True
+    return bool(outputs) and any(Path(os.path.realpath(path)).is_relative_to(folder) for folder in outputs)
 
 
 def _plain_parts(pattern: Path) -> list[str]:

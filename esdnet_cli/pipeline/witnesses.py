@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError
-from esdnet_cli.files import write_atomically
 from esdnet_cli.metrics import quality, spike_rain
-from esdnet_cli.pipeline.images import eight_bit, read_picture
+from esdnet_cli.pipeline.images import Picture, eight_bit, read_picture
 from esdnet_cli.pipeline.results import ImageResult, Preview
-from esdnet_cli.pipeline.run import Done, Witness
+from esdnet_cli.pipeline.run import Done, Output, Witness
 from esdnet_cli.pipeline.sources import Source
 
 SHOWN = (1, 99)  # percentiles of a map that become the darkest and the brightest colour
@@ -42,7 +41,7 @@ def score(targets: Mapping[Source, Path], max_megapixels: float) -> Witness:
     return witness
 
 
-def spike_pictures(names: Mapping[Source, Path]) -> Witness:
+def spike_pictures(names: Mapping[Source, Path], output: Output) -> Witness:
     """Writes a heat map of each level as PNG: name.level1.png (full resolution), level2 (half), level3 (quarter)."""
 
     def witness(done: Done, result: ImageResult) -> ImageResult:
@@ -50,7 +49,7 @@ def spike_pictures(names: Mapping[Source, Path]) -> Witness:
         colours, _ = heat(done.spike_map)
         for level, colour in enumerate(colours, 1):
             path = names[done.source].with_suffix(f".level{level}.png")
-            write_atomically(path, cv2.imencode(".png", colour)[1].tobytes())
+            output.write(path, Picture(colour[..., ::-1], None, False, ()), done.sha256)
         return result
 
     return witness

@@ -35,7 +35,7 @@ def show_frames(
     folder: str, output: Path, every: int, compare: bool, deflicker: bool, overwrite: bool, options: RunOptions
 ) -> int:
     """Derain the pictures of a folder in the order of their numbers; names and formats stay. Returns the exit code."""
-    sources, unusable = find_sources([folder], recursive=False, leave_out=output)
+    sources, unusable = find_sources([folder], recursive=False, leave_out=[output])
     jobs = plan_outputs(in_order(sources)[::every], output, None)
     derainer = load_derainer(options)
     settings = pixel_settings(derainer)
