@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon
 
@@ -51,6 +52,7 @@ class MuonAdamW:
             tensors |= {f"{name}.{key}": value for key, value in self._adamw.state[parameter].items()}
         return tensors
 
+    @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from a `state()`. Raises KeyError if it is another network's."""
         for name, kernel in self._kernels.items():
@@ -59,7 +61,11 @@ class MuonAdamW:
         for name, parameter in self._others.items():
             self._adamw.state[parameter] = {
                 "step": tensors[f"{name}.step"],
-                **{key: tensors[f"{name}.{key}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")},
+                # in the parameter's own layout: the fused step goes through memory, not through indices
+                **{
+                    key: torch.empty_like(parameter).copy_(tensors[f"{name}.{key}"])
+                    for key in ("exp_avg", "exp_avg_sq")
+                },
             }
 
 
