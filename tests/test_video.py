@@ -114,6 +114,16 @@ def test_selections_take_frames_by_their_times(tmp_path: Path) -> None:
     assert taken("0.4", None, 3, skip=2) == whole[10::3][2:]
 
 
+@pytest.mark.parametrize("name", ["x.ts", "x.h264"])
+def test_a_start_that_a_container_cannot_seek_to_loses_no_frame(name: str, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / name, 24, unit=Fraction(1, 90000))
+    info = read_info(path)
+    for start, left in (("0.1", 21), ("0.5", 11), ("0.9", 1)):
+        frames = list(Frames(path, info, Selection(Fraction(start)), 0))
+        assert len(frames) == left
+        assert (frames[0].pts - info.first) * info.time_base == Fraction(24 - left, 25)
+
+
 def test_frames_are_turned_upright(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "x.mp4", 2, rotation=90)
     info = read_info(path)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -218,10 +218,7 @@ class Frames:
                       for edge in (selection.start, selection.end))  # fmt: skip
         wanted = number = 0
         last = None
-        with open_clip(self._path) as (container, stream):
-            frames = _decode(container, stream, self._tally)
-            if start is not None:
-                frames = self._from(start, container, stream, frames)
+        with closing(self._from(start)) as frames:
             for frame in frames:
                 self.decoded += 1
                 step = frame.duration or round(1 / info.rate / info.time_base)
@@ -254,19 +251,22 @@ class Frames:
             return tally.damaged
         return max(1, round((info.ends - tally.video_ends) * info.rate)) + tally.damaged
 
-    def _from(
-        self, start: Fraction, container: InputContainer, stream: VideoStream, frames: Iterator[VideoFrame]
-    ) -> Iterator[VideoFrame]:
-        """Seek to the key frame before a pts; from the beginning where the file's index leads past it."""
-        with suppress(av.error.FFmpegError):  # some files cannot seek, and are read from their beginning
-            container.seek(int(start), stream=stream)
-        first = next(frames, None)
-        if first is None or first.pts is None or first.pts > start:
-            container.seek(self._info.first, stream=stream)
-            frames = _decode(container, stream, self._tally)
-        else:
-            yield first
-        yield from frames
+    def _from(self, start: Fraction | None) -> Generator[VideoFrame]:
+        """What decodes, from the key frame before a pts; from the beginning where the file's index leads past it."""
+        if start is not None:
+            with open_clip(self._path) as (container, stream):
+                with suppress(av.error.FFmpegError):  # some files cannot seek, and are read from their beginning
+                    container.seek(int(start), stream=stream)
+                frames = _decode(container, stream, self._tally)
+                first = next(frames, None)
+                if first is not None and first.pts is not None and first.pts <= start:
+                    yield first
+                    yield from frames
+                    return
+            self._tally = _Tally()
+        # opened again: not every container finds back to its first frame
+        with open_clip(self._path) as (container, stream):
+            yield from _decode(container, stream, self._tally)
 
 
 class RGBConverter:
