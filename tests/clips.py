@@ -30,8 +30,12 @@ def make_clip(
     unit: Fraction = Fraction(1, 12800), times: Sequence[int] | None = None, matrix: int = 2, full: bool = False,
     tags: tuple[int, int] = (2, 2), rotation: int | None = None, aspect: Fraction | None = None, sound: str = "",
     subtitles: str = "", chapters: bool = False, options: dict[str, str] | None = None, fill: Any = None,
+    declared: int | None = None,
 ) -> Path:  # fmt: skip
-    """Write a clip of `scene`s, or of one colour (`fill`, YUV of the stored depth). times: pts in units of `unit`."""
+    """Write a clip of `scene`s, or of one colour (`fill`, YUV of the stored depth).
+
+    times: pts in units of `unit`. declared: how many frames a tag says there are.
+    """
     width, height = size
     times = times if times is not None else [index * round(1 / (25 * unit)) for index in range(frames)]
     with av.open(str(path), "w", format=FORMATS[path.suffix]) as target:
@@ -44,6 +48,8 @@ def make_clip(
         context.gop_size = 10
         if aspect:
             context.sample_aspect_ratio = aspect
+        if declared is not None:
+            video.metadata["NUMBER_OF_FRAMES"] = str(declared)
         if rotation is not None:
             video.set_display_rotation(rotation)
         audio: Any = target.add_stream(sound, rate=48000) if sound else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -122,6 +123,54 @@ def test_a_start_that_a_container_cannot_seek_to_loses_no_frame(name: str, tmp_p
         frames = list(Frames(path, info, Selection(Fraction(start)), 0))
         assert len(frames) == left
         assert (frames[0].pts - info.first) * info.time_base == Fraction(24 - left, 25)
+
+
+def missing(path: Path) -> tuple[int, int]:
+    """How many frames come, and how many are said not to."""
+    frames = Frames(path, read_info(path), Selection(), 0)
+    return len(list(frames)), frames.missing()
+
+
+@pytest.mark.parametrize("first, shown", [(0, 20), (7, 20), (7, 33)])
+def test_what_an_edit_list_hides_is_not_missing(first: int, shown: int, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "x.mp4", 40)
+    data = bytearray(path.read_bytes())
+    entry = data.find(b"elst") + 12  # duration in milliseconds, first pts
+    duration, pts = struct.unpack_from(">Ii", data, entry)
+    struct.pack_into(">Ii", data, entry, duration * shown // 40, pts + first * 512)
+    path.write_bytes(data)
+    assert read_info(path).expected == shown
+    assert missing(path) == (shown, 0)
+
+
+def test_counts_that_the_times_belie_are_not_believed(tmp_path: Path) -> None:
+    kept = [index for index in range(24) if index not in (5, 6, 7, 15)]
+    dropped = make_clip(tmp_path / "x.avi", codec="mjpeg", pix_fmt="yuvj420p", unit=Fraction(1, 25), times=kept)
+    assert read_info(dropped).frames == 24, "the header counts what was dropped"
+    assert missing(dropped) == (20, 0)
+    stale = make_clip(tmp_path / "x.mkv", 12, declared=99)
+    assert read_info(stale).frames == 99
+    assert missing(stale) == (12, 0)
+
+
+@pytest.mark.parametrize("step", [40, 400])
+def test_packets_without_decoding_times_have_their_place(step: int, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "x.mkv", unit=Fraction(1, 1000), times=[0, step, 2 * step])
+    with av.open(str(path)) as container:
+        assert all(packet.dts is None for packet in container.demux())
+    assert missing(path) == (3, 0)
+
+
+def test_frames_lost_with_a_damaged_one_are_counted(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "x.mp4", 40)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for position, size in packets[20:23]:  # a key frame, on which more depend, is among them
+        data[position : position + size] = bytes(size)
+    path.write_bytes(data)
+    decoded, lost = missing(path)
+    assert decoded + lost == 40 and lost > 3
 
 
 def test_frames_are_turned_upright(tmp_path: Path) -> None:

@@ -164,7 +164,6 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
         name, bits = frame.format.name, max(component.bits for component in frame.format.components)
         if "float" in name or name.endswith(("f32le", "f32be", "f16le", "f16be")):
             raise PictureError(f"has floating-point pixels ({name}); convert it to 8 to 16 bits")
-        frames = stream.frames or _number(stream.metadata.get("NUMBER_OF_FRAMES")) or None
         ends, by_file = _ends(container, stream)
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         assert stream.time_base is not None
@@ -182,7 +181,7 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
             aspect=stream.sample_aspect_ratio or None,
             display_matrix=None if matrix is None else tuple(np.frombuffer(bytes(matrix), np.int32).tolist()),
             turns=round(frame.rotation / 90) % 4,
-            frames=frames,
+            frames=_declared(container, stream),
             ends=ends,
             ends_with_file=by_file,
         )
@@ -190,7 +189,7 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
 
 @dataclass
 class _Tally:
-    """What demuxing saw. ends: last second of the video and of all streams."""
+    """What demuxing saw, without what an edit list hides. ends: last second of the video and of all streams."""
 
     packets: int = 0
     damaged: int = 0
@@ -238,18 +237,23 @@ class Frames:
         self._read_to_end = True
 
     def missing(self) -> int:
-        """Frames that the file declares and that did not come, after the whole of it was read."""
+        """Frames that the file declares and that did not come, after the whole of it was read.
+
+        The count alone is no witness: AVI counts frames that were dropped on purpose, and a tag outlives a cut. It is
+        believed where the times end early, too.
+        """
         info, tally = self._info, self._tally
         if not self._selection.whole or not self._read_to_end:
             return tally.damaged
-        if info.frames is not None:
-            return max(0, info.frames - tally.packets) + tally.damaged
+        # a damaged packet may cost more frames than its own
+        lost = max(tally.damaged, tally.packets - self.decoded) if tally.damaged else 0
         if info.ends is None:
-            return tally.damaged
+            return lost
+        uncounted = max(0, (info.frames or 0) - tally.packets)
         reached = tally.file_ends if info.ends_with_file else tally.video_ends
-        if (info.ends - reached) * info.rate < Fraction(3, 2):  # ends are rounded
-            return tally.damaged
-        return max(1, round((info.ends - tally.video_ends) * info.rate)) + tally.damaged
+        if (info.ends - reached) * info.rate < Fraction(1 if uncounted else 3, 2):  # ends are rounded
+            return lost
+        return (uncounted or max(1, round((info.ends - tally.video_ends) * info.rate))) + lost
 
     def _from(self, start: Fraction | None) -> Generator[VideoFrame]:
         """What decodes, from the key frame before a pts; from the beginning where the file's index leads past it."""
@@ -306,14 +310,16 @@ def _decode(container: InputContainer, stream: VideoStream, tally: _Tally) -> It
             if isinstance(error, OSError) and not isinstance(error, av.error.InvalidDataError) and error.errno:
                 raise
             return
-        if packet.dts is not None and packet.time_base:
-            ends = ((packet.pts if packet.pts is not None else packet.dts) + (packet.duration or 0)) * packet.time_base
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        shown = not packet.is_discard
+        if stamp is not None and packet.time_base and shown:
+            ends = (stamp + (packet.duration or 0)) * packet.time_base
             tally.file_ends = max(tally.file_ends, ends)
         if packet.stream.index != stream.index:  # the packets that flush have no index of their own
             continue
-        if packet.dts is not None or packet.size:
+        if (stamp is not None or packet.size) and shown:
             tally.packets += 1
-            if packet.dts is not None:
+            if stamp is not None:
                 tally.video_ends = max(tally.video_ends, ends)
         try:
             frames = stream.decode(packet if packet.size else None)
@@ -366,8 +372,12 @@ def _ends(container: InputContainer, stream: VideoStream) -> tuple[Fraction | No
     return Fraction(container.duration + max(container.start_time or 0, 0), av.time_base), True
 
 
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0
+def _declared(container: InputContainer, stream: VideoStream) -> int | None:
+    """How many frames there are by the file's word."""
+    if stream.frames and "mp4" in container.format.name:
+        return sum(not entry.is_discard for entry in stream.index_entries)  # what the edit list shows of them
+    tag = stream.metadata.get("NUMBER_OF_FRAMES", "")  # mkvmerge's
+    return stream.frames or (int(tag) if tag.isdecimal() else 0) or None
 
 
 def reason(error: av.error.FFmpegError) -> str:
