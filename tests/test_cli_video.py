@@ -215,6 +215,31 @@ def test_parts_of_other_settings_are_not_mixed_in(tiny: Path, tmp_path: Path, ru
     assert len(times_of(target)) == 30
 
 
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+def test_parts_of_another_encoder_are_not_mixed_in(
+    overwrite: tuple[str, ...], still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from esdnet_cli.video.writer import SegmentEncoder
+
+    source, target = make_clip(tmp_path / "x.mp4", 5), tmp_path / "y.mp4"
+    command = ("video", source, "-o", target, "--weights", still, *overwrite)
+    with monkeypatch.context() as patched:
+        patched.setattr(SegmentEncoder, "extradata", b"of another machine")
+        assert "do not fit together" in run(*command).stderr
+    result = run(*command)
+    assert "starting over" in result.stderr and result.exit_code == 0
+    assert times_of(target) == times_of(source)
+
+
+def test_an_interrupted_overwrite_goes_on(tiny: Path, tmp_path: Path, run: Run) -> None:
+    source, target = make_clip(tmp_path / "x.mp4", 30), tmp_path / "y.mp4"
+    target.write_bytes(b"holiday")
+    _interrupt(source, target, tiny, signal.SIGINT, "--overwrite")
+    assert target.read_bytes() == b"holiday"
+    result = run("video", source, "-o", target, "--weights", tiny, "--tile", "0", "--overwrite")
+    assert "going on after 24 frames" in result.stderr and times_of(target) == times_of(source)
+
+
 def test_interrupted_says_how_far_and_how_to_go_on(tiny: Path, tmp_path: Path, run: Run) -> None:
     source, target = make_clip(tmp_path / "x.mp4", 30), tmp_path / "y.mp4"
     stderr = _interrupt(source, target, tiny, signal.SIGINT)
@@ -224,9 +249,9 @@ def test_interrupted_says_how_far_and_how_to_go_on(tiny: Path, tmp_path: Path, r
     assert times_of(target) == times_of(source)
 
 
-def _interrupt(source: Path, target: Path, weights: Path, number: int) -> str:
+def _interrupt(source: Path, target: Path, weights: Path, number: int, *options: str) -> str:
     """Run until the first part is there, then send a signal; returns stderr."""
-    command = [*ESDNET, "video", str(source), "-o", str(target), "--weights", str(weights), "--tile", "0"]
+    command = [*ESDNET, "video", str(source), "-o", str(target), "--weights", str(weights), "--tile", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while not (target.parent / f".{target.name}.esdnet-parts" / "000000.part").exists():
             assert process.poll() is None

@@ -90,6 +90,12 @@ def test_segments_stand_alone_and_begin_with_a_key_frame(tmp_path: Path) -> None
         assert place < delay or sorted(times)[place - delay] <= pts, "no packet is decoded after it is shown"
 
 
+def test_the_header_of_hevc_does_not_name_the_machine(tmp_path: Path) -> None:
+    info = read_info(make_clip(tmp_path / "x.mkv", 1, (64, 64), "ffv1"))
+    header = SegmentEncoder(choose_encoding(info, "hevc", None, 64, 64, 24)[0]).extradata
+    assert header and b"cpuid" not in header and b"frame-threads" not in header
+
+
 def test_reordering_counts_places() -> None:
     assert reordering([0, 1, 2]) == 0
     assert reordering([0, 4, 2, 1, 3]) == 2

@@ -150,7 +150,8 @@ def derain_clip(
     Reader thread -> this thread (network) -> writer thread (deflicker, encoder, disk).
     Raises what `plan_clip` raises, and Interrupted.
     """
-    parts = Parts(job.output, plan.identity)
+    # another machine's encoder may write another header: told now, not when the parts do not join
+    parts = Parts(job.output, {**plan.identity, "header": SegmentEncoder(plan.encoding).extradata.hex()})
     plan.output.journal.prepare()
     if not parts.begin():
         tell(f"{printable(job.source)}: parts made with other options or of another input are dropped; starting over.")

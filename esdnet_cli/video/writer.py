@@ -50,7 +50,8 @@ class Codec:
 CODECS = {
     "h264": Codec("libx264", 17, even=True),
     # narrower frames make libx265 write over memory that is not its own
-    "hevc": Codec("libx265", 19, even=True, narrowest=64, options=(("x265-params", "log-level=none"),)),
+    # info=0: else its header names the machine's cores and instructions, and parts of two machines do not join
+    "hevc": Codec("libx265", 19, even=True, narrowest=64, options=(("x265-params", "log-level=none:info=0"),)),
     "vp9": Codec("libvpx-vp9", 24, options=(("row-mt", "1"), ("cpu-used", "2"))),
     "av1": Codec("libsvtav1", 23, options=(("preset", "7"),)),
     "ffv1": Codec("ffv1", None, options=(("level", "3"), ("slicecrc", "1"))),
@@ -169,6 +170,7 @@ class SegmentEncoder:
         _set_up(context, encoding)
         context.flags |= Flags.global_header  # all segments share one header, the container's
         context.options = dict(encoding.options)
+        context.open()
         self._context = context
         self._reformatter = VideoReformatter()
         self._durations: dict[int, int] = {}
@@ -176,6 +178,7 @@ class SegmentEncoder:
 
     @property
     def extradata(self) -> bytes:
+        """The header, known before the first frame."""
         return self._context.extradata or b""
 
     def add(self, rgb: NDArray[Any], pts: int, duration: int) -> None:
@@ -399,7 +402,9 @@ def _video_packets(
     place = 0
     for segment in segments:
         if segment.extradata != header:
-            raise PictureError("its parts were made by another encoder; --overwrite begins anew")
+            raise PictureError(
+                "its parts do not fit together; remove their hidden folder beside the output, and run it again"
+            )
         for pts, duration, key, data in segment.packets:
             packet = Packet(data)
             packet.pts = pts - shift
