@@ -25,6 +25,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError
+from esdnet_cli.files import HeldErrors
 from esdnet_cli.video.inputs import CONTAINERS
 from esdnet_cli.video.reader import EXACT, FULL, LIMITED, SWS_MATRIX, ClipInfo, open_clip, reason
 
@@ -265,9 +266,10 @@ def join(
     the container cannot hold a stream, OSError if the disk does not take it.
     """
     dropped = 0
+    file = HeldErrors(output)
     with (
         open_clip(source) as (origin, main),
-        av.open(output, "w", format=container_name, container_options=_options(container_name)) as target,
+        av.open(file, "w", format=container_name, container_options=_options(container_name)) as target,
     ):
         video, copies = _lay_out(target, container_name, encoding, display_matrix, origin, main, cut)
         target.start_encoding()
@@ -282,6 +284,8 @@ def join(
                 target.mux_one(packet)
             except (av.error.InvalidDataError, av.error.ArgumentError):
                 dropped += 1  # perhaps one that waited for its turn, and surely none of ours: see `count_frames`
+            file.check()
+    file.check()
     return dropped
 
 
