@@ -30,15 +30,17 @@ def make_clip(
     unit: Fraction = Fraction(1, 12800), times: Sequence[int] | None = None, matrix: int = 2, full: bool = False,
     tags: tuple[int, int] = (2, 2), rotation: int | None = None, aspect: Fraction | None = None, sound: str = "",
     subtitles: str = "", chapters: bool = False, options: dict[str, str] | None = None, fill: Any = None,
-    declared: int | None = None,
+    declared: int | None = None, offset: int = 0,
 ) -> Path:  # fmt: skip
     """Write a clip of `scene`s, or of one colour (`fill`, YUV of the stored depth).
 
     times: pts in units of `unit`. declared: how many frames a tag says there are.
+    offset: seconds by which all streams begin later.
     """
     width, height = size
     times = times if times is not None else [index * round(1 / (25 * unit)) for index in range(frames)]
-    with av.open(str(path), "w", format=FORMATS[path.suffix]) as target:
+    late = {"output_ts_offset": str(offset)}
+    with av.open(str(path), "w", format=FORMATS[path.suffix], container_options=late) as target:
         video: Any = target.add_stream(codec, rate=25, options=options or {})
         video.width, video.height, video.pix_fmt = width, height, pix_fmt
         video.codec_context.time_base = video.time_base = unit

@@ -504,6 +504,27 @@ def test_a_part_of_a_clip_begins_at_the_beginning(still: Path, tmp_path: Path, r
     assert not (tmp_path / "z.mkv").exists()
 
 
+@pytest.mark.parametrize("start, end", [(None, None), ("0.4", "0.8")])
+def test_the_clock_of_a_broadcast_begins_anew(
+    start: str | None, end: str | None, still: Path, tmp_path: Path, run: Run
+) -> None:
+    source = make_clip(tmp_path / "x.ts", 30, unit=Fraction(1, 90000), sound="mp2", offset=20_000)
+    target = tmp_path / "y.mp4"
+    selection = ("--start", start, "--end", end) if start and end else ()
+    assert run("video", source, "-o", target, "--weights", still, *selection).exit_code == 0
+    times, (sound,) = times_of(source), packets_of(source, "audio")
+    begins = min(times[0], *(pts for pts, *_ in sound))
+    assert 19_999 < begins < times[0], "the encoder of the sound begins early"
+    first, last = (times[0] + Fraction(start), times[0] + Fraction(end)) if start and end else (begins, times[-1] + 1)
+    shift = begins + (first - times[0] if start else 0)
+    shown = [pts - shift for pts in times if first <= pts < last]
+    for ours, theirs in zip(times_of(target), shown, strict=True):
+        assert abs(ours - theirs) < MILLISECONDS, "as precise as an mp4's edit list"
+    heard = [(pts - shift, data) for pts, _, data in sound if first <= pts < last]
+    for (ours, _, data), (theirs, packet) in zip(packets_of(target, "audio")[0], heard, strict=True):
+        assert data == packet and abs(ours - theirs) < MILLISECONDS
+
+
 @pytest.mark.parametrize("rotation, size", [(None, (96, 32)), (90, (48, 64))])
 def test_compare_stands_side_by_side_as_shown(
     rotation: int | None, size: tuple[int, int], tiny: Path, tmp_path: Path, run: Run

@@ -285,11 +285,11 @@ def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, tim
     if plan.output.is_done(job.output, plan.sha256):
         return 0  # by another run, while this one computed
     unit, selection = plan.info.time_base, options.selection
-    cut = Cut()
+    cut = Cut(shift=plan.info.zero)
     if not selection.whole:
         end = None if selection.end is None else plan.info.first * unit + selection.end
         # the first frame gets the time of the clip's first
-        cut = Cut(times[0] * unit, end, (times[0] - plan.info.first) * unit)
+        cut = Cut(times[0] * unit, end, plan.info.zero + (times[0] - plan.info.first) * unit)
     delay = max((delay_of(part) for part in parts.read()), default=0)
     replaced = plan.output.overwrite or job.output.exists()
     try:

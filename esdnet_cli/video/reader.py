@@ -59,7 +59,8 @@ class ClipInfo:
     """What a clip is, from its header and first frame. width, height: as stored; turns: quarter turns to upright.
 
     frames: as the file declares, None if it does not. ends: declared end of the video (or of the file, if
-    `ends_with_file`) in seconds. first: pts of the first frame, in units of time_base.
+    `ends_with_file`) in seconds. first: pts of the first frame, in units of time_base. zero: the second on the file's
+    clock that is 0 in the output.
     """
 
     width: int
@@ -67,6 +68,7 @@ class ClipInfo:
     time_base: Fraction
     rate: Fraction
     first: int
+    zero: Fraction
     depth: int
     chroma: Chroma
     alpha: bool
@@ -173,6 +175,7 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
             time_base=stream.time_base,
             rate=stream.average_rate or stream.guessed_rate or Fraction(25),
             first=frame.pts or 0,
+            zero=_zero(container),
             depth=min(bits, 16),
             chroma=_chroma(frame),
             alpha=any(component.is_alpha for component in frame.format.components),
@@ -370,6 +373,12 @@ def _ends(container: InputContainer, stream: VideoStream) -> tuple[Fraction | No
     if container.duration is None:
         return None, True
     return Fraction(container.duration + max(container.start_time or 0, 0), av.time_base), True
+
+
+def _zero(container: InputContainer) -> Fraction:
+    """Where a file's clock begins anywhere, as that of a broadcast (MPEG-TS): the start of its first stream."""
+    counts_from_zero = any(name in container.format.name for name in ("mp4", "matroska"))
+    return Fraction(0) if counts_from_zero else Fraction(container.start_time or 0, av.time_base)
 
 
 def _declared(container: InputContainer, stream: VideoStream) -> int | None:
