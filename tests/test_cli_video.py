@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import signal
 import subprocess
@@ -442,6 +443,45 @@ def test_a_terminal_shows_frames_and_the_time_left(tiny: Path, tmp_path: Path) -
     assert done.returncode == 0
     assert "x.ts:   0%" in shown and "0/20 [" in shown and "frame/s" in shown
     assert "20 frames" in done.stdout and "frame/s" not in done.stdout
+
+
+@pytest.fixture
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The progress bars of this process, as if it had a terminal; each notes (done, of how many) in `seen`."""
+    from esdnet_cli.video import show
+
+    made: list[Any] = []
+
+    class Bar(show.tqdm):  # type: ignore[misc, name-defined]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**{**options, "disable": False, "file": io.StringIO()})
+            self.seen: list[tuple[int, int | None]] = []
+            made.append(self)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.seen.append((int(self.n) + 1, self.total))
+            return super().update(n)
+
+    monkeypatch.setattr(show, "tqdm", Bar)
+    return made
+
+
+def test_the_time_left_comes_from_this_run_alone(tiny: Path, tmp_path: Path, run: Run, bars: list[Any]) -> None:
+    source, target = make_clip(tmp_path / "x.mp4", 30), tmp_path / "y.mp4"
+    _interrupt(source, target, tiny, signal.SIGINT)
+    assert run("video", source, "-o", target, "--weights", tiny, "--tile", "0").exit_code == 0
+    assert bars[0].initial == 24 and bars[0].seen == [(frame, 30) for frame in range(25, 31)]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_length_that_no_header_tells_is_estimated(
+    every: int, still: Path, tmp_path: Path, run: Run, bars: list[Any]
+) -> None:
+    source, target = make_clip(tmp_path / "x.h264", 50), tmp_path / "y.mp4"
+    assert run("video", source, "-o", target, "--weights", still, "--every", every).exit_code == 0
+    count = -(-50 // every)
+    (*_, halfway), (done, total) = bars[0].seen[: count // 2], bars[0].seen[-1]
+    assert 0.5 * count < halfway[1] < 2 * count and done == total == count
 
 
 def test_a_clip_that_failed_has_its_row(still: Path, tmp_path: Path, run: Run) -> None:

@@ -64,11 +64,16 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class FrameResult:
-    """One frame's figures. seconds: its time in the clip."""
+    """One frame's figures. time: in the clip, in seconds. kept: by an earlier run.
+
+    estimate: how many frames there will be, as `Frames.estimate`.
+    """
 
     image: ImageResult
     frame: int
     time: float
+    kept: bool
+    estimate: int | None
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,7 @@ class _Run:
         state = b""
         for part in parts.read():
             for frame in part.frames:
-                self._note(frame, part.activity)
+                self._note(frame, part.activity, kept=True)
             self._written += 1
             state = part.state
         self.kept = len(self.times)
@@ -225,7 +230,7 @@ class _Run:
                     assert derained.activity is not None
                     record = FrameRecord(frame.number, frame.pts, seconds, counts_of(derained.activity))
                     shape = self._shape = self._shape or without_counts(derained.activity)
-                    self._note(record, shape)
+                    self._note(record, shape, estimate=frames.estimate)
                     writing.append(writer.submit(self._encode, frame, derained.image, record))
                     while len(writing) > READ_AHEAD or (writing and writing[0].done()):
                         writing.popleft().result()
@@ -243,7 +248,7 @@ class _Run:
         self.waited += time.perf_counter() - began
         return frame
 
-    def _note(self, record: FrameRecord, shape: Activity) -> None:
+    def _note(self, record: FrameRecord, shape: Activity, kept: bool = False, estimate: int | None = None) -> None:
         self.times.append(record.pts)
         self.activity.add(shape, record.counts)
         self.seconds += record.seconds
@@ -252,7 +257,8 @@ class _Run:
             f"{printable(self._job.source)}#{record.number:06}", printable(self._job.output), "ok", None,
             *info.upright, record.seconds, with_counts(shape, record.counts),
         )  # fmt: skip
-        self._on_frame(FrameResult(image, record.number, float((record.pts - info.first) * info.time_base)))
+        moment = float((record.pts - info.first) * info.time_base)
+        self._on_frame(FrameResult(image, record.number, moment, kept, estimate))
 
     def _encode(self, frame: Frame, derained: NDArray[Any], record: FrameRecord) -> None:
         info = self._plan.info

@@ -192,10 +192,14 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
 
 @dataclass
 class _Tally:
-    """What demuxing saw, without what an edit list hides. ends: last second of the video and of all streams."""
+    """What demuxing saw, without what an edit list hides. ends: last second of the video and of all streams.
+
+    reached: bytes of the file up to the last packet.
+    """
 
     packets: int = 0
     damaged: int = 0
+    reached: int = 0
     video_ends: Fraction = Fraction(0)
     file_ends: Fraction = Fraction(0)
 
@@ -238,6 +242,15 @@ class Frames:
                     wanted += 1
                 number += 1
         self._read_to_end = True
+
+    @property
+    def estimate(self) -> int | None:
+        """How many a whole clip has of those that are wanted, by how much of the file is read."""
+        tally = self._tally
+        if not self._selection.whole or not tally.reached:
+            return None
+        count = round(tally.packets * self._path.stat().st_size / tally.reached)
+        return -(-count // self._selection.every)
 
     def missing(self) -> int:
         """Frames that the file declares and that did not come, after the whole of it was read.
@@ -322,6 +335,7 @@ def _decode(container: InputContainer, stream: VideoStream, tally: _Tally) -> It
             continue
         if (stamp is not None or packet.size) and shown:
             tally.packets += 1
+            tally.reached = max(tally.reached, (packet.pos or 0) + packet.size)
             if stamp is not None:
                 tally.video_ends = max(tally.video_ends, ends)
         try:

@@ -133,7 +133,12 @@ class _Show:
         )  # fmt: skip
 
         def on_frame(frame: FrameResult) -> None:
-            bar.update()
+            if expected is None:
+                bar.total = frame.estimate
+            if frame.kept:  # they say nothing of the speed
+                bar.initial = bar.n = bar.last_print_n = bar.n + 1
+            else:
+                bar.update()
             if self._options.report is not None:
                 self._rows.append(_frame_row(frame, self._options))
             if self._options.verbose:
