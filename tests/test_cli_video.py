@@ -486,12 +486,17 @@ def test_a_length_that_no_header_tells_is_estimated(
 
 def test_a_clip_that_failed_has_its_row(still: Path, tmp_path: Path, run: Run) -> None:
     (tmp_path / "empty.mp4").touch()
-    report = tmp_path / "r.csv"
-    clips = (make_clip(tmp_path / "x.mp4", 2), tmp_path / "empty.mp4")
+    report, torn = tmp_path / "r.csv", make_clip(tmp_path / "torn.mkv", 24, codec="ffv1")
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 8])
+    clips = (make_clip(tmp_path / "x.mp4", 2), tmp_path / "empty.mp4", torn)
     assert run("video", *clips, "-o", tmp_path / "out", "--weights", still, "--report", report).exit_code == 1
     with report.open(newline="") as file:
-        rows = [(Path(row["input"]).name, row["status"], row["frame"]) for row in csv.DictReader(file)]
-    assert rows == [("x.mp4#000000", "ok", "0"), ("x.mp4#000001", "ok", "1"), ("empty.mp4", "failed", "")]
+        rows = list(csv.DictReader(file))
+    fates = [(Path(row["input"]).name, row["status"], row["frame"]) for row in rows]
+    assert fates[:2] == [("x.mp4#000000", "ok", "0"), ("x.mp4#000001", "ok", "1")]
+    assert fates[2] == ("torn.mkv#000000", "ok", "0")
+    assert fates[-2:] == [("empty.mp4", "failed", ""), ("torn.mkv", "failed", "")]
+    assert "of 24 frames are missing" in rows[-1]["error"] and rows[-1]["ac"] == "", "the figures are the frames'"
 
 
 def test_an_unexpected_error_costs_one_clip(

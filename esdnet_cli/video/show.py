@@ -204,7 +204,7 @@ def _write_report(
 ) -> None:  # fmt: skip
     """JSON: as of pictures, with an entry of `images` for each frame, and `clips`; CSV: a row for each frame.
 
-    A clip without frames, skipped or failed, has a row of its own there.
+    A clip that was skipped or failed has a row of its own there, without figures: those are its frames'.
     """
     images = [result.image for result in results]
     name = path.name.lower()
@@ -215,7 +215,8 @@ def _write_report(
         writer = csv.DictWriter(stream, (*report.IMAGE_KEYS, "frame", "time"), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        writer.writerows(report.image_dict(image, options.costs) for image in images if image.activity is None)
+        fates = (ImageResult(i.input, i.output, i.status, i.error) for i in images if i.status != "ok")
+        writer.writerows(report.image_dict(fate, options.costs) for fate in fates)
         text = stream.getvalue()
     else:
         whole = json.loads(report.to_json(images, info, totals))
