@@ -628,6 +628,7 @@ USAGE = {
     "order": (("x.mp4", "-o", "y.mp4", "--start", "2", "--end", "1"), "--start must come before --end"),
     "lossless": (("x.mp4", "-o", "y.mkv", "--codec", "ffv1", "--crf", "5"), "--crf does not go with ffv1"),
     "frames": (("sub", "-o", "out", "--codec", "vp9"), "--codec does not go with a folder of frames"),
+    "folder of clips": (("sub", "-o", "out"), "a folder stands for numbered frames; name the clips"),
     "folder beside a clip": (("sub", "x.mp4", "-o", "out"), "is a folder of frames beside other inputs"),
 }
 
@@ -654,4 +655,6 @@ def test_a_codec_or_stream_that_does_not_fit_is_said_before_the_work(still: Path
     assert result.exit_code == 1 and "its subtitle stream" in result.stderr and "such as .mkv" in result.stderr
     result = run("video", source, "-o", tmp_path / "y.webm", "--codec", "h264", "--weights", still)
     assert result.exit_code == 1 and "libx264 does not fit into .webm" in result.stderr
+    result = run("video", source, "-o", tmp_path / "y.mkv", "--codec", "h264", "--crf", "60", "--weights", still)
+    assert result.exit_code == 1 and "x.mkv: --crf 60: h264 has 0 to 51; choose one of these" in result.stderr
     assert files(tmp_path) == ["weights/still.safetensors", "x.mkv"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 
 from esdnet_cli.energy.cost import Activity, LayerActivity
 from esdnet_cli.errors import PictureError
-from esdnet_cli.pipeline.sources import Source
+from esdnet_cli.pipeline.images import read_picture
+from esdnet_cli.pipeline.journal import Journal
+from esdnet_cli.pipeline.sources import Job, Source
 from esdnet_cli.video.flow import Deflicker, WarpingError, flow, warp
-from esdnet_cli.video.frames import in_order
+from esdnet_cli.video.frames import FrameOutput, in_order
 from esdnet_cli.video.parts import ActivitySum, FrameRecord, Part, Parts, counts_of, with_counts, without_counts
 from esdnet_cli.video.reader import Frames, Selection, read_info
 from esdnet_cli.video.writer import Segment, SegmentEncoder, choose_encoding, reordering
@@ -62,9 +65,9 @@ def test_colours_follow_the_tagged_matrix_and_range(
     assert error * 255 < 1, f"off by {255 * error:.2f} levels"
 
 
-@pytest.mark.parametrize("height, matrix", [(576, 6), (720, 1)])
-def test_untagged_video_is_taken_as_players_take_it(height: int, matrix: int, tmp_path: Path) -> None:
-    info = read_info(make_clip(tmp_path / "x.mkv", 1, (64, height), "ffv1"))
+@pytest.mark.parametrize("size, matrix", [((64, 576), 6), ((64, 720), 1), ((1278, 32), 6), ((1280, 32), 1)])
+def test_untagged_video_is_taken_as_players_take_it(size: tuple[int, int], matrix: int, tmp_path: Path) -> None:
+    info = read_info(make_clip(tmp_path / "x.mkv", 1, size, "ffv1"))
     assert not info.colour.tagged and info.colour.matrix == matrix
     encoding, _ = choose_encoding(info, "h264", None, info.width, info.height, 24)
     assert encoding.matrix == matrix
@@ -268,6 +271,18 @@ def test_numbers_order_frames() -> None:
     names = ["f10", "f9", "f1", "f02", "a"]
     ordered = in_order([Source(Path(f"{name}.png"), Path(f"{name}.png")) for name in names])
     assert [source.path.stem for source in ordered] == ["a", "f1", "f02", "f9", "f10"]
+
+
+@pytest.mark.parametrize("megapixels, fits", [(1, False), (2, True)])
+def test_frames_beside_their_source_obey_max_megapixels(megapixels: float, fits: bool, tmp_path: Path) -> None:
+    source = Source(tmp_path / "in" / "1.png", Path("1.png"))
+    write(source.path, np.zeros((1200, 1200, 3), np.uint8))
+    job = Job(source, tmp_path / "out" / "1.png")
+    output = FrameOutput(Journal(tmp_path / "out", {}), False, [job], {job.output: 0}, True, None, megapixels)
+    picture = read_picture(source.path.read_bytes(), source.path)
+    with nullcontext() if fits else pytest.raises(PictureError, match="megapixels"):
+        output.write(job.output, picture, "digest")
+    assert job.output.exists() == fits
 
 
 def test_evaluate_measures_flicker(tmp_path: Path, run: Run) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from esdnet_cli.errors import PictureError, one_line
 from esdnet_cli.settings import MAX_MEGAPIXELS
 
-HD = 720  # lines from which untagged video counts as BT.709, as players take it
+HD = 1280, 720  # width or height from which untagged video counts as BT.709, as players take it
 # swscale's defaults are fast, and off by several levels
 EXACT = int(
     Interpolation.BICUBIC
@@ -44,7 +44,7 @@ Chroma = Literal["420", "422", "444", "rgb", "grey"]
 class Colour:
     """How numbers become colours. matrix, primaries, transfer: as H.273 numbers them; full: range of 0 to the peak.
 
-    matrix is never unspecified: `tagged` says whether the file named it, or its height did.
+    matrix is never unspecified: `tagged` says whether the file named it, or its size did.
     """
 
     matrix: int
@@ -354,7 +354,7 @@ def _colour(frame: VideoFrame) -> Colour:
             f"has the colour matrix {matrix} (ITU-T H.273), which is not supported; convert it to BT.709"
         )
     return Colour(
-        matrix=matrix if tagged else _BT709 if frame.height >= HD else _BT601,
+        matrix=matrix if tagged else _BT709 if frame.width >= HD[0] or frame.height >= HD[1] else _BT601,
         full=rgb or frame.color_range == FULL or frame.format.name.startswith("yuvj"),
         primaries=frame.color_primaries,
         transfer=frame.color_trc,

@@ -38,21 +38,24 @@ _OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "du
 class Codec:
     """How FFmpeg is asked for a codec. crf: the default, None if it is lossless. even: 4:2:0 needs even sides.
 
-    narrowest: the least width in pixels.
+    narrowest: the least width in pixels. most: the highest crf.
     """
 
     encoder: str
     crf: int | None
     even: bool = False
     narrowest: int = 1
+    most: int = 63
     options: tuple[tuple[str, str], ...] = ()
 
 
 CODECS = {
-    "h264": Codec("libx264", 17, even=True),
+    "h264": Codec("libx264", 17, even=True, most=51),
     # narrower frames make libx265 write over memory that is not its own
     # info=0: else its header names the machine's cores and instructions, and parts of two machines do not join
-    "hevc": Codec("libx265", 19, even=True, narrowest=64, options=(("x265-params", "log-level=none:info=0"),)),
+    "hevc": Codec(
+        "libx265", 19, even=True, narrowest=64, most=51, options=(("x265-params", "log-level=none:info=0"),)
+    ),  # fmt: skip
     "vp9": Codec("libvpx-vp9", 24, options=(("row-mt", "1"), ("cpu-used", "2"))),
     "av1": Codec("libsvtav1", 23, options=(("preset", "7"),)),
     "ffv1": Codec("ffv1", None, options=(("level", "3"), ("slicecrc", "1"))),
@@ -110,6 +113,8 @@ def choose_encoding(
         raise PictureError(
             f"is narrower than {codec.narrowest} pixels, too narrow for {codec_name}; choose another --codec"
         )
+    if crf is not None and crf > codec.most:
+        raise PictureError(f"--crf {crf}: {codec_name} has 0 to {codec.most}; choose one of these")
     options = dict(codec.options)
     if codec.crf is not None:
         options["crf"] = str(codec.crf if crf is None else crf)
