@@ -159,7 +159,8 @@ def derain_clip(
     parts = Parts(job.output, {**plan.identity, "header": SegmentEncoder(plan.encoding).extradata.hex()})
     plan.output.journal.prepare()
     if not parts.begin():
-        tell(f"{printable(job.source)}: parts made with other options or of another input are dropped; starting over.")
+        other = "with other options, by another encoder or of another input"
+        tell(f"{printable(job.source)}: parts made {other} are dropped; starting over.")
     run = _Run(job, plan, options, parts, on_frame)
     if run.kept:
         tell(f"{printable(job.source)}: going on after {run.kept} frames.")

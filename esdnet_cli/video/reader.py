@@ -175,7 +175,7 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
             time_base=stream.time_base,
             rate=stream.average_rate or stream.guessed_rate or Fraction(25),
             first=frame.pts or 0,
-            zero=_zero(container),
+            zero=_zero(container, (frame.pts or 0) * stream.time_base),
             depth=min(bits, 16),
             chroma=_chroma(frame),
             alpha=any(component.is_alpha for component in frame.format.components),
@@ -214,6 +214,7 @@ class Frames:
     def __init__(self, path: Path, info: ClipInfo, selection: Selection, skip: int) -> None:
         self._path, self._info, self._selection, self._skip = path, info, selection, skip
         self._tally = _Tally()
+        self._bytes = path.stat().st_size
         self._to_rgb = RGBConverter(info)
         self._read_to_end = False
         self.decoded = 0
@@ -249,7 +250,7 @@ class Frames:
         tally = self._tally
         if not self._selection.whole or not tally.reached:
             return None
-        count = round(tally.packets * self._path.stat().st_size / tally.reached)
+        count = round(tally.packets * self._bytes / tally.reached)
         return -(-count // self._selection.every)
 
     def missing(self) -> int:
@@ -389,10 +390,15 @@ def _ends(container: InputContainer, stream: VideoStream) -> tuple[Fraction | No
     return Fraction(container.duration + max(container.start_time or 0, 0), av.time_base), True
 
 
-def _zero(container: InputContainer) -> Fraction:
-    """Where a file's clock begins anywhere, as that of a broadcast (MPEG-TS): the start of its first stream."""
-    counts_from_zero = any(name in container.format.name for name in ("mp4", "matroska"))
-    return Fraction(0) if counts_from_zero else Fraction(container.start_time or 0, av.time_base)
+def _zero(container: InputContainer, first: Fraction) -> Fraction:
+    """Where a file's clock begins anywhere, as that of a broadcast (MPEG-TS): its first frame, or what comes before."""
+    if any(name in container.format.name for name in ("mp4", "matroska")):
+        return Fraction(0)
+    starts = (
+        stream.start_time * stream.time_base for stream in container.streams
+        if stream.type in ("audio", "subtitle") and stream.start_time is not None and stream.time_base
+    )  # fmt: skip
+    return min([first, *starts])
 
 
 def _declared(container: InputContainer, stream: VideoStream) -> int | None:

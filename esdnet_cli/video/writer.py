@@ -392,7 +392,7 @@ def _chapters(origin: InputContainer, cut: Cut) -> list[Any]:
     for chapter in origin.chapters():
         unit = chapter["time_base"] or Fraction(1)
         start, end = chapter["start"] * unit, chapter["end"] * unit
-        start = start if cut.start is None else max(start, cut.start)
+        start = max(start, cut.shift if cut.start is None else cut.start)
         end = end if cut.end is None else min(end, cut.end)
         if start < end:
             first, last = (round((edge - cut.shift) / unit) for edge in (start, end))
