@@ -6,10 +6,10 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _PREFIX, _SUFFIX = ".esdnet-", ".part"
 _LEFT_OVER_SECONDS = 3600  # no write takes so long: what is younger may belong to a run beside this one
@@ -42,6 +42,39 @@ def whole_file(path: Path, replace: bool = True) -> Iterator[IO[bytes]]:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+class HeldErrors:
+    """A file for libraries that print a traceback of what it raises: it raises nothing, `check` does so later."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """As of files; nothing is written any more after an error."""
+        return self._tried(self._file.write, data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As of files."""
+        return self._tried(self._file.seek, offset, whence)
+
+    def tell(self) -> int:
+        """As of files."""
+        return self._tried(self._file.tell)
+
+    def check(self) -> None:
+        """Raise the first error, if there was one."""
+        if self._error is not None:
+            raise self._error
+
+    def _tried(self, step: Callable[..., int], *args: Any) -> int:
+        if self._error is None:
+            try:
+                return step(*args)
+            except OSError as error:
+                self._error = error
+        return 0
 
 
 def _linked(temporary: str, path: Path) -> bool:

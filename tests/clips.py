@@ -12,7 +12,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".ts": "mpegts", ".avi": "avi"}
+FORMATS = {
+    ".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".ts": "mpegts", ".avi": "avi", ".h264": "h264",
+}  # fmt: skip
 SUBTITLES = b"1\n00:00:00,100 --> 00:00:00,400\nRain\n\n2\n00:00:00,500 --> 00:00:00,700\nNo rain\n\n"
 
 
@@ -28,11 +30,17 @@ def make_clip(
     unit: Fraction = Fraction(1, 12800), times: Sequence[int] | None = None, matrix: int = 2, full: bool = False,
     tags: tuple[int, int] = (2, 2), rotation: int | None = None, aspect: Fraction | None = None, sound: str = "",
     subtitles: str = "", chapters: bool = False, options: dict[str, str] | None = None, fill: Any = None,
+    declared: int | None = None, offset: int = 0,
 ) -> Path:  # fmt: skip
-    """Write a clip of `scene`s, or of one colour (`fill`, YUV of the stored depth). times: pts in units of `unit`."""
+    """Write a clip of `scene`s, or of one colour (`fill`, YUV of the stored depth).
+
+    times: pts in units of `unit`. declared: how many frames a tag says there are.
+    offset: seconds by which all streams begin later.
+    """
     width, height = size
     times = times if times is not None else [index * round(1 / (25 * unit)) for index in range(frames)]
-    with av.open(str(path), "w", format=FORMATS[path.suffix]) as target:
+    late = {"output_ts_offset": str(offset)}
+    with av.open(str(path), "w", format=FORMATS[path.suffix], container_options=late) as target:
         video: Any = target.add_stream(codec, rate=25, options=options or {})
         video.width, video.height, video.pix_fmt = width, height, pix_fmt
         video.codec_context.time_base = video.time_base = unit
@@ -42,6 +50,8 @@ def make_clip(
         context.gop_size = 10
         if aspect:
             context.sample_aspect_ratio = aspect
+        if declared is not None:
+            video.metadata["NUMBER_OF_FRAMES"] = str(declared)
         if rotation is not None:
             video.set_display_rotation(rotation)
         audio: Any = target.add_stream(sound, rate=48000) if sound else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import signal
 import subprocess
@@ -215,6 +216,31 @@ def test_parts_of_other_settings_are_not_mixed_in(tiny: Path, tmp_path: Path, ru
     assert len(times_of(target)) == 30
 
 
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+def test_parts_of_another_encoder_are_not_mixed_in(
+    overwrite: tuple[str, ...], still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from esdnet_cli.video.writer import SegmentEncoder
+
+    source, target = make_clip(tmp_path / "x.mp4", 5), tmp_path / "y.mp4"
+    command = ("video", source, "-o", target, "--weights", still, *overwrite)
+    with monkeypatch.context() as patched:
+        patched.setattr(SegmentEncoder, "extradata", b"of another machine")
+        assert "do not fit together" in run(*command).stderr
+    result = run(*command)
+    assert "starting over" in result.stderr and result.exit_code == 0
+    assert times_of(target) == times_of(source)
+
+
+def test_an_interrupted_overwrite_goes_on(tiny: Path, tmp_path: Path, run: Run) -> None:
+    source, target = make_clip(tmp_path / "x.mp4", 30), tmp_path / "y.mp4"
+    target.write_bytes(b"holiday")
+    _interrupt(source, target, tiny, signal.SIGINT, "--overwrite")
+    assert target.read_bytes() == b"holiday"
+    result = run("video", source, "-o", target, "--weights", tiny, "--tile", "0", "--overwrite")
+    assert "going on after 24 frames" in result.stderr and times_of(target) == times_of(source)
+
+
 def test_interrupted_says_how_far_and_how_to_go_on(tiny: Path, tmp_path: Path, run: Run) -> None:
     source, target = make_clip(tmp_path / "x.mp4", 30), tmp_path / "y.mp4"
     stderr = _interrupt(source, target, tiny, signal.SIGINT)
@@ -224,9 +250,9 @@ def test_interrupted_says_how_far_and_how_to_go_on(tiny: Path, tmp_path: Path, r
     assert times_of(target) == times_of(source)
 
 
-def _interrupt(source: Path, target: Path, weights: Path, number: int) -> str:
+def _interrupt(source: Path, target: Path, weights: Path, number: int, *options: str) -> str:
     """Run until the first part is there, then send a signal; returns stderr."""
-    command = [*ESDNET, "video", str(source), "-o", str(target), "--weights", str(weights), "--tile", "0"]
+    command = [*ESDNET, "video", str(source), "-o", str(target), "--weights", str(weights), "--tile", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while not (target.parent / f".{target.name}.esdnet-parts" / "000000.part").exists():
             assert process.poll() is None
@@ -355,22 +381,22 @@ def test_disk_full_is_said_and_leaves_nothing_half_written(tiny: Path, tmp_path:
     assert not [name for name in files(tmp_path / "out") if name.endswith((".mkv", ".part"))]
 
 
-def test_a_disk_that_fills_up_while_joining(
-    still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from esdnet_cli.video import clip
-
-    def full(*_: object) -> None:
-        raise OSError(28, os.strerror(28))
-
-    source, target = make_clip(tmp_path / "x.mp4", 5), tmp_path / "out" / "y.mp4"
-    with monkeypatch.context() as patched:
-        patched.setattr(clip, "join", full)
-        result = run("video", source, "-o", target, "--weights", still)
-    assert result.exit_code == 1 and "No space left on device" in result.stderr
-    assert files(tmp_path / "out") == [".y.mp4.esdnet-parts/000000.part", ".y.mp4.esdnet-parts/job.json"]
-    again = run("video", source, "-o", target, "--weights", still)
-    assert again.exit_code == 0 and "going on after 5 frames" in again.stderr
+@pytest.mark.parametrize("ending", ["mp4", "mkv"])
+def test_a_disk_that_fills_up_while_joining(ending: str, still: Path, tmp_path: Path, run: Run) -> None:
+    source, target = make_clip(tmp_path / "x.mkv", 120, codec="ffv1", size=(96, 64)), tmp_path / "out" / f"y.{ending}"
+    options = ["-o", target, "--weights", still, "--codec", "h264", "--crf", "0", "--quiet"]
+    command = [*ESDNET, "video", source, *options]
+    limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "bash"]  # files of at most 200 kB: parts, but not the whole
+    done = subprocess.run([*limited, *map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"{source}: File too large; check that it exists, its permissions and the disk's space"
+    ]
+    parts = [f".y.{ending}.esdnet-parts/{name}" for name in (*(f"{part:06}.part" for part in range(5)), "job.json")]
+    assert files(tmp_path / "out") == parts
+    again = run("video", source, *options[:-1])
+    assert again.exit_code == 0 and "going on after 120 frames" in again.stderr
+    assert times_of(target) == times_of(source)
 
 
 def test_reports_have_an_entry_for_each_frame(tiny: Path, tmp_path: Path, run: Run) -> None:
@@ -419,14 +445,58 @@ def test_a_terminal_shows_frames_and_the_time_left(tiny: Path, tmp_path: Path) -
     assert "20 frames" in done.stdout and "frame/s" not in done.stdout
 
 
+@pytest.fixture
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The progress bars of this process, as if it had a terminal; each notes (done, of how many) in `seen`."""
+    from esdnet_cli.video import show
+
+    made: list[Any] = []
+
+    class Bar(show.tqdm):  # type: ignore[misc, name-defined]
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**{**options, "disable": False, "file": io.StringIO()})
+            self.seen: list[tuple[int, int | None]] = []
+            made.append(self)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.seen.append((int(self.n) + 1, self.total))
+            return super().update(n)
+
+    monkeypatch.setattr(show, "tqdm", Bar)
+    return made
+
+
+def test_the_time_left_comes_from_this_run_alone(tiny: Path, tmp_path: Path, run: Run, bars: list[Any]) -> None:
+    source, target = make_clip(tmp_path / "x.mp4", 30), tmp_path / "y.mp4"
+    _interrupt(source, target, tiny, signal.SIGINT)
+    assert run("video", source, "-o", target, "--weights", tiny, "--tile", "0").exit_code == 0
+    assert bars[0].initial == 24 and bars[0].seen == [(frame, 30) for frame in range(25, 31)]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_length_that_no_header_tells_is_estimated(
+    every: int, still: Path, tmp_path: Path, run: Run, bars: list[Any]
+) -> None:
+    source, target = make_clip(tmp_path / "x.h264", 50), tmp_path / "y.mp4"
+    assert run("video", source, "-o", target, "--weights", still, "--every", every).exit_code == 0
+    count = -(-50 // every)
+    (*_, halfway), (done, total) = bars[0].seen[: count // 2], bars[0].seen[-1]
+    assert 0.5 * count < halfway[1] < 2 * count and done == total == count
+
+
 def test_a_clip_that_failed_has_its_row(still: Path, tmp_path: Path, run: Run) -> None:
     (tmp_path / "empty.mp4").touch()
-    report = tmp_path / "r.csv"
-    clips = (make_clip(tmp_path / "x.mp4", 2), tmp_path / "empty.mp4")
+    report, torn = tmp_path / "r.csv", make_clip(tmp_path / "torn.mkv", 24, codec="ffv1")
+    torn.write_bytes(torn.read_bytes()[: torn.stat().st_size // 8])
+    clips = (make_clip(tmp_path / "x.mp4", 2), tmp_path / "empty.mp4", torn)
     assert run("video", *clips, "-o", tmp_path / "out", "--weights", still, "--report", report).exit_code == 1
     with report.open(newline="") as file:
-        rows = [(Path(row["input"]).name, row["status"], row["frame"]) for row in csv.DictReader(file)]
-    assert rows == [("x.mp4#000000", "ok", "0"), ("x.mp4#000001", "ok", "1"), ("empty.mp4", "failed", "")]
+        rows = list(csv.DictReader(file))
+    fates = [(Path(row["input"]).name, row["status"], row["frame"]) for row in rows]
+    assert fates[:2] == [("x.mp4#000000", "ok", "0"), ("x.mp4#000001", "ok", "1")]
+    assert fates[2] == ("torn.mkv#000000", "ok", "0")
+    assert fates[-2:] == [("empty.mp4", "failed", ""), ("torn.mkv", "failed", "")]
+    assert "of 24 frames are missing" in rows[-1]["error"] and rows[-1]["ac"] == "", "the figures are the frames'"
 
 
 def test_an_unexpected_error_costs_one_clip(
@@ -477,6 +547,27 @@ def test_a_part_of_a_clip_begins_at_the_beginning(still: Path, tmp_path: Path, r
     beyond = run("video", source, "-o", tmp_path / "z.mkv", "--weights", still, "--start", "10")
     assert beyond.exit_code == 1 and "no frame between --start and --end" in beyond.stderr
     assert not (tmp_path / "z.mkv").exists()
+
+
+@pytest.mark.parametrize("start, end", [(None, None), ("0.4", "0.8")])
+def test_the_clock_of_a_broadcast_begins_anew(
+    start: str | None, end: str | None, still: Path, tmp_path: Path, run: Run
+) -> None:
+    source = make_clip(tmp_path / "x.ts", 30, unit=Fraction(1, 90000), sound="mp2", offset=20_000)
+    target = tmp_path / "y.mp4"
+    selection = ("--start", start, "--end", end) if start and end else ()
+    assert run("video", source, "-o", target, "--weights", still, *selection).exit_code == 0
+    times, (sound,) = times_of(source), packets_of(source, "audio")
+    begins = min(times[0], *(pts for pts, *_ in sound))
+    assert 19_999 < begins < times[0], "the encoder of the sound begins early"
+    first, last = (times[0] + Fraction(start), times[0] + Fraction(end)) if start and end else (begins, times[-1] + 1)
+    shift = begins + (first - times[0] if start else 0)
+    shown = [pts - shift for pts in times if first <= pts < last]
+    for ours, theirs in zip(times_of(target), shown, strict=True):
+        assert abs(ours - theirs) < MILLISECONDS, "as precise as an mp4's edit list"
+    heard = [(pts - shift, data) for pts, _, data in sound if first <= pts < last]
+    for (ours, _, data), (theirs, packet) in zip(packets_of(target, "audio")[0], heard, strict=True):
+        assert data == packet and abs(ours - theirs) < MILLISECONDS
 
 
 @pytest.mark.parametrize("rotation, size", [(None, (96, 32)), (90, (48, 64))])
@@ -537,6 +628,7 @@ USAGE = {
     "order": (("x.mp4", "-o", "y.mp4", "--start", "2", "--end", "1"), "--start must come before --end"),
     "lossless": (("x.mp4", "-o", "y.mkv", "--codec", "ffv1", "--crf", "5"), "--crf does not go with ffv1"),
     "frames": (("sub", "-o", "out", "--codec", "vp9"), "--codec does not go with a folder of frames"),
+    "folder of clips": (("sub", "-o", "out"), "a folder stands for numbered frames; name the clips"),
     "folder beside a clip": (("sub", "x.mp4", "-o", "out"), "is a folder of frames beside other inputs"),
 }
 
@@ -563,4 +655,6 @@ def test_a_codec_or_stream_that_does_not_fit_is_said_before_the_work(still: Path
     assert result.exit_code == 1 and "its subtitle stream" in result.stderr and "such as .mkv" in result.stderr
     result = run("video", source, "-o", tmp_path / "y.webm", "--codec", "h264", "--weights", still)
     assert result.exit_code == 1 and "libx264 does not fit into .webm" in result.stderr
+    result = run("video", source, "-o", tmp_path / "y.mkv", "--codec", "h264", "--crf", "60", "--weights", still)
+    assert result.exit_code == 1 and "x.mkv: --crf 60: h264 has 0 to 51; choose one of these" in result.stderr
     assert files(tmp_path) == ["weights/still.safetensors", "x.mkv"]

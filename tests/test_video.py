@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,9 +18,11 @@ from numpy.typing import NDArray
 
 from esdnet_cli.energy.cost import Activity, LayerActivity
 from esdnet_cli.errors import PictureError
-from esdnet_cli.pipeline.sources import Source
+from esdnet_cli.pipeline.images import read_picture
+from esdnet_cli.pipeline.journal import Journal
+from esdnet_cli.pipeline.sources import Job, Source
 from esdnet_cli.video.flow import Deflicker, WarpingError, flow, warp
-from esdnet_cli.video.frames import in_order
+from esdnet_cli.video.frames import FrameOutput, in_order
 from esdnet_cli.video.parts import ActivitySum, FrameRecord, Part, Parts, counts_of, with_counts, without_counts
 from esdnet_cli.video.reader import Frames, Selection, read_info
 from esdnet_cli.video.writer import Segment, SegmentEncoder, choose_encoding, reordering
@@ -61,9 +65,9 @@ def test_colours_follow_the_tagged_matrix_and_range(
     assert error * 255 < 1, f"off by {255 * error:.2f} levels"
 
 
-@pytest.mark.parametrize("height, matrix", [(576, 6), (720, 1)])
-def test_untagged_video_is_taken_as_players_take_it(height: int, matrix: int, tmp_path: Path) -> None:
-    info = read_info(make_clip(tmp_path / "x.mkv", 1, (64, height), "ffv1"))
+@pytest.mark.parametrize("size, matrix", [((64, 576), 6), ((64, 720), 1), ((1278, 32), 6), ((1280, 32), 1)])
+def test_untagged_video_is_taken_as_players_take_it(size: tuple[int, int], matrix: int, tmp_path: Path) -> None:
+    info = read_info(make_clip(tmp_path / "x.mkv", 1, size, "ffv1"))
     assert not info.colour.tagged and info.colour.matrix == matrix
     encoding, _ = choose_encoding(info, "h264", None, info.width, info.height, 24)
     assert encoding.matrix == matrix
@@ -89,6 +93,12 @@ def test_segments_stand_alone_and_begin_with_a_key_frame(tmp_path: Path) -> None
         assert place < delay or sorted(times)[place - delay] <= pts, "no packet is decoded after it is shown"
 
 
+def test_the_header_of_hevc_does_not_name_the_machine(tmp_path: Path) -> None:
+    info = read_info(make_clip(tmp_path / "x.mkv", 1, (64, 64), "ffv1"))
+    header = SegmentEncoder(choose_encoding(info, "hevc", None, 64, 64, 24)[0]).extradata
+    assert header and b"cpuid" not in header and b"frame-threads" not in header
+
+
 def test_reordering_counts_places() -> None:
     assert reordering([0, 1, 2]) == 0
     assert reordering([0, 4, 2, 1, 3]) == 2
@@ -112,6 +122,64 @@ def test_selections_take_frames_by_their_times(tmp_path: Path) -> None:
     assert taken("1.9", None, 1) == whole[48:]
     assert taken(None, None, 20) == whole[::20]
     assert taken("0.4", None, 3, skip=2) == whole[10::3][2:]
+
+
+@pytest.mark.parametrize("name", ["x.ts", "x.h264"])
+def test_a_start_that_a_container_cannot_seek_to_loses_no_frame(name: str, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / name, 24, unit=Fraction(1, 90000))
+    info = read_info(path)
+    for start, left in (("0.1", 21), ("0.5", 11), ("0.9", 1)):
+        frames = list(Frames(path, info, Selection(Fraction(start)), 0))
+        assert len(frames) == left
+        assert (frames[0].pts - info.first) * info.time_base == Fraction(24 - left, 25)
+
+
+def missing(path: Path) -> tuple[int, int]:
+    """How many frames come, and how many are said not to."""
+    frames = Frames(path, read_info(path), Selection(), 0)
+    return len(list(frames)), frames.missing()
+
+
+@pytest.mark.parametrize("first, shown", [(0, 20), (7, 20), (7, 33)])
+def test_what_an_edit_list_hides_is_not_missing(first: int, shown: int, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "x.mp4", 40)
+    data = bytearray(path.read_bytes())
+    entry = data.find(b"elst") + 12  # duration in milliseconds, first pts
+    duration, pts = struct.unpack_from(">Ii", data, entry)
+    struct.pack_into(">Ii", data, entry, duration * shown // 40, pts + first * 512)
+    path.write_bytes(data)
+    assert read_info(path).expected == shown
+    assert missing(path) == (shown, 0)
+
+
+def test_counts_that_the_times_belie_are_not_believed(tmp_path: Path) -> None:
+    kept = [index for index in range(24) if index not in (5, 6, 7, 15)]
+    dropped = make_clip(tmp_path / "x.avi", codec="mjpeg", pix_fmt="yuvj420p", unit=Fraction(1, 25), times=kept)
+    assert read_info(dropped).frames == 24, "the header counts what was dropped"
+    assert missing(dropped) == (20, 0)
+    stale = make_clip(tmp_path / "x.mkv", 12, declared=99)
+    assert read_info(stale).frames == 99
+    assert missing(stale) == (12, 0)
+
+
+@pytest.mark.parametrize("step", [40, 400])
+def test_packets_without_decoding_times_have_their_place(step: int, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "x.mkv", unit=Fraction(1, 1000), times=[0, step, 2 * step])
+    with av.open(str(path)) as container:
+        assert all(packet.dts is None for packet in container.demux())
+    assert missing(path) == (3, 0)
+
+
+def test_frames_lost_with_a_damaged_one_are_counted(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "x.mp4", 40)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for position, size in packets[20:23]:  # a key frame, on which more depend, is among them
+        data[position : position + size] = bytes(size)
+    path.write_bytes(data)
+    decoded, lost = missing(path)
+    assert decoded + lost == 40 and lost > 3
 
 
 def test_frames_are_turned_upright(tmp_path: Path) -> None:
@@ -203,6 +271,18 @@ def test_numbers_order_frames() -> None:
     names = ["f10", "f9", "f1", "f02", "a"]
     ordered = in_order([Source(Path(f"{name}.png"), Path(f"{name}.png")) for name in names])
     assert [source.path.stem for source in ordered] == ["a", "f1", "f02", "f9", "f10"]
+
+
+@pytest.mark.parametrize("megapixels, fits", [(1, False), (2, True)])
+def test_frames_beside_their_source_obey_max_megapixels(megapixels: float, fits: bool, tmp_path: Path) -> None:
+    source = Source(tmp_path / "in" / "1.png", Path("1.png"))
+    write(source.path, np.zeros((1200, 1200, 3), np.uint8))
+    job = Job(source, tmp_path / "out" / "1.png")
+    output = FrameOutput(Journal(tmp_path / "out", {}), False, [job], {job.output: 0}, True, None, megapixels)
+    picture = read_picture(source.path.read_bytes(), source.path)
+    with nullcontext() if fits else pytest.raises(PictureError, match="megapixels"):
+        output.write(job.output, picture, "digest")
+    assert job.output.exists() == fits
 
 
 def test_evaluate_measures_flicker(tmp_path: Path, run: Run) -> None:

@@ -64,11 +64,16 @@ class ClipOptions:
 
 @dataclass(frozen=True)
 class FrameResult:
-    """One frame's figures. seconds: its time in the clip."""
+    """One frame's figures. time: in the clip, in seconds. kept: by an earlier run.
+
+    estimate: how many frames there will be, as `Frames.estimate`.
+    """
 
     image: ImageResult
     frame: int
     time: float
+    kept: bool
+    estimate: int | None
 
 
 @dataclass(frozen=True)
@@ -150,10 +155,12 @@ def derain_clip(
     Reader thread -> this thread (network) -> writer thread (deflicker, encoder, disk).
     Raises what `plan_clip` raises, and Interrupted.
     """
-    parts = Parts(job.output, plan.identity)
+    # another machine's encoder may write another header: told now, not when the parts do not join
+    parts = Parts(job.output, {**plan.identity, "header": SegmentEncoder(plan.encoding).extradata.hex()})
     plan.output.journal.prepare()
     if not parts.begin():
-        tell(f"{printable(job.source)}: parts made with other options or of another input are dropped; starting over.")
+        other = "with other options, by another encoder or of another input"
+        tell(f"{printable(job.source)}: parts made {other} are dropped; starting over.")
     run = _Run(job, plan, options, parts, on_frame)
     if run.kept:
         tell(f"{printable(job.source)}: going on after {run.kept} frames.")
@@ -200,7 +207,7 @@ class _Run:
         state = b""
         for part in parts.read():
             for frame in part.frames:
-                self._note(frame, part.activity)
+                self._note(frame, part.activity, kept=True)
             self._written += 1
             state = part.state
         self.kept = len(self.times)
@@ -224,7 +231,7 @@ class _Run:
                     assert derained.activity is not None
                     record = FrameRecord(frame.number, frame.pts, seconds, counts_of(derained.activity))
                     shape = self._shape = self._shape or without_counts(derained.activity)
-                    self._note(record, shape)
+                    self._note(record, shape, estimate=frames.estimate)
                     writing.append(writer.submit(self._encode, frame, derained.image, record))
                     while len(writing) > READ_AHEAD or (writing and writing[0].done()):
                         writing.popleft().result()
@@ -242,7 +249,7 @@ class _Run:
         self.waited += time.perf_counter() - began
         return frame
 
-    def _note(self, record: FrameRecord, shape: Activity) -> None:
+    def _note(self, record: FrameRecord, shape: Activity, kept: bool = False, estimate: int | None = None) -> None:
         self.times.append(record.pts)
         self.activity.add(shape, record.counts)
         self.seconds += record.seconds
@@ -251,7 +258,8 @@ class _Run:
             f"{printable(self._job.source)}#{record.number:06}", printable(self._job.output), "ok", None,
             *info.upright, record.seconds, with_counts(shape, record.counts),
         )  # fmt: skip
-        self._on_frame(FrameResult(image, record.number, float((record.pts - info.first) * info.time_base)))
+        moment = float((record.pts - info.first) * info.time_base)
+        self._on_frame(FrameResult(image, record.number, moment, kept, estimate))
 
     def _encode(self, frame: Frame, derained: NDArray[Any], record: FrameRecord) -> None:
         info = self._plan.info
@@ -284,11 +292,11 @@ def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, tim
     if plan.output.is_done(job.output, plan.sha256):
         return 0  # by another run, while this one computed
     unit, selection = plan.info.time_base, options.selection
-    cut = Cut()
+    cut = Cut(shift=plan.info.zero)
     if not selection.whole:
         end = None if selection.end is None else plan.info.first * unit + selection.end
         # the first frame gets the time of the clip's first
-        cut = Cut(times[0] * unit, end, (times[0] - plan.info.first) * unit)
+        cut = Cut(times[0] * unit, end, plan.info.zero + (times[0] - plan.info.first) * unit)
     delay = max((delay_of(part) for part in parts.read()), default=0)
     replaced = plan.output.overwrite or job.output.exists()
     try:

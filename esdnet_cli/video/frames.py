@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet_cli.errors import PictureError
+from esdnet_cli.errors import EsdnetError, PictureError
 from esdnet_cli.pipeline.images import Picture, read_picture
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.run import Output, pixel_settings
@@ -19,6 +19,7 @@ from esdnet_cli.pipeline.sources import Job, Source, find_sources, plan_outputs
 from esdnet_cli.settings import RunOptions
 from esdnet_cli.terminal import load_derainer, show_plan, show_run
 from esdnet_cli.video.flow import Deflicker
+from esdnet_cli.video.inputs import holds_clips
 
 
 def in_order(sources: Sequence[Source]) -> list[Source]:
@@ -36,6 +37,8 @@ def show_frames(
 ) -> int:
     """Derain the pictures of a folder in the order of their numbers; names and formats stay. Returns the exit code."""
     sources, unusable = find_sources([folder], recursive=False, leave_out=[output])
+    if not sources and holds_clips(folder):
+        raise EsdnetError(f"{folder}: holds clips, and a folder stands for numbered frames; name the clips")
     jobs = plan_outputs(in_order(sources)[::every], output, None)
     derainer = load_derainer(options)
     settings = pixel_settings(derainer)
@@ -43,7 +46,8 @@ def show_frames(
         settings |= {"compare": compare, "deflicker": deflicker, "every": every}
     journal = Journal(output, settings)
     places = {job.output: place for place, job in enumerate(jobs) if job.output is not None}
-    target = FrameOutput(journal, overwrite, jobs, places, compare, Deflicker() if deflicker else None)
+    smoother = Deflicker() if deflicker else None
+    target = FrameOutput(journal, overwrite, jobs, places, compare, smoother, options.max_megapixels)
     if options.dry_run:
         return show_plan(derainer, jobs, unusable, target)
     journal.prepare()
@@ -62,6 +66,7 @@ class FrameOutput(Output):
     places: Mapping[Path, int]
     compare: bool
     deflicker: Deflicker | None
+    max_megapixels: float
     _seen: list[int] = field(default_factory=lambda: [-1])  # the frame that came last
 
     def write(self, path: Path, picture: Picture, source_sha256: str) -> None:
@@ -74,7 +79,7 @@ class FrameOutput(Output):
             picture = replace(picture, rgb=self.deflicker(picture.rgb))
         if self.compare:
             source = self.jobs[place].source.path
-            before = read_picture(source.read_bytes(), source)
+            before = read_picture(source.read_bytes(), source, self.max_megapixels)
             alpha = picture.alpha if picture.alpha is None else np.hstack((picture.alpha, picture.alpha))
             picture = replace(picture, rgb=np.hstack((before.rgb, picture.rgb)), alpha=alpha)
         super().write(path, picture, source_sha256)
@@ -83,7 +88,7 @@ class FrameOutput(Output):
         path = self.jobs[place].output
         try:
             assert path is not None
-            rgb = read_picture(path.read_bytes(), path).rgb
+            rgb = read_picture(path.read_bytes(), path, self.max_megapixels * (1 + self.compare)).rgb
         except (OSError, PictureError):
             return None
         return rgb[:, rgb.shape[1] // 2 :] if self.compare else rgb

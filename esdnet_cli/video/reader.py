@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from esdnet_cli.errors import PictureError, one_line
 from esdnet_cli.settings import MAX_MEGAPIXELS
 
-HD = 720  # lines from which untagged video counts as BT.709, as players take it
+HD = 1280, 720  # width or height from which untagged video counts as BT.709, as players take it
 # swscale's defaults are fast, and off by several levels
 EXACT = int(
     Interpolation.BICUBIC
@@ -44,7 +44,7 @@ Chroma = Literal["420", "422", "444", "rgb", "grey"]
 class Colour:
     """How numbers become colours. matrix, primaries, transfer: as H.273 numbers them; full: range of 0 to the peak.
 
-    matrix is never unspecified: `tagged` says whether the file named it, or its height did.
+    matrix is never unspecified: `tagged` says whether the file named it, or its size did.
     """
 
     matrix: int
@@ -59,7 +59,8 @@ class ClipInfo:
     """What a clip is, from its header and first frame. width, height: as stored; turns: quarter turns to upright.
 
     frames: as the file declares, None if it does not. ends: declared end of the video (or of the file, if
-    `ends_with_file`) in seconds. first: pts of the first frame, in units of time_base.
+    `ends_with_file`) in seconds. first: pts of the first frame, in units of time_base. zero: the second on the file's
+    clock that is 0 in the output.
     """
 
     width: int
@@ -67,6 +68,7 @@ class ClipInfo:
     time_base: Fraction
     rate: Fraction
     first: int
+    zero: Fraction
     depth: int
     chroma: Chroma
     alpha: bool
@@ -164,7 +166,6 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
         name, bits = frame.format.name, max(component.bits for component in frame.format.components)
         if "float" in name or name.endswith(("f32le", "f32be", "f16le", "f16be")):
             raise PictureError(f"has floating-point pixels ({name}); convert it to 8 to 16 bits")
-        frames = stream.frames or _number(stream.metadata.get("NUMBER_OF_FRAMES")) or None
         ends, by_file = _ends(container, stream)
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         assert stream.time_base is not None
@@ -174,6 +175,7 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
             time_base=stream.time_base,
             rate=stream.average_rate or stream.guessed_rate or Fraction(25),
             first=frame.pts or 0,
+            zero=_zero(container, (frame.pts or 0) * stream.time_base),
             depth=min(bits, 16),
             chroma=_chroma(frame),
             alpha=any(component.is_alpha for component in frame.format.components),
@@ -182,7 +184,7 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
             aspect=stream.sample_aspect_ratio or None,
             display_matrix=None if matrix is None else tuple(np.frombuffer(bytes(matrix), np.int32).tolist()),
             turns=round(frame.rotation / 90) % 4,
-            frames=frames,
+            frames=_declared(container, stream),
             ends=ends,
             ends_with_file=by_file,
         )
@@ -190,10 +192,14 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
 
 @dataclass
 class _Tally:
-    """What demuxing saw. ends: last second of the video and of all streams."""
+    """What demuxing saw, without what an edit list hides. ends: last second of the video and of all streams.
+
+    reached: bytes of the file up to the last packet.
+    """
 
     packets: int = 0
     damaged: int = 0
+    reached: int = 0
     video_ends: Fraction = Fraction(0)
     file_ends: Fraction = Fraction(0)
 
@@ -208,6 +214,7 @@ class Frames:
     def __init__(self, path: Path, info: ClipInfo, selection: Selection, skip: int) -> None:
         self._path, self._info, self._selection, self._skip = path, info, selection, skip
         self._tally = _Tally()
+        self._bytes = path.stat().st_size
         self._to_rgb = RGBConverter(info)
         self._read_to_end = False
         self.decoded = 0
@@ -218,10 +225,7 @@ class Frames:
                       for edge in (selection.start, selection.end))  # fmt: skip
         wanted = number = 0
         last = None
-        with open_clip(self._path) as (container, stream):
-            frames = _decode(container, stream, self._tally)
-            if start is not None:
-                frames = self._from(start, container, stream, frames)
+        with closing(self._from(start)) as frames:
             for frame in frames:
                 self.decoded += 1
                 step = frame.duration or round(1 / info.rate / info.time_base)
@@ -240,33 +244,50 @@ class Frames:
                 number += 1
         self._read_to_end = True
 
+    @property
+    def estimate(self) -> int | None:
+        """How many a whole clip has of those that are wanted, by how much of the file is read."""
+        tally = self._tally
+        if not self._selection.whole or not tally.reached:
+            return None
+        count = round(tally.packets * self._bytes / tally.reached)
+        return -(-count // self._selection.every)
+
     def missing(self) -> int:
-        """Frames that the file declares and that did not come, after the whole of it was read."""
+        """Frames that the file declares and that did not come, after the whole of it was read.
+
+        The count alone is no witness: AVI counts frames that were dropped on purpose, and a tag outlives a cut. It is
+        believed where the times end early, too.
+        """
         info, tally = self._info, self._tally
         if not self._selection.whole or not self._read_to_end:
             return tally.damaged
-        if info.frames is not None:
-            return max(0, info.frames - tally.packets) + tally.damaged
+        # a damaged packet may cost more frames than its own
+        lost = max(tally.damaged, tally.packets - self.decoded) if tally.damaged else 0
         if info.ends is None:
-            return tally.damaged
+            return lost
+        uncounted = max(0, (info.frames or 0) - tally.packets)
         reached = tally.file_ends if info.ends_with_file else tally.video_ends
-        if (info.ends - reached) * info.rate < Fraction(3, 2):  # ends are rounded
-            return tally.damaged
-        return max(1, round((info.ends - tally.video_ends) * info.rate)) + tally.damaged
+        if (info.ends - reached) * info.rate < Fraction(1 if uncounted else 3, 2):  # ends are rounded
+            return lost
+        return (uncounted or max(1, round((info.ends - tally.video_ends) * info.rate))) + lost
 
-    def _from(
-        self, start: Fraction, container: InputContainer, stream: VideoStream, frames: Iterator[VideoFrame]
-    ) -> Iterator[VideoFrame]:
-        """Seek to the key frame before a pts; from the beginning where the file's index leads past it."""
-        with suppress(av.error.FFmpegError):  # some files cannot seek, and are read from their beginning
-            container.seek(int(start), stream=stream)
-        first = next(frames, None)
-        if first is None or first.pts is None or first.pts > start:
-            container.seek(self._info.first, stream=stream)
-            frames = _decode(container, stream, self._tally)
-        else:
-            yield first
-        yield from frames
+    def _from(self, start: Fraction | None) -> Generator[VideoFrame]:
+        """What decodes, from the key frame before a pts; from the beginning where the file's index leads past it."""
+        if start is not None:
+            with open_clip(self._path) as (container, stream):
+                with suppress(av.error.FFmpegError):  # some files cannot seek, and are read from their beginning
+                    container.seek(int(start), stream=stream)
+                frames = _decode(container, stream, self._tally)
+                first = next(frames, None)
+                if first is not None and first.pts is not None and first.pts <= start:
+                    yield first
+                    yield from frames
+                    return
+            self._tally = _Tally()
+        # opened again: not every container finds back to its first frame
+        with open_clip(self._path) as (container, stream):
+            yield from _decode(container, stream, self._tally)
 
 
 class RGBConverter:
@@ -306,14 +327,17 @@ def _decode(container: InputContainer, stream: VideoStream, tally: _Tally) -> It
             if isinstance(error, OSError) and not isinstance(error, av.error.InvalidDataError) and error.errno:
                 raise
             return
-        if packet.dts is not None and packet.time_base:
-            ends = ((packet.pts if packet.pts is not None else packet.dts) + (packet.duration or 0)) * packet.time_base
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        shown = not packet.is_discard
+        if stamp is not None and packet.time_base and shown:
+            ends = (stamp + (packet.duration or 0)) * packet.time_base
             tally.file_ends = max(tally.file_ends, ends)
         if packet.stream.index != stream.index:  # the packets that flush have no index of their own
             continue
-        if packet.dts is not None or packet.size:
+        if (stamp is not None or packet.size) and shown:
             tally.packets += 1
-            if packet.dts is not None:
+            tally.reached = max(tally.reached, (packet.pos or 0) + packet.size)
+            if stamp is not None:
                 tally.video_ends = max(tally.video_ends, ends)
         try:
             frames = stream.decode(packet if packet.size else None)
@@ -331,7 +355,7 @@ def _colour(frame: VideoFrame) -> Colour:
             f"has the colour matrix {matrix} (ITU-T H.273), which is not supported; convert it to BT.709"
         )
     return Colour(
-        matrix=matrix if tagged else _BT709 if frame.height >= HD else _BT601,
+        matrix=matrix if tagged else _BT709 if frame.width >= HD[0] or frame.height >= HD[1] else _BT601,
         full=rgb or frame.color_range == FULL or frame.format.name.startswith("yuvj"),
         primaries=frame.color_primaries,
         transfer=frame.color_trc,
@@ -366,8 +390,23 @@ def _ends(container: InputContainer, stream: VideoStream) -> tuple[Fraction | No
     return Fraction(container.duration + max(container.start_time or 0, 0), av.time_base), True
 
 
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0
+def _zero(container: InputContainer, first: Fraction) -> Fraction:
+    """Where a file's clock begins anywhere, as that of a broadcast (MPEG-TS): its first frame, or what comes before."""
+    if any(name in container.format.name for name in ("mp4", "matroska")):
+        return Fraction(0)
+    starts = (
+        stream.start_time * stream.time_base for stream in container.streams
+        if stream.type in ("audio", "subtitle") and stream.start_time is not None and stream.time_base
+    )  # fmt: skip
+    return min([first, *starts])
+
+
+def _declared(container: InputContainer, stream: VideoStream) -> int | None:
+    """How many frames there are by the file's word."""
+    if stream.frames and "mp4" in container.format.name:
+        return sum(not entry.is_discard for entry in stream.index_entries)  # what the edit list shows of them
+    tag = stream.metadata.get("NUMBER_OF_FRAMES", "")  # mkvmerge's
+    return stream.frames or (int(tag) if tag.isdecimal() else 0) or None
 
 
 def reason(error: av.error.FFmpegError) -> str:

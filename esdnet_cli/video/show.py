@@ -133,7 +133,12 @@ class _Show:
         )  # fmt: skip
 
         def on_frame(frame: FrameResult) -> None:
-            bar.update()
+            if expected is None:
+                bar.total = frame.estimate
+            if frame.kept:  # they say nothing of the speed
+                bar.initial = bar.n = bar.last_print_n = bar.n + 1
+            else:
+                bar.update()
             if self._options.report is not None:
                 self._rows.append(_frame_row(frame, self._options))
             if self._options.verbose:
@@ -199,7 +204,7 @@ def _write_report(
 ) -> None:  # fmt: skip
     """JSON: as of pictures, with an entry of `images` for each frame, and `clips`; CSV: a row for each frame.
 
-    A clip without frames, skipped or failed, has a row of its own there.
+    A clip that was skipped or failed has a row of its own there, without figures: those are its frames'.
     """
     images = [result.image for result in results]
     name = path.name.lower()
@@ -210,7 +215,8 @@ def _write_report(
         writer = csv.DictWriter(stream, (*report.IMAGE_KEYS, "frame", "time"), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        writer.writerows(report.image_dict(image, options.costs) for image in images if image.activity is None)
+        fates = (ImageResult(i.input, i.output, i.status, i.error) for i in images if i.status != "ok")
+        writer.writerows(report.image_dict(fate, options.costs) for fate in fates)
         text = stream.getvalue()
     else:
         whole = json.loads(report.to_json(images, info, totals))

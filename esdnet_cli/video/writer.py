@@ -25,6 +25,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError
+from esdnet_cli.files import HeldErrors
 from esdnet_cli.video.inputs import CONTAINERS
 from esdnet_cli.video.reader import EXACT, FULL, LIMITED, SWS_MATRIX, ClipInfo, open_clip, reason
 
@@ -37,20 +38,24 @@ _OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "du
 class Codec:
     """How FFmpeg is asked for a codec. crf: the default, None if it is lossless. even: 4:2:0 needs even sides.
 
-    narrowest: the least width in pixels.
+    narrowest: the least width in pixels. most: the highest crf.
     """
 
     encoder: str
     crf: int | None
     even: bool = False
     narrowest: int = 1
+    most: int = 63
     options: tuple[tuple[str, str], ...] = ()
 
 
 CODECS = {
-    "h264": Codec("libx264", 17, even=True),
+    "h264": Codec("libx264", 17, even=True, most=51),
     # narrower frames make libx265 write over memory that is not its own
-    "hevc": Codec("libx265", 19, even=True, narrowest=64, options=(("x265-params", "log-level=none"),)),
+    # info=0: else its header names the machine's cores and instructions, and parts of two machines do not join
+    "hevc": Codec(
+        "libx265", 19, even=True, narrowest=64, most=51, options=(("x265-params", "log-level=none:info=0"),)
+    ),  # fmt: skip
     "vp9": Codec("libvpx-vp9", 24, options=(("row-mt", "1"), ("cpu-used", "2"))),
     "av1": Codec("libsvtav1", 23, options=(("preset", "7"),)),
     "ffv1": Codec("ffv1", None, options=(("level", "3"), ("slicecrc", "1"))),
@@ -108,6 +113,8 @@ def choose_encoding(
         raise PictureError(
             f"is narrower than {codec.narrowest} pixels, too narrow for {codec_name}; choose another --codec"
         )
+    if crf is not None and crf > codec.most:
+        raise PictureError(f"--crf {crf}: {codec_name} has 0 to {codec.most}; choose one of these")
     options = dict(codec.options)
     if codec.crf is not None:
         options["crf"] = str(codec.crf if crf is None else crf)
@@ -169,6 +176,7 @@ class SegmentEncoder:
         _set_up(context, encoding)
         context.flags |= Flags.global_header  # all segments share one header, the container's
         context.options = dict(encoding.options)
+        context.open()
         self._context = context
         self._reformatter = VideoReformatter()
         self._durations: dict[int, int] = {}
@@ -176,6 +184,7 @@ class SegmentEncoder:
 
     @property
     def extradata(self) -> bytes:
+        """The header, known before the first frame."""
         return self._context.extradata or b""
 
     def add(self, rgb: NDArray[Any], pts: int, duration: int) -> None:
@@ -262,9 +271,10 @@ def join(
     the container cannot hold a stream, OSError if the disk does not take it.
     """
     dropped = 0
+    file = HeldErrors(output)
     with (
         open_clip(source) as (origin, main),
-        av.open(output, "w", format=container_name, container_options=_options(container_name)) as target,
+        av.open(file, "w", format=container_name, container_options=_options(container_name)) as target,
     ):
         video, copies = _lay_out(target, container_name, encoding, display_matrix, origin, main, cut)
         target.start_encoding()
@@ -279,6 +289,8 @@ def join(
                 target.mux_one(packet)
             except (av.error.InvalidDataError, av.error.ArgumentError):
                 dropped += 1  # perhaps one that waited for its turn, and surely none of ours: see `count_frames`
+            file.check()
+    file.check()
     return dropped
 
 
@@ -380,7 +392,7 @@ def _chapters(origin: InputContainer, cut: Cut) -> list[Any]:
     for chapter in origin.chapters():
         unit = chapter["time_base"] or Fraction(1)
         start, end = chapter["start"] * unit, chapter["end"] * unit
-        start = start if cut.start is None else max(start, cut.start)
+        start = max(start, cut.shift if cut.start is None else cut.start)
         end = end if cut.end is None else min(end, cut.end)
         if start < end:
             first, last = (round((edge - cut.shift) / unit) for edge in (start, end))
@@ -399,7 +411,9 @@ def _video_packets(
     place = 0
     for segment in segments:
         if segment.extradata != header:
-            raise PictureError("its parts were made by another encoder; --overwrite begins anew")
+            raise PictureError(
+                "its parts do not fit together; remove their hidden folder beside the output, and run it again"
+            )
         for pts, duration, key, data in segment.packets:
             packet = Packet(data)
             packet.pts = pts - shift
