@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -132,7 +133,11 @@ class Run:
 
     def _prepared(self, compiled: bool) -> Callable[[Tensor], Tensor]:
         forward: Any = torch.compile(self.network, dynamic=False) if compiled else self.network
-        return DistributedDataParallel(forward) if self.world > 1 else forward
+        if self.world == 1:
+            return forward
+        # it means 1x1 kernels, whose two layouts are the same in memory
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        return DistributedDataParallel(forward)
 
     @property
     def progress(self) -> float:
