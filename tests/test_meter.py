@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from clips import make_clip
 from conftest import Run, load_json, write
 
 from esdnet_cli.energy import meter
@@ -95,3 +96,6 @@ def test_stands_beside_the_estimate(powercap: Path, tiny: Path, tmp_path: Path, 
     assert measured["source"] == "Linux RAPL, package-0" and measured["joules"] == 0
     quiet = run("energy", tmp_path / "a.png", "--weights", tiny, "-q")
     assert not quiet.stdout
+    clip = make_clip(tmp_path / "x.mkv", 3, codec="ffv1", size=(33, 17))
+    run("video", clip, "-o", tmp_path / "y.mkv", "--weights", tiny, "--report", tmp_path / "v.json")
+    assert [entry["source"] for entry in load_json(tmp_path / "v.json")["run"]["measured"]] == [measured["source"]]

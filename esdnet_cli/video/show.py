@@ -16,6 +16,7 @@ import av.error
 from tqdm import tqdm
 
 from esdnet_cli import report
+from esdnet_cli.energy import meter
 from esdnet_cli.energy.cost import total
 from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable
 from esdnet_cli.files import write_atomically
@@ -97,6 +98,8 @@ def show_clip_plans(
 class _Show:
     def __init__(self, derainer: Derainer, options: RunOptions, clip_options: ClipOptions) -> None:
         self._derainer, self._options, self._clip_options = derainer, options, clip_options
+        self._meters = meter.find_meters(derainer.device)
+        meter.begin(self._meters)
         self._started = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
         self._clock = time.perf_counter()
         self.results: list[ClipResult] = []
@@ -139,6 +142,8 @@ class _Show:
                 bar.initial = bar.n = bar.last_print_n = bar.n + 1
             else:
                 bar.update()
+            for counter in self._meters:
+                counter.update()
             if self._options.report is not None:
                 self._rows.append(_frame_row(frame, self._options))
             if self._options.verbose:
@@ -169,7 +174,8 @@ class _Show:
         options = self._options
         totals = _totals(self.results, options)
         seconds = time.perf_counter() - self._clock
-        info = RunInfo(model_info(self._derainer), options.costs, typed_command(), self._started, seconds)
+        measured = meter.end(self._meters)
+        info = RunInfo(model_info(self._derainer), options.costs, typed_command(), self._started, seconds, measured)
         show_summary([result.image for result in self.results], info, totals, options, short=True)
         if options.report is not None:
             _write_report(options.report, self.results, self._rows, info, totals, options)
