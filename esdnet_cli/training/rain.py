@@ -88,7 +88,10 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     blocks = ycc.unfold(2, 8, 8).unfold(3, 8, 8)  # [N, 3, H/8, W/8, 8, 8]
     percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).view(-1, 1, 1)
     table = (images.new_tensor(_LUMINANCE) * percent / 100).round().clamp(1, 255)[:, None, None, None]
-    blocks = basis.T @ ((basis @ blocks @ basis.T / table).round() * table) @ basis
+    steps = basis @ blocks @ basis.T / table
+    # ties away from zero, as codecs take them, and within what float32 may be off: not by the processor's rounding
+    quantised = torch.copysign((steps.abs() + (0.5 + 1e-4)).floor(), steps)
+    blocks = basis.T @ (quantised * table) @ basis
     ycc = blocks.transpose(3, 4).reshape(padded.shape)
     ycc[:, 0] += 128
     rgb = torch.einsum("nchw,dc->ndhw", ycc, torch.linalg.inv(images.new_tensor(_TO_YCC))) / 255
