@@ -18,6 +18,7 @@ import esdnet_cli
 from esdnet_cli.checkpoint.bundled import bundled
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
 from esdnet_cli.errors import CheckpointError
+from esdnet_cli.model.config import SIZES as NAMED
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.lower import int8_works
 from esdnet_cli.model.network import ESDNet
@@ -181,6 +182,7 @@ def test_a_header_whose_length_looks_like_a_pickle_is_none(tmp_path: Path) -> No
 def test_bundled_names_and_unknown_ones() -> None:
     assert "small" in bundled()
     assert open_checkpoint("small").sha256 == open_checkpoint("esdnet-small").sha256
+    assert open_checkpoint("small").config == NAMED["small"], "one name, one size"
     with pytest.raises(CheckpointError, match=r"huge: no such checkpoint; give a file or one of: .*small"):
         open_checkpoint("huge")
 

@@ -64,6 +64,6 @@ class ESDNetConfig:
 
 
 SIZES = {
-    "small": ESDNetConfig(32, (2, 2, 4), (1, 1, 2), timesteps=2, shortcut="spike"),
+    "small": ESDNetConfig(48, (2, 2, 4), (1, 1, 2), timesteps=2, shortcut="spike"),
     "base": ESDNetConfig(),
 }
