@@ -24,7 +24,7 @@ from esdnet_cli.model.network import ESDNet
 from esdnet_cli.training.loop import autocast_precision, channels_last, restoration_loss
 
 
-def plain_lif(x_seq: Tensor, spike_dtype: None = None, sums: None = None) -> Tensor:
+def plain_lif(x_seq: Tensor, spike_dtype: None = None) -> Tensor:
     """The neuron as one would write it: autograd keeps every intermediate of every step."""
     v = torch.zeros_like(x_seq[0])
     spikes = []

@@ -11,7 +11,7 @@ from conftest import TINY, tiny_network
 from torch.nn import functional as F
 
 from esdnet_cli.energy.cost import PRESETS, Activity, EnergyCosts, LayerActivity, break_even_rate, total
-from esdnet_cli.energy.counter import ActivityCounter, fan_out
+from esdnet_cli.energy.counter import ActivityCounter, fan_out, spikes_by_place
 from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.layers import LIF
@@ -32,6 +32,17 @@ def count(network: ESDNet, *images: torch.Tensor) -> dict[str, LayerActivity]:
         for image in images:
             network(image)
     return {layer.name: layer for layer in counter.activity().layers}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("size", [(4, 3, 8, 6, 10), (2, 1, 5, 3, 3), (600, 1, 8, 2, 4)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_spikes_of_each_place_in_every_format(size: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> None:
+    spikes = torch.rand(size) < 0.9  # 600 steps: bytes and bf16 would miscount
+    expected = spikes.sum((0, 2)).float()
+    if channels_last:
+        spikes = spikes.movedim(2, -1).contiguous().movedim(-1, 2)
+    assert torch.equal(spikes_by_place(spikes.to(dtype)), expected)
 
 
 @pytest.mark.parametrize("shortcut", ["membrane", "spike"])

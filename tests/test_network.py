@@ -99,8 +99,9 @@ def test_spiking_convs_name_what_spikes_drive(shortcut: str, expected: int) -> N
     assert {"down1_2.maxpool_conv.1", "up2_1.up.1", "reduce_chan_level2.1"} <= set(convs)
 
 
-def test_attention_in_place_equals_the_traced_one() -> None:
-    unit, shape = MixedAttentionUnit(32, 4), (4, 3, 32, 20, 24)
+@pytest.mark.parametrize("channels", [32, 48, 64])
+def test_attention_in_place_equals_the_traced_one(channels: int) -> None:
+    unit, shape = MixedAttentionUnit(channels, 4), (4, 3, channels, 20, 24)
     first = [torch.randn(shape) for _ in range(3)]
     traced = unit(*first).detach()
     last = [y.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, shape[:2]) for y in first]

@@ -55,8 +55,12 @@ class _SeparateAttention(nn.Module):
 
     @staticmethod
     def _pooled(attention: PooledAttention, x: Tensor) -> Tensor:
-        mlp = attention.sharedMLP
-        return torch.sigmoid(mlp(F.adaptive_avg_pool3d(x, 1)) + mlp(F.adaptive_max_pool3d(x, 1)))
+        first, relu, second = attention.sharedMLP
+
+        def perceptron(pooled: Tensor) -> Tensor:
+            return F.conv3d(relu(F.conv3d(pooled, first.weight)), second.weight)  # type: ignore[arg-type]
+
+        return torch.sigmoid(perceptron(F.adaptive_avg_pool3d(x, 1)) + perceptron(F.adaptive_max_pool3d(x, 1)))
 
 
 def published(network: ESDNet, device: torch.device) -> Inference:

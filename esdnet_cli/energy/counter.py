@@ -20,6 +20,8 @@ _FROM_SHAPES = ("neurons", "mac", "dense", "ann_mac", "inputs", "saturated", "wo
 _SMALL = 2**17  # elements; smaller inputs are counted together, since a call costs more than they do
 
 _EXACT = 2**24  # up to this, float32 counts
+_MOST_ADDED = {torch.int8: 255, torch.bfloat16: 256}  # spikes of one place, before their own format miscounts them
+_WORD = 8  # bytes
 
 Geometry = tuple[tuple[int, int, int], ...]  # kernel_size, stride, padding of convolutions
 
@@ -48,6 +50,23 @@ def reach(height: int, width: int, geometry: Geometry, device: torch.device) -> 
     maps = [torch.outer(fan_out(height, *conv), fan_out(width, *conv)) for conv in geometry]
     weights = torch.stack([torch.ones(height, width, dtype=torch.int64), *maps]).flatten(1)
     return weights.to(device), [int(plane.sum()) for plane in maps]
+
+
+def spikes_by_place(spike_seq: Tensor) -> Tensor:
+    """How many of [T, N, C, H, W] fired at each place of each picture: float32 [N, H, W], exact."""
+    channels_last = not spike_seq[0].is_contiguous()
+    steps = spike_seq.movedim(2, -1) if channels_last else spike_seq
+    most = _MOST_ADDED.get(spike_seq.dtype, _EXACT)
+    over_steps: list[Tensor] = [_added(some) for some in steps.flatten(2).split(most)]
+    by_channel = sum(over_steps[1:], start=over_steps[0]).unflatten(1, steps.shape[2:])
+    return by_channel.sum(-1 if channels_last else 1)
+
+
+def _added(steps: Tensor) -> Tensor:
+    """Sum of a few [K, N, M] of 0 and 1 over K: float32 [N, M]. Bytes are added eight at a time, none reaches 256."""
+    if steps.dtype == torch.int8 and steps.shape[2] % _WORD == 0:
+        return steps.view(torch.int64).sum(0).view(torch.uint8).float()
+    return steps.sum(0, dtype=torch.int32 if steps.dtype == torch.int8 else None).float()
 
 
 def count_nonzero(x: Tensor) -> Tensor:
@@ -89,7 +108,6 @@ class ActivityCounter:
         hooks: list[tuple[nn.Module, Any]] = [(self._network, self._commit)]
         for name, module in modules.items():
             if isinstance(module, LIF):
-                module.watchers += 1
                 hooks.append((module, self._neuron_hook(name, {conv: modules[conv] for conv in self._driven[name]})))
             elif isinstance(module, (nn.Conv2d, nn.Conv3d)) and name not in spike_driven:
                 hooks.append((module, self._real_conv_hook(name)))
@@ -106,9 +124,6 @@ class ActivityCounter:
     ) -> None:
         for handle in self._handles:
             handle.remove()
-        for module in self._network.modules():
-            if isinstance(module, LIF):
-                module.watchers -= 1
 
     def activity(self) -> Activity:
         """All layers counted so far, in the order in which they run; few transfers from the device."""
@@ -163,11 +178,11 @@ class ActivityCounter:
         geometry = tuple((conv.kernel_size[0], conv.stride[0], int(conv.padding[0])) for conv in convs.values())
         labels = [(name, "spikes", 1), *((conv_name, "ac", conv.out_channels) for conv_name, conv in convs.items())]
 
-        def hook(neurons: LIF, _: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
-            assert neurons.sums is not None
+        def hook(neurons: nn.Module, _: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
             timesteps, batch, _, height, width = spike_seq.shape
             weights, totals = reach(height, width, geometry, spike_seq.device)
-            self._counts.append((labels, (weights * neurons.sums.sum(0).flatten().long()).sum(1)))
+            by_place = spikes_by_place(spike_seq.flatten(0, 1)[:, None])  # of all pictures together
+            self._counts.append((labels, (weights * by_place.flatten().long()).sum(1)))
             if not self._is_new:
                 return
             neuron_steps = spike_seq.numel()

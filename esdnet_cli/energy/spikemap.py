@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from esdnet_cli.energy.counter import spikes_by_place
 from esdnet_cli.model.layers import LIF
 from esdnet_cli.model.network import ESDNet
 
@@ -33,8 +34,6 @@ class SpikeMapper:
         self._neuron_steps: dict[int, int] = {}
 
     def __enter__(self) -> SpikeMapper:
-        for layer in self._layers:
-            layer.watchers += 1
         self._handles = [layer.register_forward_hook(self._hook) for layer in self._layers]
         return self
 
@@ -43,8 +42,6 @@ class SpikeMapper:
     ) -> None:
         for handle in self._handles:
             handle.remove()
-        for layer in self._layers:
-            layer.watchers -= 1
 
     def __call__(self, images: Tensor) -> Tensor:
         """Rainy [N, 3, H, W] -> derained and rates [N, 3 + LEVELS, H, W], rates of coarse levels interpolated."""
@@ -59,8 +56,7 @@ class SpikeMapper:
             maps.append(rate if not level else F.interpolate(rate, size, mode="bilinear", align_corners=False))
         return torch.cat([part.to(derained) for part in maps], dim=1)
 
-    def _hook(self, layer: LIF, _: Any, spike_seq: Tensor) -> None:  # [T, N, C, h, w]
-        height, spikes = spike_seq.shape[3], layer.sums
-        assert spikes is not None
+    def _hook(self, _: Any, __: Any, spike_seq: Tensor) -> None:  # [T, N, C, h, w]
+        height, spikes = spike_seq.shape[3], spikes_by_place(spike_seq)
         self._spikes[height] = self._spikes[height] + spikes if height in self._spikes else spikes
         self._neuron_steps[height] = self._neuron_steps.get(height, 0) + spike_seq.shape[0] * spike_seq.shape[2]

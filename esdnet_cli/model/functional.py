@@ -9,7 +9,7 @@ from torch import Tensor
 
 V_THRESHOLD = 0.15
 TAU = 2.0  # the membrane potential keeps 1 - 1/TAU of itself from step to step; the input does not decay
-CACHED = 2**17  # elements of float32 that a core's cache holds a few times
+CACHED = 2**18  # elements of float32 that one core goes through at once: what its cache holds, in few calls
 SURROGATE_ALPHA = 4.0  # sharpness of the sigmoid whose derivative stands in for the spike's
 
 
@@ -18,64 +18,50 @@ def in_memory_order(x: Tensor) -> Tensor:
     return (x if x.is_contiguous() else x.movedim(-3, -1)).flatten()
 
 
-def cached_piece(x: Tensor, multiple: int = 1) -> int:
-    """How many elements to go through at once, a multiple of something: what a CPU's cache holds, else all of them."""
+def cached_piece(x: Tensor) -> int:
+    """How many elements to go through at once: an even share that a CPU's cache holds, elsewhere all of them.
+
+    Even, since each core takes its part of a piece: in a shorter last piece they would swap parts of what they share.
+    """
     size = max(x.numel(), 1)
-    return size if x.device.type != "cpu" else min(size, CACHED * torch.get_num_threads() // multiple * multiple)
+    return size if x.device.type != "cpu" else -(-size // -(-size // (CACHED * torch.get_num_threads())))
 
 
-def _fire(x_seq: Tensor, dtype: torch.dtype, spike_dtype: torch.dtype, sums: Tensor | None) -> Tensor:
+def _fire(x_seq: Tensor, dtype: torch.dtype, spike_dtype: torch.dtype) -> Tensor:
     """The same without a gradient: a few passes over pieces that stay in a CPU's cache, where memory is the limit.
 
     Without booleans, which are slow on a CPU.
     """
-    channels_last = x_seq.dim() == 5 and not x_seq[0].is_contiguous()
     shape = x_seq.shape
-    if channels_last:
+    if x_seq.dim() == 5 and not x_seq[0].is_contiguous():  # channels last
         spike_seq = x_seq.new_empty(*shape[:2], *shape[3:], shape[2], dtype=spike_dtype).movedim(-1, 2)
     else:
         spike_seq = x_seq.new_empty(shape, dtype=spike_dtype)
-    channels = shape[2] if channels_last else 1
-    ones = torch.ones(channels, dtype=dtype, device=x_seq.device)
-    piece = cached_piece(x_seq[0], channels)
-    scratch = torch.empty(3, piece, dtype=dtype, device=x_seq.device)
-    inputs, spikes = [in_memory_order(x) for x in x_seq], [in_memory_order(spike) for spike in spike_seq]
-    for start in range(0, x_seq[0].numel(), piece):
-        for t, (x, spike) in enumerate(zip(inputs, spikes)):
-            x, spike = x[start : start + piece], spike[start : start + piece]
-            h, v, fired = scratch[:, : len(x)]
-            if x.dtype != dtype:
-                x = h.copy_(x)
-            potential = torch.add(x, v, alpha=1 - 1 / TAU, out=h) if t else x
-            now = torch.ge(potential, V_THRESHOLD, out=spike if spike.dtype == dtype else fired)
+    piece = cached_piece(x_seq[0])
+    scratch = torch.empty(2, piece, dtype=dtype, device=x_seq.device)
+    inputs, outputs = ([in_memory_order(step).split(piece) for step in seq] for seq in (x_seq, spike_seq))
+    for xs, spikes in zip(zip(*inputs), zip(*outputs)):  # of one piece, T each
+        potential, fired = scratch[:, : len(xs[0])]
+        h = xs[0] if xs[0].dtype == dtype else potential.copy_(xs[0])
+        for t, spike in enumerate(spikes):
+            now = torch.ge(h, V_THRESHOLD, out=spike if spike.dtype == dtype else fired)
             if now is not spike:
                 spike.copy_(now)
-            if sums is not None and channels_last:
-                sums.view(-1)[start // channels : (start + len(x)) // channels].addmv_(now.view(-1, channels), ones)
-            if t + 1 < len(inputs):
-                torch.addcmul(potential, potential, now, value=-1, out=v)
-    if sums is not None and not channels_last:
-        sums.copy_(_sums_of_channels(spike_seq))
+            if t + 1 < len(xs):
+                v = torch.addcmul(h, h, now, value=-1, out=fired)
+                x = xs[t + 1] if xs[t + 1].dtype == dtype else potential.copy_(xs[t + 1])
+                h = torch.add(x, v, alpha=1 - 1 / TAU, out=potential)
     return spike_seq
-
-
-def _sums_of_channels(spike_seq: Tensor) -> Tensor:
-    """Spikes of each place, float32 [N, H, W]: exact, since at most T * C."""
-    ones = spike_seq.new_ones(spike_seq.shape[2], dtype=torch.float32)
-    if spike_seq.dtype != torch.float32 or spike_seq.device.type != "cpu":
-        return spike_seq.sum((0, 2), dtype=torch.float32)
-    # a product with ones reads memory in order, and is twice as fast as a sum over an outer dimension
-    return torch.matmul(ones, spike_seq.flatten(3)).sum(0).unflatten(1, spike_seq.shape[3:])
 
 
 class _LIF(torch.autograd.Function):
     """The whole sequence as one autograd node that keeps only the membrane potentials h."""
 
     @staticmethod
-    def forward(ctx: Any, x_seq: Tensor, spike_dtype: torch.dtype | None, sums: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x_seq: Tensor, spike_dtype: torch.dtype | None) -> Tensor:
         dtype = torch.promote_types(x_seq.dtype, torch.float32)  # bf16 cannot resolve h near the threshold
         if not ctx.needs_input_grad[0]:
-            return _fire(x_seq, dtype, spike_dtype or x_seq.dtype, sums)
+            return _fire(x_seq, dtype, spike_dtype or x_seq.dtype)
         spike_seq = torch.empty_like(x_seq, dtype=spike_dtype)
         h_seq = []
         v = None
@@ -86,12 +72,10 @@ class _LIF(torch.autograd.Function):
             v = h.masked_fill(fired, 0)
             h_seq.append(h)
         ctx.save_for_backward(torch.stack(h_seq))
-        if sums is not None:
-            sums.copy_(_sums_of_channels(spike_seq))
         return spike_seq
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (h_seq,) = ctx.saved_tensors
         (grad_spike_seq,) = grad_outputs
         sigmoid = torch.sub(h_seq, V_THRESHOLD).mul_(SURROGATE_ALPHA).sigmoid_()
@@ -106,18 +90,16 @@ class _LIF(torch.autograd.Function):
                 kept = torch.addcmul((h_seq[t] < V_THRESHOLD).to(h_seq.dtype), h_seq[t], surrogate, value=-1)
                 grad_h.addcmul_(kept, later, value=1 - 1 / TAU)
             grad_x_seq[t] = grad_h
-        return grad_x_seq, None, None
+        return grad_x_seq, None
 
 
-def lif(x_seq: Tensor, spike_dtype: torch.dtype | None = None, sums: Tensor | None = None) -> Tensor:
+def lif(x_seq: Tensor, spike_dtype: torch.dtype | None = None) -> Tensor:
     """Leaky integrate-and-fire neurons with hard reset, T steps from rest; no state outlives the call.
 
         h[t] = v[t-1] (1 - 1/TAU) + x[t],  spike[t] = 1 where h[t] >= V_THRESHOLD else 0,  v[t] = h[t] (1 - spike[t])
 
     x_seq: [T, ...], any float dtype and device; v[-1] = 0. Returns spikes of 0 and 1, same shape and layout, in
-    `spike_dtype` or the input's. sums: float32 zeros [N, H, W] to which the spikes of [T, N, C, H, W] are added over
-    T and C, on a CPU while they are in its cache.
-    The membrane potential is kept in float32 or better. Gradient of a spike: derivative of
-    sigmoid(SURROGATE_ALPHA (h - V_THRESHOLD)) (surrogate gradient; Song et al., IJCAI 2024, eq. 1 to 3).
+    `spike_dtype` or the input's. The membrane potential is kept in float32 or better. Gradient of a spike: derivative
+    of sigmoid(SURROGATE_ALPHA (h - V_THRESHOLD)) (surrogate gradient; Song et al., IJCAI 2024, eq. 1 to 3).
     """
-    return _LIF.apply(x_seq, spike_dtype, sums)  # type: ignore[no-untyped-call]
+    return _LIF.apply(x_seq, spike_dtype)  # type: ignore[no-untyped-call]

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from functools import reduce
+
 import torch
 from torch import Tensor, nn
 
-from esdnet_cli.model.functional import V_THRESHOLD, lif
+from esdnet_cli.model.functional import V_THRESHOLD, cached_piece, lif
+
+_UNROLLED = 64  # float32 that a CPU's reductions take at once: four vectors of 512 bits
 
 
 class LIF(nn.Module):
     """Spiking neurons, one for each of [N, C, H, W], fed for T steps: see `functional.lif`.
 
-    spike_dtype: of the spikes, where it is not the input's. watchers: how many want to know `sums`, the spikes of the
-    last call at each place, over T and C: float32 [N, H, W].
+    spike_dtype: of the spikes, where it is not the input's.
     """
 
     spike_dtype: torch.dtype | None = None
-    watchers: int = 0
-    sums: Tensor | None = None
 
     def forward(self, x_seq: Tensor) -> Tensor:
-        self.sums = None
-        if self.watchers:
-            _, batch, _, *plane = x_seq.shape
-            self.sums = torch.zeros(batch, *plane, device=x_seq.device)
-        return lif(x_seq, self.spike_dtype, self.sums)
+        return lif(x_seq, self.spike_dtype)
 
 
 class SeqConv2d(nn.Conv2d):
@@ -53,21 +51,28 @@ def scu(
     return LIF(), conv, TDBatchNorm2d(out_channels, gain)
 
 
-class PooledAttention(nn.Module):
-    """sigmoid(MLP(mean) + MLP(max)) with one perceptron, features -> hidden -> features, for both.
+class Pointwise(nn.Conv3d):
+    """The published checkpoint's 1x1x1 convolution without bias, on features alone: [N, in] -> [N, out].
 
-    The published checkpoint stores the perceptron's layers as 1x1x1 convolutions, so they are that here.
+    As a matrix product: a convolution's call takes longer than so small a one's work.
     """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x[:, None] * self.weight.flatten(1)).sum(2)
+
+
+class PooledAttention(nn.Module):
+    """sigmoid(MLP(mean) + MLP(max)) with one perceptron, features -> hidden -> features, for both."""
 
     def __init__(self, features: int, hidden: int) -> None:
         super().__init__()
-        self.sharedMLP = nn.Sequential(
-            nn.Conv3d(features, hidden, 1, bias=False), nn.ReLU(), nn.Conv3d(hidden, features, 1, bias=False)
-        )
+        self.sharedMLP = nn.Sequential(Pointwise(features, hidden), nn.ReLU(), Pointwise(hidden, features))
 
     def forward(self, mean: Tensor, maximum: Tensor) -> Tensor:  # two of [N, features]
-        shape = (*mean.shape, 1, 1, 1)
-        return torch.sigmoid(self.sharedMLP(mean.view(shape)) + self.sharedMLP(maximum.view(shape))).view_as(mean)
+        return torch.sigmoid(self.sharedMLP(mean) + self.sharedMLP(maximum))
 
 
 class SpatialAttention(nn.Module):
@@ -112,35 +117,60 @@ class MixedAttentionUnit(nn.Module):
         return torch.relu(x) + identity
 
     def _in_place(self, x: Tensor, shortcut: Tensor, identity: Tensor) -> Tensor:
-        """The same, on a CPU tile by tile, so that a tile stays in the cache; float32 or better, whatever x is."""
+        """The same, on a CPU a few tiles at a time, which its cache holds; float32 or better, whatever x is."""
         channels_last = not x[0].is_contiguous()
         channel, position = (3, 2) if channels_last else (2, 3)
         planes, shortcuts, identities = (
             (y.movedim(2, -1).flatten(2, 3) if channels_last else y.flatten(3)) for y in (x, shortcut, identity)
         )  # [T, N, H * W, C] or [T, N, C, H * W]
         dtype = torch.promote_types(x.dtype, torch.float32)
-        tiles = [slice(n, n + 1) for n in range(x.shape[1])] if x.device.type == "cpu" else [slice(None)]
+        group = max(cached_piece(x) // x[:, 0].numel(), 1)
+        tiles = [slice(n, n + group) for n in range(0, x.shape[1], group)]
         result = planes if x.dtype == dtype else torch.empty_like(planes, dtype=dtype)
         pooled = []
         for tile in tiles:
             part = result[:, tile]  # each operation has one dtype only: a CPU is slow where they are mixed
             if result is not planes:
                 part.copy_(planes[:, tile])
-            pooled.append(_pool(part.add_(shortcuts[:, tile].to(dtype)), position))
-        mean, maximum = (torch.cat(pools, dim=1) for pools in zip(*pooled))
-        scale = self._scale(mean, maximum).unsqueeze(position)
+            part.add_(shortcuts[:, tile].to(dtype))
+            pooled.append((_mean(part, position), _amax(part, position)))
+        scale = self._scale(*_joined(pooled, 1)).unsqueeze(position)
+        pooled = []
         for tile in tiles:
             part = result[:, tile].mul_(scale[:, tile])
-            mean, maximum = _pool(part, channel)  # [T, N, H * W]
-            shape = (-1, *x.shape[3:])
-            spatial = self.sa(mean.mean(0).view(shape), maximum.amax(0).view(shape)).flatten(1).unsqueeze(channel - 1)
-            torch.addcmul(identities[:, tile].to(dtype), part.relu_(), spatial, out=part)
+            pooled.append((_mean(part, channel).mean(0), _amax_of_all(part, channel)))
+        mean, maximum = (pool.unflatten(1, x.shape[3:]) for pool in _joined(pooled, 0))
+        spatial = self.sa(mean, maximum).flatten(1).unsqueeze(channel - 1)
+        for tile in tiles:
+            part = result[:, tile]
+            torch.addcmul(identities[:, tile].to(dtype), part.relu_(), spatial[tile], out=part)
         result = result.unflatten(position, x.shape[3:])
         return result.movedim(-1, 2) if channels_last else result
 
 
-def _pool(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Mean and maximum of [T, N, A, B] over A (2) or B (3)."""
-    # over A the mean is a product: a sum over an outer dimension is slow on a CPU
-    mean = x.mean(3) if axis == 3 else torch.matmul(x.new_full((x.shape[2],), 1 / x.shape[2]), x)
-    return mean, x.amax(axis)
+def _joined(pooled: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:
+    means, maxima = zip(*pooled)
+    return torch.cat(means, axis), torch.cat(maxima, axis)
+
+
+def _mean(x: Tensor, axis: int) -> Tensor:
+    """Of [T, N, A, B] over A (2) or B (3)."""
+    return x.mean(axis)
+
+
+def _amax(x: Tensor, axis: int) -> Tensor:
+    """Of [T, N, A, B] over A (2) or B (3)."""
+    rows, columns = x.shape[2:]
+    if axis == 2 and columns % _UNROLLED and rows % _UNROLLED == 0:
+        # several rows as one: the kernel for a width that is no multiple of its unrolled vectors is ten times slower
+        several = _UNROLLED // math.gcd(columns, _UNROLLED)
+        x = x.unflatten(2, (-1, several)).flatten(3)
+        return x.amax(2).unflatten(2, (several, columns)).amax(2)
+    return x.amax(axis)
+
+
+def _amax_of_all(x: Tensor, axis: int) -> Tensor:
+    """Of [T, N, A, B] over T and A (2) or B (3)."""
+    if axis == 3 and x.shape[3] < _UNROLLED:  # the kernel for short rows is slow: T first
+        return reduce(torch.maximum, x).amax(2)
+    return x.amax(axis).amax(0)
