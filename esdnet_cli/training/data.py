@@ -22,7 +22,7 @@ from esdnet_cli.training.rain import photograph, streak_layers
 
 DRY = 0.17  # share of crops without rain: dry pictures must come back as they were
 MASKS = 0.75  # of the wet ones, where there are streak masks; the others get rain of our own
-FAINTER = 0.35  # share of masks that are dimmed
+FAINTER = 0.45  # share of masks that are dimmed
 TURNED = 0.5  # share of masks that are turned and stretched a little
 MOST_VEIL = 0.12
 
