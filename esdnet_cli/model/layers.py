@@ -7,6 +7,7 @@ from functools import reduce
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from esdnet_cli.model.functional import V_THRESHOLD, cached_piece, lif
 
@@ -54,14 +55,18 @@ def scu(
 class Pointwise(nn.Conv3d):
     """The published checkpoint's 1x1x1 convolution without bias, on features alone: [N, in] -> [N, out].
 
-    As a matrix product: a convolution's call takes longer than so small a one's work.
+    No convolution is called, which takes longer than so small a one's work; and without a gradient no BLAS, whose
+    threads leave the next operation slow.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x[:, None] * self.weight.flatten(1)).sum(2)
+        weight = self.weight.flatten(1)
+        if torch.is_grad_enabled():
+            return F.linear(x, weight)  # which autocast knows
+        return (x[:, None] * weight).sum(2)
 
 
 class PooledAttention(nn.Module):
