@@ -36,27 +36,28 @@ def test_every_convolution_agrees_with_an_independent_counter(
         taken_for_spikes[name] += bool(((values == 0) | (values == 1)).all())
 
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
             module.register_forward_pre_hook(lambda _, args, name=name: note(name, args[0]))
     accumulations, macs = independent.ACCounter(), independent.MACCounter()
 
-    @torch.no_grad()
+    @torch.enable_grad()  # without one, perceptrons are no single operation that it knows
     def counted(tiles: Tensor) -> Tensor:
         with independent.DispatchCounterMode([accumulations, macs]):
             output: Tensor = network(tiles)
-        return output
+        return output.detach()
 
     picture = read_picture(SAMPLE.read_bytes(), SAMPLE).rgb[:height, :width]
     with ActivityCounter(network) as counter:
         derain_tiled(picture, tiling, Batches(counted, 1, lambda size: None))
     layers = {layer.name: layer for layer in counter.activity().layers}
-    convolution = torch.ops.aten.convolution.default
+    convolution, products = torch.ops.aten.convolution.default, torch.ops.aten.mm.default
     driven = {conv for convs in network.spiking_convs().values() for conv in convs}
     compared = 0
     for name, module in network.named_modules():
-        if not isinstance(module, nn.Conv2d) or (name not in driven and taken_for_spikes[name]):
-            continue  # of an attention's perceptrons that counter sees no convolution
-        ac, mac = (kind.get_counts().get(f"ESDNet.{name}", {}).get(convolution, 0) for kind in (accumulations, macs))
+        if not isinstance(module, (nn.Conv2d, nn.Conv3d)) or (name not in driven and taken_for_spikes[name]):
+            continue
+        kind = products if isinstance(module, nn.Conv3d) else convolution  # perceptrons are matrix products
+        ac, mac = (each.get_counts().get(f"ESDNet.{name}", {}).get(kind, 0) for each in (accumulations, macs))
         assert (layers[name].ac, layers[name].mac) == (ac, mac), name
         compared += 1
     assert compared >= len(driven) + 5

@@ -138,12 +138,12 @@ class MixedAttentionUnit(nn.Module):
             if result is not planes:
                 part.copy_(planes[:, tile])
             part.add_(shortcuts[:, tile].to(dtype))
-            pooled.append((_mean(part, position), _amax(part, position)))
+            pooled.append((part.mean(position), _amax(part, position)))
         scale = self._scale(*_joined(pooled, 1)).unsqueeze(position)
         pooled = []
         for tile in tiles:
             part = result[:, tile].mul_(scale[:, tile])
-            pooled.append((_mean(part, channel).mean(0), _amax_of_all(part, channel)))
+            pooled.append((part.mean(channel).mean(0), _amax_of_all(part, channel)))
         mean, maximum = (pool.unflatten(1, x.shape[3:]) for pool in _joined(pooled, 0))
         spatial = self.sa(mean, maximum).flatten(1).unsqueeze(channel - 1)
         for tile in tiles:
@@ -156,11 +156,6 @@ class MixedAttentionUnit(nn.Module):
 def _joined(pooled: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:
     means, maxima = zip(*pooled)
     return torch.cat(means, axis), torch.cat(maxima, axis)
-
-
-def _mean(x: Tensor, axis: int) -> Tensor:
-    """Of [T, N, A, B] over A (2) or B (3)."""
-    return x.mean(axis)
 
 
 def _amax(x: Tensor, axis: int) -> Tensor:
