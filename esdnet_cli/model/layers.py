@@ -161,9 +161,9 @@ def _joined(pooled: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Ten
 def _amax(x: Tensor, axis: int) -> Tensor:
     """Of [T, N, A, B] over A (2) or B (3)."""
     rows, columns = x.shape[2:]
-    if axis == 2 and columns % _UNROLLED and rows % _UNROLLED == 0:
+    several = _UNROLLED // math.gcd(columns, _UNROLLED)
+    if axis == 2 and several > 1 and rows % several == 0:
         # several rows as one: the kernel for a width that is no multiple of its unrolled vectors is ten times slower
-        several = _UNROLLED // math.gcd(columns, _UNROLLED)
         x = x.unflatten(2, (-1, several)).flatten(3)
         return x.amax(2).unflatten(2, (several, columns)).amax(2)
     return x.amax(axis)
