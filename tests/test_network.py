@@ -18,7 +18,7 @@ from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import Inference, Lowered
-from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
+from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
 from esdnet_cli.model.lower import Int8SeqConv2d, int8_works
 from esdnet_cli.model.network import ESDNet
 
@@ -97,6 +97,28 @@ def test_spiking_convs_name_what_spikes_drive(shortcut: str, expected: int) -> N
     assert len(convs) == len(set(convs))
     assert sum(".shortcut.0" in conv for conv in convs) == expected  # TINY has six blocks
     assert {"down1_2.maxpool_conv.1", "up2_1.up.1", "reduce_chan_level2.1"} <= set(convs)
+
+
+@torch.inference_mode()
+def test_equal_steps_are_computed_once_and_alike() -> None:
+    conv, norm = SeqConv2d(3, 5, 3, padding=1, bias=False), TDBatchNorm2d(5).eval()
+    x_seq = torch.randn(2, 3, 8, 12).expand(4, -1, -1, -1, -1)
+    for layer in (conv, norm):
+        each, once = layer(x_seq.contiguous()), layer(x_seq)
+        assert once.stride(0) == 0 and torch.equal(once, each)
+        x_seq = once
+
+
+@torch.inference_mode()
+def test_batch_norm_at_inference_needs_no_memory_of_its_own() -> None:
+    norm = TDBatchNorm2d(5).eval()
+    for tensor in norm.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.1, 2)
+    x_seq = torch.randn(2, 3, 5, 8, 12)
+    expected = nn.BatchNorm2d.forward(norm, x_seq.flatten(0, 1)).unflatten(0, (2, 3))
+    normed = norm(x_seq)
+    assert torch.equal(normed, expected) and normed.data_ptr() == x_seq.data_ptr()
 
 
 @pytest.mark.parametrize("channels", [32, 48, 64])

@@ -35,8 +35,7 @@ class _RepeatedEmbed(nn.Module):
         self.proj, self._timesteps = embed.proj, timesteps
 
     def forward(self, image: Tensor) -> Tensor:
-        repeated: Tensor = self.proj(image.repeat(self._timesteps, 1, 1, 1))
-        return repeated[: len(image)]  # all steps are equal, and the network expands them again
+        return self.proj(image.repeat(self._timesteps, 1, 1, 1)).unflatten(0, (self._timesteps, -1))
 
 
 class _SeparateAttention(nn.Module):

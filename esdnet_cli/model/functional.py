@@ -9,7 +9,7 @@ from torch import Tensor
 
 V_THRESHOLD = 0.15
 TAU = 2.0  # the membrane potential keeps 1 - 1/TAU of itself from step to step; the input does not decay
-CACHED = 2**18  # elements of float32 that one core goes through at once: what its cache holds, in few calls
+CACHED = 2**17  # elements of float32 that one core goes through at once: what its cache holds, in few calls
 SURROGATE_ALPHA = 4.0  # sharpness of the sigmoid whose derivative stands in for the spike's
 
 

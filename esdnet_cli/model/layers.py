@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import reduce
 
 import torch
@@ -26,22 +27,45 @@ class LIF(nn.Module):
         return lif(x_seq, self.spike_dtype)
 
 
+def over_steps(layer: Callable[[Tensor], Tensor], x_seq: Tensor) -> Tensor:
+    """A layer without memory on every step: T is folded into the batch, so it is one call, and one tensor.
+
+    Steps that share their memory, as those of the picture do before the first spikes, are computed once.
+    """
+    if x_seq.stride(0) == 0 and not torch.is_grad_enabled():
+        return layer(x_seq[0]).expand(len(x_seq), -1, -1, -1, -1)
+    return layer(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
+
+
 class SeqConv2d(nn.Conv2d):
-    """Convolution of every step with the same kernel: T is folded into the batch, so it is one call."""
+    """Convolution of every step with the same kernel."""
 
     def forward(self, x_seq: Tensor) -> Tensor:
-        return super().forward(x_seq.flatten(0, 1).to(self.weight.dtype)).unflatten(0, x_seq.shape[:2])
+        return over_steps(self._convolve, x_seq)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
 
 
 class TDBatchNorm2d(nn.BatchNorm2d):
-    """tdBN: batch norm over T * N whose scale starts at `gain` * V_THRESHOLD / sqrt(2) (Zheng et al., AAAI 2021)."""
+    """tdBN: batch norm over T * N whose scale starts at `gain` * V_THRESHOLD / sqrt(2) (Zheng et al., AAAI 2021).
+
+    At inference on a CPU its input, always a convolution's result, is used up: memory is the limit there.
+    """
 
     def __init__(self, channels: int, gain: float = 1.0) -> None:
         super().__init__(channels)
         nn.init.constant_(self.weight, gain * V_THRESHOLD / 2**0.5)
 
     def forward(self, x_seq: Tensor) -> Tensor:
-        return super().forward(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
+        return over_steps(self._normalise, x_seq)
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
+            return super().forward(x)
+        statistics = (x.new_empty(0), x.new_empty(0))  # of the batch, of which this kernel makes none
+        parameters = (self.weight, self.bias, self.running_mean, self.running_var)
+        return torch.native_batch_norm(x, *parameters, False, 0.0, self.eps, out=(x, *statistics))[0]
 
 
 def scu(
