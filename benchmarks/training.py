@@ -21,7 +21,8 @@ from esdnet_cli.model.config import SIZES
 from esdnet_cli.model.functional import SURROGATE_ALPHA, TAU, V_THRESHOLD
 from esdnet_cli.model.inference import choose_device
 from esdnet_cli.model.network import ESDNet
-from esdnet_cli.training.loop import autocast_precision, channels_last, restoration_loss
+from esdnet_cli.training.loop import channels_last, restoration_loss
+from esdnet_cli.training.start import autocast_precision
 
 
 def plain_lif(x_seq: Tensor, spike_dtype: None = None) -> Tensor:

@@ -16,7 +16,9 @@ from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.inference import LOWERED, is_fast
 from esdnet_cli.training.data import Paired, Pictures, SyntheticRain, load_batches, read_pairs
-from esdnet_cli.training.loop import BEST, LAST, LOG, STATE, Recipe, Run, autocast_precision, restoration_loss
+from esdnet_cli.training.loop import BEST, LAST, LOG, Recipe, Run, restoration_loss
+from esdnet_cli.training.start import autocast_precision
+from esdnet_cli.training.state import STATE
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(TINY, steps=6, minutes=None, batch=2, crop=16, lr=1e-3, seed=5, precision="fp32", warmup=2)

@@ -64,7 +64,8 @@ def command(
     if crop % 4:
         raise click.UsageError(f"--crop {crop} is no multiple of 4.")
     from esdnet_cli.model.inference import choose_device
-    from esdnet_cli.training.loop import Recipe, Run, autocast_precision, join_processes, prepare_folder, starting_point
+    from esdnet_cli.training.loop import Recipe, Run
+    from esdnet_cli.training.start import autocast_precision, join_processes, prepare_folder, starting_point
 
     config, initial = starting_point(size, init)
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))

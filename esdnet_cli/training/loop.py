@@ -5,38 +5,33 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from esdnet_cli.checkpoint.infer import problems, summary
-from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
-from esdnet_cli.errors import EsdnetError, one_line, printable
-from esdnet_cli.files import write_atomically
+from esdnet_cli.checkpoint.store import save
+from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.metrics import quality, ssim
-from esdnet_cli.model.config import SIZES, ESDNetConfig
-from esdnet_cli.model.inference import LOWERED, Inference, Precision, choose_precision, is_fast
+from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.model.inference import LOWERED, Inference, Precision, is_fast
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline.tiling import Batches as TileBatches
 from esdnet_cli.pipeline.tiling import Tiling, derain_tiled, is_out_of_memory
 from esdnet_cli.training.data import Batches
 from esdnet_cli.training.optimiser import MuonAdamW
+from esdnet_cli.training.state import STATE, Position, below, forget_after, read_state, write_state
 
-STATE, LAST, BEST, LOG = "state.safetensors", "last.safetensors", "best.safetensors", "log.jsonl"
+LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
 VALIDATIONS = 10  # over a run
 SAVE_SECONDS = 60.0  # what a kill may cost
 MOST_WARMUP = 0.05  # share of a short run
@@ -252,11 +247,9 @@ class Run:
         tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
         tensors |= {f"optimiser.{key}": value for key, value in self._optimiser.state().items()}
         tensors |= {f"random.{rank}": state for rank, state in enumerate(generators)}
-        here = {"step": self.step, "seconds": self.seconds, "best": self.best if math.isfinite(self.best) else None}
-        header = {"format": "esdnet-training", "recipe": json.dumps(self.recipe.to_dict()), "run": json.dumps(here)}
-        contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+        here = Position(self.step, self.seconds, self.best if math.isfinite(self.best) else None)
         # last of all: what a resumed run starts from is never ahead of the files beside it
-        write_atomically(self.folder / STATE, safetensors.torch.save(contiguous, header))
+        write_state(self.folder / STATE, tensors, self.recipe.to_dict(), here)
 
     def _gather(self, state: Tensor) -> list[Tensor]:
         if self.world == 1:
@@ -287,48 +280,19 @@ class Run:
 
     def _restore(self) -> None:
         path = self.folder / STATE
-        if not path.is_file():
-            raise EsdnetError(f"{printable(path)}: is not there, so nothing can be resumed; start without --resume")
+        tensors, here = read_state(path, self.recipe.to_dict(), self.world)
+        self.network.load_state_dict(below(tensors, "network."))
+        self.average.load_state_dict(below(tensors, "average."))
         try:
-            with safe_open(path, "pt") as file:
-                header = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
-            recipe, here = json.loads(header["recipe"]), json.loads(header["run"])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise EsdnetError(f"{printable(path)}: is no training state ({one_line(error)}); start anew") from error
-        mine = self.recipe.to_dict()
-        if other := sorted(key for key in mine if mine[key] != recipe.get(key)):
-            raise EsdnetError(
-                f"{printable(path)}: was begun with another {other[0]} ({recipe.get(other[0])}, not {mine[other[0]]}); "
-                "resume with the options that it was begun with"
-            )
-        if f"random.{self.world - 1}" not in tensors or f"random.{self.world}" in tensors:
-            count = sum(key.startswith("random.") for key in tensors)
-            raise EsdnetError(f"{printable(path)}: was begun with {count} processes; resume with as many")
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-        self.network.load_state_dict(part("network."))
-        self.average.load_state_dict(part("average."))
-        try:
-            self._optimiser.restore(part("optimiser."))
+            self._optimiser.restore(below(tensors, "optimiser."))
         except KeyError as error:
             raise EsdnetError(f"{printable(path)}: lacks the optimiser's {error}; start anew") from error
         self._random.set_state(tensors[f"random.{self.rank}"])
-        self.step = self.saved = here["step"]
-        self.seconds = here["seconds"]
-        self.best = -math.inf if here["best"] is None else here["best"]
+        self.step = self.saved = here.step
+        self.seconds = here.seconds
+        self.best = -math.inf if here.best is None else here.best
         if self.rank == 0:
-            self._forget_after(self.step)
-
-    def _forget_after(self, step: int) -> None:
-        """Drop what the log tells of steps that a kill undid."""
-        path = self.folder / LOG
-        if path.is_file():
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            write_atomically(path, "".join(kept).encode())
+            forget_after(self.folder / LOG, self.step)
 
 
 def channels_last(network: nn.Module) -> None:
@@ -347,55 +311,3 @@ def tiling_for(crop: int) -> Tiling:
     """The tiles that suit a network trained on crops of this side: a little larger, as published (64 and 80)."""
     tile = crop * 5 // 4 // 4 * 4
     return Tiling(tile, tile // 10)
-
-
-@contextmanager
-def join_processes(device: torch.device) -> Iterator[None]:
-    """Within: a member of the group that torchrun's environment describes, if it does."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield
-        return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def starting_point(size: str | None, init: str | None) -> tuple[ESDNetConfig, dict[str, Tensor] | None]:
-    """Config and initial weights: those of `init` (a bundled name or a path), or random ones (None).
-
-    size: `small`, `base`, or a config as JSON, as it stands in a checkpoint; by default that of `init`, else `small`.
-    With both, `init` may differ where its tensors fit, as in the shortcut. Raises EsdnetError.
-    """
-    if init is None:
-        return _config(size or "small"), None
-    checkpoint = open_checkpoint(init)
-    config = checkpoint.config if size is None else _config(size)
-    if found := problems(checkpoint.shapes, config):
-        raise EsdnetError(f"--init {printable(init)}: does not fit --size {config.to_dict()}: {summary(found)}")
-    return config, load_network(checkpoint).state_dict()
-
-
-def _config(size: str) -> ESDNetConfig:
-    if size in SIZES:
-        return SIZES[size]
-    try:
-        return ESDNetConfig.from_dict(json.loads(size))
-    except ValueError as error:
-        raise EsdnetError(f"--size {printable(size)}: {one_line(error)}; give {', '.join(SIZES)} or JSON") from error
-
-
-def autocast_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 where the device has it, fp32 elsewhere. Raises EsdnetError for bf16 in vain."""
-    return choose_precision(name, device, close=["bf16"])
-
-
-def prepare_folder(folder: Path, resume: bool) -> None:
-    """Make the folder of a run. Raises EsdnetError if it holds a run that is not to be resumed, or cannot be made."""
-    if not resume and (folder / STATE).exists():
-        raise EsdnetError(f"{printable(folder)}: holds a run already; add --resume, or choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EsdnetError(f"{printable(folder)}: cannot be made ({error.strerror}); choose another folder") from error

@@ -1,0 +1,72 @@
+"""Before the first step: where a run begins, on what, among which processes, in which folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from esdnet_cli.checkpoint.infer import problems, summary
+from esdnet_cli.checkpoint.store import load_network, open_checkpoint
+from esdnet_cli.errors import EsdnetError, one_line, printable
+from esdnet_cli.model.config import SIZES, ESDNetConfig
+from esdnet_cli.model.inference import choose_precision
+from esdnet_cli.training.state import STATE
+
+
+@contextmanager
+def join_processes(device: torch.device) -> Iterator[None]:
+    """Within: a member of the group that torchrun's environment describes, if it does."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def starting_point(size: str | None, init: str | None) -> tuple[ESDNetConfig, dict[str, Tensor] | None]:
+    """Config and initial weights: those of `init` (a bundled name or a path), or random ones (None).
+
+    size: `small`, `base`, or a config as JSON, as it stands in a checkpoint; by default that of `init`, else `small`.
+    With both, `init` may differ where its tensors fit, as in the shortcut. Raises EsdnetError.
+    """
+    if init is None:
+        return _config(size or "small"), None
+    checkpoint = open_checkpoint(init)
+    config = checkpoint.config if size is None else _config(size)
+    if found := problems(checkpoint.shapes, config):
+        raise EsdnetError(f"--init {printable(init)}: does not fit --size {config.to_dict()}: {summary(found)}")
+    return config, load_network(checkpoint).state_dict()
+
+
+def _config(size: str) -> ESDNetConfig:
+    if size in SIZES:
+        return SIZES[size]
+    try:
+        return ESDNetConfig.from_dict(json.loads(size))
+    except ValueError as error:
+        raise EsdnetError(f"--size {printable(size)}: {one_line(error)}; give {', '.join(SIZES)} or JSON") from error
+
+
+def autocast_precision(name: str, device: torch.device) -> str:
+    """`auto` is bf16 where the device has it, fp32 elsewhere. Raises EsdnetError for bf16 in vain."""
+    return choose_precision(name, device, close=["bf16"])
+
+
+def prepare_folder(folder: Path, resume: bool) -> None:
+    """Make the folder of a run. Raises EsdnetError if it holds a run that is not to be resumed, or cannot be made."""
+    if not resume and (folder / STATE).exists():
+        raise EsdnetError(f"{printable(folder)}: holds a run already; add --resume, or choose another folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EsdnetError(f"{printable(folder)}: cannot be made ({error.strerror}); choose another folder") from error

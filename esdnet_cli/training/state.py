@@ -1,0 +1,72 @@
+"""What a run that was killed goes on from: one safetensors file with its tensors, its recipe and its place in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from esdnet_cli.errors import EsdnetError, one_line, printable
+from esdnet_cli.files import write_atomically
+
+STATE = "state.safetensors"
+
+
+@dataclass(frozen=True)
+class Position:
+    """Steps done, the seconds that they took, and the best validation PSNR so far in dB, if there was one."""
+
+    step: int
+    seconds: float
+    best: float | None
+
+
+def write_state(path: Path, tensors: Mapping[str, Tensor], recipe: Mapping[str, Any], here: Position) -> None:
+    """Write a state, at once or not at all. recipe: JSON-ready."""
+    header = {"format": "esdnet-training", "recipe": json.dumps(recipe), "run": json.dumps(asdict(here))}
+    contiguous = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    write_atomically(path, safetensors.torch.save(contiguous, header))
+
+
+def read_state(path: Path, recipe: Mapping[str, Any], processes: int) -> tuple[dict[str, Tensor], Position]:
+    """The state that `write_state` wrote with this recipe by as many processes (`random.N` of each is in it).
+
+    Raises EsdnetError if it is not there, damaged, or another run's.
+    """
+    if not path.is_file():
+        raise EsdnetError(f"{printable(path)}: is not there, so nothing can be resumed; start without --resume")
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+        begun, here = dict(json.loads(header["recipe"])), Position(**json.loads(header["run"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise EsdnetError(f"{printable(path)}: is no training state ({one_line(error)}); start anew") from error
+    if other := sorted(key for key in recipe if recipe[key] != begun.get(key)):
+        raise EsdnetError(
+            f"{printable(path)}: was begun with another {other[0]} ({begun.get(other[0])}, not {recipe[other[0]]}); "
+            "resume with the options that it was begun with"
+        )
+    if f"random.{processes - 1}" not in tensors or f"random.{processes}" in tensors:
+        count = len(below(tensors, "random."))
+        raise EsdnetError(f"{printable(path)}: was begun with {count} processes; resume with as many")
+    return tensors, here
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def forget_after(log: Path, step: int) -> None:
+    """Drop what a log, a JSON object with its `step` on each line, tells of steps that a kill undid."""
+    if log.is_file():
+        lines = log.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        write_atomically(log, "".join(kept).encode())
