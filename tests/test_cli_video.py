@@ -220,7 +220,7 @@ def test_parts_of_other_settings_are_not_mixed_in(tiny: Path, tmp_path: Path, ru
 def test_parts_of_another_encoder_are_not_mixed_in(
     overwrite: tuple[str, ...], still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from esdnet_cli.video.writer import SegmentEncoder
+    from esdnet_cli.video.encoder import SegmentEncoder
 
     source, target = make_clip(tmp_path / "x.mp4", 5), tmp_path / "y.mp4"
     command = ("video", source, "-o", target, "--weights", still, *overwrite)
@@ -327,9 +327,9 @@ def test_damage_anywhere_costs_no_more_than_what_it_hit(still: Path, tmp_path: P
 def test_a_packet_of_sound_that_no_container_takes_costs_itself(
     still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from esdnet_cli.video import writer
+    from esdnet_cli.video import join
 
-    whole = writer._copied_packets
+    whole = join._copied_packets
 
     def torn(*rest: Any) -> Any:
         for index, (moment, packet) in enumerate(whole(*rest)):
@@ -337,7 +337,7 @@ def test_a_packet_of_sound_that_no_container_takes_costs_itself(
                 packet.dts = packet.pts = 0  # a jump back, which muxers refuse
             yield moment, packet
 
-    monkeypatch.setattr(writer, "_copied_packets", torn)
+    monkeypatch.setattr(join, "_copied_packets", torn)
     source, target = make_clip(tmp_path / "x.mp4", 12, sound="aac"), tmp_path / "y.mp4"
     result = run("video", source, "-o", target, "--weights", still)
     assert result.exit_code == 1 and "1 packets of sound or subtitles are left out of" in result.stderr

@@ -21,11 +21,11 @@ from esdnet_cli.errors import PictureError
 from esdnet_cli.pipeline.images import read_picture
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.sources import Job, Source
+from esdnet_cli.video.encoder import Segment, SegmentEncoder, choose_encoding, reordering
 from esdnet_cli.video.flow import Deflicker, WarpingError, flow, warp
 from esdnet_cli.video.frames import FrameOutput, in_order
 from esdnet_cli.video.parts import ActivitySum, FrameRecord, Part, Parts, counts_of, with_counts, without_counts
 from esdnet_cli.video.reader import Frames, Selection, read_info
-from esdnet_cli.video.writer import Segment, SegmentEncoder, choose_encoding, reordering
 
 WEIGHTS = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}  # of red and blue, H.273
 
@@ -316,10 +316,10 @@ def test_flicker_of_clips(tmp_path: Path, run: Run) -> None:
 
 
 def test_an_encoder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from esdnet_cli.video import writer
+    from esdnet_cli.video import encoder
 
     info = read_info(make_clip(tmp_path / "x.mp4", 1))
-    monkeypatch.setitem(writer.CODECS, "av1", replace(writer.CODECS["av1"], encoder="libnothing"))
+    monkeypatch.setitem(encoder.CODECS, "av1", replace(encoder.CODECS["av1"], encoder="libnothing"))
     with pytest.raises(PictureError, match="the FFmpeg in this PyAV has no libnothing; choose another codec"):
         choose_encoding(info, "av1", None, 48, 32, 24)
     with pytest.raises(PictureError, match="too narrow for hevc"):

@@ -23,8 +23,10 @@ from esdnet_cli.pipeline.images import grey_again
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.results import ImageResult
 from esdnet_cli.pipeline.run import READ_AHEAD, Output, pixel_settings
+from esdnet_cli.video.encoder import Encoding, Segment, SegmentEncoder, choose_encoding, default_codec
 from esdnet_cli.video.flow import Deflicker
 from esdnet_cli.video.inputs import CONTAINERS, ClipJob
+from esdnet_cli.video.join import Cut, check_container, count_frames, join
 from esdnet_cli.video.parts import (
     ActivitySum,
     FrameRecord,
@@ -36,17 +38,6 @@ from esdnet_cli.video.parts import (
     without_counts,
 )
 from esdnet_cli.video.reader import ClipInfo, Frame, Frames, Selection, read_info
-from esdnet_cli.video.writer import (
-    Cut,
-    Encoding,
-    Segment,
-    SegmentEncoder,
-    check_container,
-    choose_encoding,
-    count_frames,
-    default_codec,
-    join,
-)
 
 SEGMENT = 24  # frames: what a kill costs at most; each begins with a key frame
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from esdnet_cli.energy.cost import Activity, LayerActivity
 from esdnet_cli.files import digest, write_atomically
-from esdnet_cli.video.writer import Segment, reordering
+from esdnet_cli.video.encoder import Segment, reordering
 
 _COUNTED = ("spikes", "ac", "nonzero")  # what differs between frames of one size
 
