@@ -11,7 +11,7 @@ from conftest import TINY, tiny_network
 from torch.nn import functional as F
 
 from esdnet_cli.energy.cost import PRESETS, Activity, EnergyCosts, LayerActivity, break_even_rate, total
-from esdnet_cli.energy.counter import ActivityCounter, fan_out, spikes_by_place
+from esdnet_cli.energy.counter import ActivityCounter, count_nonzero, fan_out, spikes_by_place
 from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.layers import LIF
@@ -130,6 +130,16 @@ def test_a_counted_pass_asks_nothing_of_the_device(precision: str) -> None:
             assert mapper(images).device == images.device
     with pytest.raises(RuntimeError, match="no data"):
         counter.activity()
+
+
+@pytest.mark.parametrize("layout", ["planes", "channels last", "equal steps"])
+def test_nonzero_values_are_counted_in_any_layout(layout: str) -> None:
+    x = torch.randn(2, 3, 5, 8, 12).relu()
+    if layout == "channels last":
+        x = x.movedim(2, -1).contiguous().movedim(-1, 2)
+    if layout == "equal steps":
+        x = x[0].expand(4, -1, -1, -1, -1)
+    assert count_nonzero(x) == torch.count_nonzero(x)
 
 
 def test_leaving_the_counter_leaves_no_hook() -> None:
