@@ -100,6 +100,15 @@ def test_spiking_convs_name_what_spikes_drive(shortcut: str, expected: int) -> N
 
 
 @torch.inference_mode()
+def test_autocast_without_gradients_stays_close() -> None:
+    network, tensors, _ = golden("compact-io.safetensors")
+    with torch.autocast("cpu", torch.bfloat16):
+        derained = network(tensors["input"])
+    removed = (tensors["output"] - tensors["input"]).abs().mean()
+    assert (derained - tensors["output"]).abs().mean() < 0.1 * removed
+
+
+@torch.inference_mode()
 def test_equal_steps_are_computed_once_and_alike() -> None:
     conv, norm = SeqConv2d(3, 5, 3, padding=1, bias=False), TDBatchNorm2d(5).eval()
     x_seq = torch.randn(2, 3, 8, 12).expand(4, -1, -1, -1, -1)

@@ -63,7 +63,7 @@ class TDBatchNorm2d(nn.BatchNorm2d):
     def _normalise(self, x: Tensor) -> Tensor:
         if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
             return super().forward(x)
-        statistics = (x.new_empty(0), x.new_empty(0))  # of the batch, of which this kernel makes none
+        statistics = (self.weight.new_empty(0), self.weight.new_empty(0))  # of the batch: this kernel makes none
         parameters = (self.weight, self.bias, self.running_mean, self.running_var)
         return torch.native_batch_norm(x, *parameters, False, 0.0, self.eps, out=(x, *statistics))[0]
 

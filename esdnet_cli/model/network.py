@@ -92,7 +92,7 @@ class FeatureRefinement(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         first = self.sa[0]
         assert isinstance(first, nn.Conv2d)
-        return torch.lerp(self.ca(x), x, self.sa(x.to(first.weight.dtype)).to(x.dtype))
+        return torch.lerp(self.ca(x).to(x.dtype), x, self.sa(x.to(first.weight.dtype)).to(x.dtype))
 
 
 def joined(x: Tensor, y: Tensor) -> Tensor:
