@@ -19,6 +19,7 @@ from esdnet_cli.errors import EsdnetError, printable
 
 COMMANDS = ("images", "video", "energy", "evaluate", "train", "synth", "convert", "weights", "bench")
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
+_SPINS = "20000"  # the OpenMP runtime has 300000: measured in benchmarks/README.md
 
 
 class _Failure(click.ClickException):
@@ -38,6 +39,7 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """The one place where errors become exit codes: 2 for what stops a command, 130 for an interruption."""
         _mend_streams()
+        _wait_politely()
         try:
             with _interruptible():
                 return super().invoke(ctx)
@@ -61,6 +63,15 @@ def _mend_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for the rest of the process)
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+def _wait_politely() -> None:
+    """Threads that wait for another one give up their core soon: it may be the one that the other needs.
+
+    Read when torch is imported, so never too late here. What the user has set stands.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
 
 
 @contextmanager

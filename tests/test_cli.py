@@ -33,6 +33,18 @@ def test_version(run: Run) -> None:
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP runtime")
+@pytest.mark.parametrize("setting, expected", [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_wait_politely_unless_told_otherwise(setting: dict[str, str], expected: str, tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_WAIT", "GOMP_"))}
+    write(tmp_path / "in" / "a.png", photo(8, 8))
+    shown = subprocess.run(
+        [sys.executable, "-m", "esdnet_cli", "images", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--dry-run"],
+        env=environment | setting | {"OMP_DISPLAY_ENV": "verbose"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"GOMP_SPINCOUNT = '{expected}'" in shown.stderr
+
+
 def test_unknown_command_is_usage(run: Run) -> None:
     result = run("derain")
     assert result.exit_code == 2 and "No such command" in result.stderr
