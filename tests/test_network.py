@@ -203,7 +203,24 @@ def test_lower_precision_is_counted_as_it_ran(shortcut: str, precision: Lowered)
         if layer.kind == "neuron":
             assert layer.spikes == seen[name]
             checked += layer.spikes > 0
-        elif layer.kind == "conv" and ".attn." not in name:  # those of attention run several times
+        elif layer.kind == "conv" and ".attn." not in name and name in seen:  # those of attention run several times
             assert layer.nonzero == seen[name]
             checked += 1
-    assert checked > 20
+    joint = [name.removesuffix(".joint") for name in seen if name.endswith(".joint")]
+    for block in joint:  # two convolutions in one: each is counted by its own spikes, and has its own shape
+        first, second = layers[f"{block}.shortcut.0"], layers[f"{block}.residual.4"]
+        assert seen[f"{block}.joint"] == first.nonzero + second.nonzero
+        assert (first.dense, first.ann_mac) == (second.dense, second.ann_mac)
+    assert checked > 20 and len(joint) == (6 if shortcut == "spike" else 0)
+
+
+@pytest.mark.parametrize("precision", LOWERED_HERE)
+@torch.inference_mode()
+def test_two_convolutions_as_one_add_up(precision: Lowered) -> None:
+    network = tiny_network(dataclasses.replace(TINY, shortcut="spike"))
+    block = network.encoder_level2[0]
+    spikes = [(torch.rand(2, 3, 16, 8, 12) < 0.3).float() for _ in range(2)]
+    expected = block.shortcut(spikes[0].clone()) + block.residual[4:](spikes[1].clone())
+    Inference(network, torch.device("cpu"), precision)
+    both = torch.cat(spikes, dim=2).to(torch.int8 if precision == "int8" else torch.bfloat16)
+    assert_close(block.joint(both).float(), expected, 0.01 * float(expected.abs().max()))

@@ -107,6 +107,7 @@ class ActivityCounter:
     def __enter__(self) -> ActivityCounter:
         modules = dict(self._network.named_modules())
         spike_driven = {conv for convs in self._driven.values() for conv in convs}
+        spike_driven |= {name for name in modules if name.endswith(".joint")}  # counted as what it stands for
         hooks: list[tuple[nn.Module, Any]] = [(self._network, self._commit)]
         for name, module in modules.items():
             if isinstance(module, LIF):

@@ -118,7 +118,8 @@ class SpatialAttention(nn.Module):
 class MixedAttentionUnit(nn.Module):
     """MAU: temporal, then channel, then spatial attention, each multiplied onto its input, then ReLU.
 
-    Its input is x + shortcut, and identity is added to its result: sums made while the data are in the cache.
+    Its input is x + shortcut (None: x holds it), and identity is added to its result: sums made while the data are in
+    the cache.
     Attention is positive, so the maximum of a product is the product of the maxima, and x is pooled but once.
     """
 
@@ -128,7 +129,7 @@ class MixedAttentionUnit(nn.Module):
         self.ca = PooledAttention(channels, max(channels // 16, 1))
         self.sa = SpatialAttention()
 
-    def forward(self, x: Tensor, shortcut: Tensor, identity: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shortcut: Tensor | None, identity: Tensor) -> Tensor:
         """All [T, N, C, H, W]. Without a gradient x is used up."""
         return (self._traced if torch.is_grad_enabled() else self._in_place)(x, shortcut, identity)
 
@@ -137,21 +138,24 @@ class MixedAttentionUnit(nn.Module):
         temporal = self.ta(mean.mean(2).T, maximum.max(2).values.T).T[..., None]
         return temporal * self.ca((mean * temporal).mean(0), (maximum * temporal).max(0).values)
 
-    def _traced(self, x: Tensor, shortcut: Tensor, identity: Tensor) -> Tensor:
-        x = x + shortcut
+    def _traced(self, x: Tensor, shortcut: Tensor | None, identity: Tensor) -> Tensor:
+        x = x if shortcut is None else x + shortcut
         # maxima by index: the gradient of amax looks for values equal to the maximum, and a compiler that keeps more
         # digits of a value than of its maximum finds none
         x = x * self._scale(x.mean((3, 4)), x.flatten(3).max(3).values)[..., None, None]
         x = x * self.sa(x.mean((0, 2)), x.max(2).values.max(0).values)[None, :, None]
         return torch.relu(x) + identity
 
-    def _in_place(self, x: Tensor, shortcut: Tensor, identity: Tensor) -> Tensor:
+    def _in_place(self, x: Tensor, shortcut: Tensor | None, identity: Tensor) -> Tensor:
         """The same, on a CPU a few tiles at a time, which its cache holds; float32 or better, whatever x is."""
         channels_last = not x[0].is_contiguous()
         channel, position = (3, 2) if channels_last else (2, 3)
-        planes, shortcuts, identities = (
-            (y.movedim(2, -1).flatten(2, 3) if channels_last else y.flatten(3)) for y in (x, shortcut, identity)
-        )  # [T, N, H * W, C] or [T, N, C, H * W]
+
+        def flat(y: Tensor) -> Tensor:  # [T, N, H * W, C] or [T, N, C, H * W]
+            return y.movedim(2, -1).flatten(2, 3) if channels_last else y.flatten(3)
+
+        planes, identities = flat(x), flat(identity)
+        shortcuts = None if shortcut is None else flat(shortcut)
         dtype = torch.promote_types(x.dtype, torch.float32)
         group = max(cached_piece(x) // x[:, 0].numel(), 1)
         tiles = [slice(n, n + group) for n in range(0, x.shape[1], group)]
@@ -161,7 +165,8 @@ class MixedAttentionUnit(nn.Module):
             part = result[:, tile]  # each operation has one dtype only: a CPU is slow where they are mixed
             if result is not planes:
                 part.copy_(planes[:, tile])
-            part.add_(shortcuts[:, tile].to(dtype))
+            if shortcuts is not None:
+                part.add_(shortcuts[:, tile].to(dtype))
             pooled.append((part.mean(position), _amax(part, position)))
         scale = self._scale(*_joined(pooled, 1)).unsqueeze(position)
         pooled = []

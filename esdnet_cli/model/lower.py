@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from esdnet_cli.model.layers import LIF, SeqConv2d, TDBatchNorm2d
-from esdnet_cli.model.network import ESDNet
+from esdnet_cli.model.network import ESDNet, SpikingResidualBlock
 
 _LARGEST = 127  # of a signed 8-bit weight
 
@@ -61,19 +61,29 @@ def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
     """Let the network compute in `bf16` or `int8`, in place.
 
     Spike-driven convolutions take that precision; the other ones of the body and of the refinement take `others`.
-    Batch norm is folded into them, channels come last, and what lies between stays in float32.
+    Batch norm is folded into them, two whose results are added become one, channels come last, and what lies between
+    stays in float32.
     """
     network.requires_grad_(False)
-    driven = {name for names in network.spiking_convs().values() for name in names}
-    for parent, sequence in list(network.named_modules()):
+    for sequence in network.modules():
         if not isinstance(sequence, nn.Sequential):
             continue
         for index, (conv, norm) in enumerate(zip(sequence, list(sequence)[1:])):
             if isinstance(conv, SeqConv2d) and isinstance(norm, TDBatchNorm2d):
                 _fold(conv, norm)
                 sequence[index + 1] = nn.Identity()
-                if precision == "int8" and f"{parent}.{index}" in driven:
-                    sequence[index] = Int8SeqConv2d(conv)
+    driven = {name for names in network.spiking_convs().values() for name in names}
+    for name, block in list(network.named_modules()):
+        if isinstance(block, SpikingResidualBlock) and block.spike_driven:
+            parts = f"{name}.shortcut.0", f"{name}.residual.4"
+            block.joint = _added(*(network.get_submodule(part) for part in parts))
+            driven = driven - {*parts} | {f"{name}.joint"}
+    if precision == "int8":
+        for name in driven:
+            parent, _, child = name.rpartition(".")
+            conv = network.get_submodule(name)
+            assert isinstance(conv, SeqConv2d)
+            setattr(network.get_submodule(parent), child, Int8SeqConv2d(conv))
     for neurons in network.modules():
         if isinstance(neurons, LIF):
             neurons.spike_dtype = torch.int8 if precision == "int8" else torch.bfloat16
@@ -82,6 +92,18 @@ def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
         if isinstance(layer, nn.Conv2d) and not isinstance(layer, Int8SeqConv2d):
             layer.to(others)
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def _added(first: nn.Module, second: nn.Module) -> SeqConv2d:
+    """One convolution over the channels of both, for the sum of two. Of these only the shapes stay, to count by."""
+    assert isinstance(first, SeqConv2d) and isinstance(second, SeqConv2d)
+    assert first.bias is not None and second.bias is not None
+    joint = SeqConv2d(2 * first.in_channels, first.out_channels, 3, padding=1, device="meta")
+    joint.weight = nn.Parameter(torch.cat((first.weight, second.weight), dim=1), requires_grad=False)
+    joint.bias = nn.Parameter(first.bias + second.bias, requires_grad=False)
+    for part in (first, second):
+        part.to("meta")
+    return joint
 
 
 def _fold(conv: SeqConv2d, norm: TDBatchNorm2d) -> None:

@@ -28,7 +28,10 @@ class OverlapPatchEmbed(nn.Module):
 
 
 class SpikingResidualBlock(nn.Module):
-    """SRB: x + MAU(SCU(SCU(x)) + tdBN(conv3x3(x))); with `shortcut` = `spike` the last conv takes the first spikes."""
+    """SRB: x + MAU(SCU(SCU(x)) + tdBN(conv3x3(x))); with `shortcut` = `spike` the last conv takes the first spikes.
+
+    joint: the second convolution and the spike-driven shortcut as one, over the spikes of both (`lower` makes it).
+    """
 
     def __init__(self, channels: int, config: ESDNetConfig) -> None:
         super().__init__()
@@ -36,13 +39,17 @@ class SpikingResidualBlock(nn.Module):
         self.residual = nn.Sequential(*scu(channels, channels), *scu(channels, channels, gain=0.2))
         self.shortcut = nn.Sequential(SeqConv2d(channels, channels, 3, padding=1, bias=False), TDBatchNorm2d(channels))
         self.attn = MixedAttentionUnit(channels, config.timesteps)
+        self.joint: SeqConv2d | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        neurons, *layers = self.residual
-        spikes = residual = neurons(x)
-        for layer in layers:
+        neurons, conv, norm, second_neurons, *second = self.residual
+        first_spikes = neurons(x)
+        residual = second_neurons(norm(conv(first_spikes)))
+        if self.joint is not None:
+            return self.attn(self.joint(joined(first_spikes, residual)), None, x)
+        for layer in second:
             residual = layer(residual)
-        shortcut = self.shortcut(spikes if self.spike_driven else x)
+        shortcut = self.shortcut(first_spikes if self.spike_driven else x)
         return self.attn(residual, shortcut, x)
 
 
@@ -142,7 +149,10 @@ class ESDNet(nn.Module):
         return self.output(self.refinement(x)) + image
 
     def spiking_convs(self) -> dict[str, tuple[str, ...]]:
-        """Which convolutions the spikes of each neuron layer drive, by module name; all others are real-valued."""
+        """Which convolutions the spikes of each neuron layer drive, by module name; all others are real-valued.
+
+        A block's joint convolution is named as the two that it stands for.
+        """
         driven: dict[str, tuple[str, ...]] = {}
         for name, module in self.named_modules():
             if isinstance(module, LIF):
