@@ -45,29 +45,6 @@ def test_threads_wait_politely_unless_told_otherwise(setting: dict[str, str], ex
     assert f"GOMP_SPINCOUNT = '{expected}'" in shown.stderr
 
 
-KEPT = r"""
-import re, resource, torch
-from esdnet_cli.model.inference import keep_freed_memory
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    layers = [torch.ones(7 * 2**20) for _ in range(5)]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-keep_freed_memory()
-first, again = faults(), faults()
-mappings = re.split(r"\n(?=[0-9a-f]+-)", open("/proc/self/smaps").read())
-print(first, again, any("[heap]" in mapping and " hg" in mapping for mapping in mappings))
-"""
-
-
-@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="huge pages of Linux")
-def test_freed_memory_stays_for_the_next_layer_in_huge_pages() -> None:
-    done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, check=True)
-    first, again, huge = done.stdout.split()
-    assert int(again) < int(first) / 2 and int(again) < 100 and huge == "True"
-
-
 def test_unknown_command_is_usage(run: Run) -> None:
     result = run("derain")
     assert result.exit_code == 2 and "No such command" in result.stderr

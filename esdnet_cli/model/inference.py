@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import mmap
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Literal, get_args
@@ -21,7 +20,6 @@ LOWERED: tuple[Lowered, ...] = get_args(Lowered)  # the fastest first, where the
 _CPU_BATCH_BYTES = 30 * 2**20  # the widest activation of a batch: what `keep_freed_memory` still keeps
 _ACTIVATIONS = 12  # how many activations of that size the pass holds at once, generously
 _MOST_TILES = 64
-_HUGE_PAGE = 2**21
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
@@ -92,21 +90,14 @@ def choose_batch(network: ESDNet, height: int, width: int, device: torch.device)
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what it frees for the next layer, in huge pages where Linux has them; elsewhere nothing happens.
+    """Let glibc keep what it frees for the next layer, instead of fetching fresh pages; elsewhere nothing happens.
 
     For a whole process, so it is a command's to call: freed memory of up to 512 MiB stays with it.
     """
-    with suppress(OSError, AttributeError):  # another C library, another system
-        libc = ctypes.CDLL("libc.so.6")
-        libc.sbrk.restype = libc.malloc.restype = ctypes.c_void_p
-        for parameter, size in ((_M_MMAP_THRESHOLD, 32), (_M_TRIM_THRESHOLD, 512), (_M_TOP_PAD, 448)):
-            libc.mallopt(parameter, size * 2**20)
-        begin = -(-libc.sbrk(0) // _HUGE_PAGE) * _HUGE_PAGE
-        libc.free(ctypes.c_void_p(libc.malloc(31 * 2**20)))  # the heap grows by this and the padding, untouched
-        added = libc.sbrk(0) - begin
-        libc.mallopt(_M_TOP_PAD, 64 * 2**20)
-        if added > 0:
-            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(added), mmap.MADV_HUGEPAGE)
+    with suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        for parameter, size in ((_M_MMAP_THRESHOLD, 32), (_M_TRIM_THRESHOLD, 512), (_M_TOP_PAD, 64)):
+            mallopt(parameter, size * 2**20)
 
 
 class Inference:
