@@ -45,7 +45,10 @@ def clip(path: Path, seconds: int) -> None:
 @click.option("--pans", default=3, show_default=True, help="How many photographs.")
 @click.option("--length", default=12, show_default=True, help="Frames of each sequence.")
 def deflicker(photos: Path | None, folder: Path | None, pans: int, length: int) -> None:
-    """Warping error with and without --deflicker; PSNR where there is a ground truth: synthetic rain on a clean pan."""
+    """Warping error with and without --deflicker; PSNR where there is a ground truth: synthetic rain on a clean pan.
+
+    Detail: the standard deviation of the last frame's Laplacian, in levels.
+    """
     from esdnet_cli.metrics import quality
     from esdnet_cli.pipeline.derainer import load
     from esdnet_cli.video.flow import Deflicker, WarpingError
@@ -59,12 +62,14 @@ def deflicker(photos: Path | None, folder: Path | None, pans: int, length: int) 
     for name, sequence in sequences:
         smooth, clips = Deflicker(), None
         scores: list[tuple[float, float]] = []
+        detail: list[float] = []
         for rainy, clean in sequence:
             plain = derainer(np.ascontiguousarray(rainy), count=False).image
             steady = smooth(plain)
             frames = [rainy, plain, steady, *([] if clean is None else [clean])]
             clips = clips or WarpingError(len(frames))
             clips.add(rainy if clean is None else clean, frames)
+            detail = [_laplacian(frame) for frame in frames]
             if clean is not None:
                 scores.append((quality(plain, clean).psnr_y, quality(steady, clean).psnr_y))
         assert clips is not None and clips.means is not None
@@ -73,7 +78,12 @@ def deflicker(photos: Path | None, folder: Path | None, pans: int, length: int) 
         if scores:
             before, after = (sum(column) / len(scores) for column in zip(*scores))
             line += f", clean {errors[3]:.2f}; PSNR (Y) {before:.2f} dB, steady {after:.2f} dB ({after - before:+.2f})"
-        click.echo(line)
+        click.echo(f"{line}; detail {detail[0]:.1f}, {detail[1]:.1f}, {detail[2]:.1f}")
+
+
+def _laplacian(frame: NDArray[Any]) -> float:
+    grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
+    return float(cv2.Laplacian(grey, cv2.CV_64F).std())
 
 
 def _pan(path: Path, length: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
