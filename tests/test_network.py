@@ -211,6 +211,7 @@ def test_lower_precision_is_counted_as_it_ran(shortcut: str, precision: Lowered)
         first, second = layers[f"{block}.shortcut.0"], layers[f"{block}.residual.4"]
         assert seen[f"{block}.joint"] == first.nonzero + second.nonzero
         assert (first.dense, first.ann_mac) == (second.dense, second.ann_mac)
+        assert f"{block}.joint" not in layers
     assert checked > 20 and len(joint) == (6 if shortcut == "spike" else 0)
 
 
