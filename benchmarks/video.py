@@ -62,14 +62,12 @@ def deflicker(photos: Path | None, folder: Path | None, pans: int, length: int) 
     for name, sequence in sequences:
         smooth, clips = Deflicker(), None
         scores: list[tuple[float, float]] = []
-        detail: list[float] = []
         for rainy, clean in sequence:
             plain = derainer(np.ascontiguousarray(rainy), count=False).image
             steady = smooth(plain)
             frames = [rainy, plain, steady, *([] if clean is None else [clean])]
             clips = clips or WarpingError(len(frames))
             clips.add(rainy if clean is None else clean, frames)
-            detail = [_laplacian(frame) for frame in frames]
             if clean is not None:
                 scores.append((quality(plain, clean).psnr_y, quality(steady, clean).psnr_y))
         assert clips is not None and clips.means is not None
@@ -78,7 +76,8 @@ def deflicker(photos: Path | None, folder: Path | None, pans: int, length: int) 
         if scores:
             before, after = (sum(column) / len(scores) for column in zip(*scores))
             line += f", clean {errors[3]:.2f}; PSNR (Y) {before:.2f} dB, steady {after:.2f} dB ({after - before:+.2f})"
-        click.echo(f"{line}; detail {detail[0]:.1f}, {detail[1]:.1f}, {detail[2]:.1f}")
+        detail = ", ".join(f"{_laplacian(frame):.1f}" for frame in frames[:3])  # of the last ones
+        click.echo(f"{line}; detail {detail}")
 
 
 def _laplacian(frame: NDArray[Any]) -> float:

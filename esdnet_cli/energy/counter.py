@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from esdnet_cli.energy.cost import Activity, LayerActivity, LayerKind
 from esdnet_cli.model.functional import cached_piece, in_memory_order
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
-from esdnet_cli.model.network import ESDNet, FeatureRefinement
+from esdnet_cli.model.network import ESDNet, FeatureRefinement, SpikingResidualBlock
 
 # of a LayerActivity, what follows from the shapes; the rest depends on the data
 _FROM_SHAPES = ("neurons", "mac", "dense", "ann_mac", "inputs", "saturated", "words", "bits", "ann_words")
@@ -107,11 +107,13 @@ class ActivityCounter:
     def __enter__(self) -> ActivityCounter:
         modules = dict(self._network.named_modules())
         spike_driven = {conv for convs in self._driven.values() for conv in convs}
-        spike_driven |= {name for name in modules if name.endswith(".joint")}  # counted as what it stands for
+        joint = {block.joint for block in modules.values() if isinstance(block, SpikingResidualBlock)}
         hooks: list[tuple[nn.Module, Any]] = [(self._network, self._commit)]
         for name, module in modules.items():
             if isinstance(module, LIF):
                 hooks.append((module, self._neuron_hook(name, {conv: modules[conv] for conv in self._driven[name]})))
+            elif module in joint:
+                continue  # counted as the two that it stands for
             elif isinstance(module, (nn.Conv2d, nn.Conv3d)) and name not in spike_driven:
                 hooks.append((module, self._real_conv_hook(name)))
             elif isinstance(module, MixedAttentionUnit):
