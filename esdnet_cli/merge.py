@@ -69,14 +69,16 @@ def _read(path: Path) -> tuple[list[ImageResult], RunInfo]:
         report = json.loads(path.read_bytes())
         if report["schema"] != SCHEMA:
             raise ValueError
-        return [_result(image, _count(report["run"]["timesteps"])) for image in report["images"]], _run(report)
+        levels = (report["weights"] or {"config": {}})["config"].get("levels", 1)
+        virtual_steps = _count(report["run"]["timesteps"] or 0) * _count(levels)
+        return [_result(image, virtual_steps) for image in report["images"]], _run(report)
     except OSError as error:
         raise EsdnetError(f"{printable(path)}: {error.strerror}; name a JSON report") from error
     except (ValueError, KeyError, TypeError) as error:
         raise EsdnetError(f"{printable(path)}: is no report of this version; name the .json of --report") from error
 
 
-def _result(image: dict[str, Any], timesteps: int) -> ImageResult:
+def _result(image: dict[str, Any], virtual_steps: int) -> ImageResult:
     if image["status"] not in get_args(Status) or image["input"] is None:
         raise ValueError
     return ImageResult(
@@ -87,7 +89,7 @@ def _result(image: dict[str, Any], timesteps: int) -> ImageResult:
         None if image["width"] is None else _count(image["width"]),
         None if image["height"] is None else _count(image["height"]),
         None if image["seconds"] is None else float(image["seconds"]),
-        Activity(timesteps, tuple(map(_layer, image["layers"]))) if image["layers"] else None,
+        Activity(virtual_steps, tuple(map(_layer, image["layers"]))) if image["layers"] else None,
     )
 
 

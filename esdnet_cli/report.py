@@ -77,7 +77,7 @@ def layer_rows(activity: Activity, costs: EnergyCosts) -> list[str]:
     lines = [f"{'rate %':>7} {'':{_BAR}} {'G op':>8} {'mJ':>8}  layer"]
     for name, group in itertools.groupby(activity.layers, lambda layer: re.sub(r"\.attn\..*", ".attn", layer.name)):
         layers = list(group)
-        rate = layers[0].spike_rate(activity.timesteps)
+        rate = layers[0].spike_rate(activity.virtual_steps)
         shown, bar = ("", "") if rate is None else (f"{100 * rate:.2f}", "█" * round(_BAR * rate))
         operations = sum(layer.mac + layer.ac for layer in layers) / 1e9
         energy = sum(layer.strict_mj(costs) for layer in layers)
@@ -246,7 +246,7 @@ def _layers(activity: Activity | None, costs: EnergyCosts) -> list[dict[str, Any
             "name": layer.name,
             "kind": layer.kind,
             "cause": layer.cause,
-            "spike_rate": layer.spike_rate(activity.timesteps),
+            "spike_rate": layer.spike_rate(activity.virtual_steps),
             "energy_mj": layer.strict_mj(costs),
             **{name: getattr(layer, name) for name in _COUNTS[2:]},
         }

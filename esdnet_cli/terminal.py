@@ -53,6 +53,8 @@ def load_derainer(options: RunOptions) -> Derainer:
         options.weights, device=str(device), precision=options.precision,
         tile=options.tile, overlap=options.overlap, batch=options.batch,
     )  # fmt: skip
+    if derainer.checkpoint.assumption:
+        tell(derainer.checkpoint.assumption)
     if not options.quiet:
         derainer.on_smaller_batch = lambda size: tell(f"Out of memory: going on with {size} tiles at once.")
     return derainer

@@ -25,6 +25,8 @@ torch.set_num_threads(1)
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = ESDNetConfig(dim=8, encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1))
+INTEGER = ESDNetConfig(8, (1, 1, 1), (1, 1, 1), timesteps=1, shortcut="spike", patch=2, neuron="integer", levels=4)
+TWO_STEPS = ESDNetConfig(8, (1, 1, 1), (1, 1, 1), timesteps=2, shortcut="spike", neuron="integer", levels=3)
 Run = Callable[..., Result]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Run, load_json, photo, tiny_network, write
+from conftest import INTEGER, TINY, TWO_STEPS, Run, load_json, photo, tiny_network, write
 
 import esdnet_cli
 from esdnet_cli.bench.measure import bench
@@ -16,9 +17,8 @@ from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import Inference
 
 
-@pytest.mark.parametrize("shortcut", ["membrane", "spike"])
-def test_the_published_way_computes_the_same(shortcut: str) -> None:
-    config = ESDNetConfig.from_dict({**TINY.to_dict(), "shortcut": shortcut})
+@pytest.mark.parametrize("config", [TINY, dataclasses.replace(TINY, shortcut="spike"), INTEGER, TWO_STEPS], ids=str)
+def test_the_published_way_computes_the_same(config: ESDNetConfig) -> None:
     network, images = tiny_network(config), torch.rand(1, 3, 24, 32)
     ours = Inference(network, torch.device("cpu"), "fp32")(images)
     torch.testing.assert_close(published(network, torch.device("cpu"))(images), ours, atol=1e-5, rtol=0)

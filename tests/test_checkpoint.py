@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import struct
@@ -28,6 +29,7 @@ SIZES = [
     TINY,
     ESDNetConfig(dim=16, encoder_blocks=(2, 1, 3), decoder_blocks=(1, 2, 1), timesteps=2),
     ESDNetConfig(dim=24, encoder_blocks=(1, 0, 1), decoder_blocks=(0, 1, 2), timesteps=6),
+    dataclasses.replace(TINY, patch=2),
 ]
 
 

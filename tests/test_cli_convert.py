@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import GOLDEN, TINY, Run, tiny_network
+from conftest import GOLDEN, INTEGER, TINY, Run, tiny_network, write
+from safetensors.torch import save_file
 
 from esdnet_cli.checkpoint.bundled import bundled
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
@@ -152,3 +153,109 @@ def test_weights_describes_one(tiny: Path, run: Run) -> None:
     assert facts["tile"].strip() == "16"
     assert "'dim': 8" in facts["config"]
     assert facts["parameters"].strip() == f"{sum(p.numel() for p in tiny_network().parameters()):,}"
+
+
+PREFIXED = {
+    "net_g": lambda state: {f"net_g.{name}": tensor for name, tensor in state.items()},
+    "generator": lambda state: {"state_dict": {f"generator.{name}": tensor for name, tensor in state.items()}},
+    "compiled": lambda state: {f"_orig_mod.module.{name}": tensor for name, tensor in state.items()},
+    "with a loss network": lambda state: {
+        **{f"model.{name}": tensor for name, tensor in state.items()},
+        "loss.vgg.weight": torch.zeros(3),
+    },
+}
+
+
+@pytest.mark.parametrize("form", PREFIXED)
+def test_prefixes_are_stripped(form: str, tmp_path: Path, run: Run) -> None:
+    state = tiny_network().state_dict()
+    torch.save(PREFIXED[form](state), tmp_path / "a.pth")
+    result = run("convert", tmp_path / "a.pth", tmp_path / "a.safetensors")
+    assert result.exit_code == 0, result.stderr
+    assert ("left out 1 others" in result.stderr) == (form == "with a loss network")
+    loaded = load_network(open_checkpoint(str(tmp_path / "a.safetensors"))).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["containers", "prefixes"])
+def test_averaged_weights_are_preferred_and_that_is_said(inside: bool, tmp_path: Path, run: Run) -> None:
+    plain, averaged = tiny_network().state_dict(), tiny_network().state_dict()
+    if inside:
+        held = {f"model.{name}": tensor for name, tensor in plain.items()}
+        held |= {f"ema.{name}": tensor for name, tensor in averaged.items()}
+    else:
+        held = {"params": plain, "params_ema": averaged}
+    torch.save(held, tmp_path / "a.pth")
+    result = run("convert", tmp_path / "a.pth", tmp_path / "a.safetensors")
+    assert result.exit_code == 0 and "took" in result.stderr and "left out" in result.stderr
+    loaded = load_network(open_checkpoint(str(tmp_path / "a.safetensors"))).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in averaged.items())
+
+
+def test_two_networks_of_equal_right_are_refused(tmp_path: Path, run: Run) -> None:
+    state = tiny_network().state_dict()
+    both = {f"{prefix}.{name}": tensor for prefix in ("net_g", "generator") for name, tensor in state.items()}
+    torch.save(both, tmp_path / "a.pth")
+    result = run("convert", tmp_path / "a.pth", tmp_path / "a.safetensors")
+    assert result.exit_code == 2 and "holds several networks" in result.stderr
+
+
+STATED = [
+    ["--shortcut", "spike", "--neuron", "integer", "--levels", "4"],
+    ["--config", '{"shortcut": "spike", "neuron": "integer", "levels": 4}'],
+]
+
+
+@pytest.mark.parametrize("options", STATED, ids=["options", "JSON"])
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_what_tensors_do_not_show_can_be_stated(ending: str, options: list[str], tmp_path: Path, run: Run) -> None:
+    state, source, target = tiny_network(INTEGER).state_dict(), tmp_path / f"bare{ending}", tmp_path / "a.safetensors"
+    if ending == ".pth":
+        torch.save(state, source)
+    else:
+        save_file(state, source)
+    result = run("convert", source, target, *options)
+    assert result.exit_code == 0 and not result.stderr
+    assert open_checkpoint(str(target)).config == INTEGER
+    result = run("convert", source, target, "--overwrite")
+    assert result.exit_code == 0
+    assert "assuming shortcut membrane, neuron lif" in result.stderr and "--shortcut spike" in result.stderr
+
+
+def test_what_tensors_do_show_cannot_be_contradicted(tmp_path: Path, run: Run) -> None:
+    torch.save(tiny_network().state_dict(), tmp_path / "a.pth")
+    for options, phrase in (
+        (["--config", '{"patch": 2}'], "the tensors'"),
+        (["--config", '{"dim": "x"}'], "dim must be"),
+        (["--config", "[1]"], "is not a JSON object"),
+        (["--levels", "3"], "needs neuron integer"),
+    ):
+        result = run("convert", tmp_path / "a.pth", tmp_path / "a.safetensors", *options)
+        assert result.exit_code == 2 and phrase in result.stderr, options
+        assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_a_file_without_metadata_runs_and_says_what_is_assumed(tmp_path: Path, run: Run) -> None:
+    save_file(tiny_network().state_dict(), tmp_path / "bare.safetensors")
+    picture = write(tmp_path / "in" / "a.png")
+    for command in (
+        ["weights", tmp_path / "bare.safetensors"],
+        ["energy", picture, "--weights", tmp_path / "bare.safetensors"],
+    ):
+        result = run(*command)
+        assert result.exit_code == 0
+        assert result.stderr.count("assuming shortcut membrane, neuron lif") == 1
+    assert (
+        run(
+            "convert",
+            tmp_path / "bare.safetensors",
+            tmp_path / "told.safetensors",
+            "--shortcut",
+            "membrane",
+            "--neuron",
+            "lif",
+        ).exit_code
+        == 0
+    )
+    result = run("energy", picture, "--weights", tmp_path / "told.safetensors")
+    assert result.exit_code == 0 and "assuming" not in result.stderr

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import TINY, tiny_network
+from conftest import INTEGER, TINY, TWO_STEPS, tiny_network
 from torch.nn import functional as F
 
 from esdnet_cli.energy.cost import PRESETS, Activity, EnergyCosts, LayerActivity, break_even_rate, total
@@ -34,26 +35,33 @@ def count(network: ESDNet, *images: torch.Tensor) -> dict[str, LayerActivity]:
     return {layer.name: layer for layer in counter.activity().layers}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.uint8])
+@pytest.mark.parametrize("levels", [1, 4, 100])
 @pytest.mark.parametrize("size", [(4, 3, 8, 6, 10), (2, 1, 5, 3, 3), (600, 1, 8, 2, 4)])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_spikes_of_each_place_in_every_format(size: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> None:
-    spikes = torch.rand(size) < 0.9  # 600 steps: bytes and bf16 would miscount
+def test_spikes_of_each_place_in_every_format(
+    size: tuple[int, ...], levels: int, dtype: torch.dtype, channels_last: bool
+) -> None:
+    spikes = (torch.rand(size) < 0.9) * levels  # 600 steps: bytes and bf16 would miscount
     expected = spikes.sum((0, 2)).float()
     if channels_last:
         spikes = spikes.movedim(2, -1).contiguous().movedim(-1, 2)
-    assert torch.equal(spikes_by_place(spikes.to(dtype)), expected)
+    assert torch.equal(spikes_by_place(spikes.to(dtype), levels), expected)
 
 
-@pytest.mark.parametrize("shortcut", ["membrane", "spike"])
-def test_accumulations_equal_a_convolution_of_the_spikes_with_ones(shortcut: str) -> None:
-    network = tiny_network(ESDNetConfig.from_dict({**TINY.to_dict(), "shortcut": shortcut}))
+@pytest.mark.parametrize(
+    "config",
+    [TINY, dataclasses.replace(TINY, shortcut="spike"), INTEGER, TWO_STEPS],
+    ids=["membrane", "spike", "integer", "two steps"],
+)
+def test_accumulations_equal_a_convolution_of_the_spikes_with_ones(config: ESDNetConfig) -> None:
+    network = tiny_network(config)
     modules = dict(network.named_modules())
     driven = network.spiking_convs()
     spikes: dict[str, torch.Tensor] = {}
     for name in driven:
         modules[name].register_forward_hook(lambda _, __, out, name=name: spikes.__setitem__(name, out.flatten(0, 1)))
-    layers = count(network, torch.rand(2, 3, 12, 20))
+    layers = count(network, torch.rand(2, 3, 16, 24))
     for neuron, convs in driven.items():
         for name in convs:
             conv = modules[name]
@@ -67,7 +75,7 @@ def test_accumulations_equal_a_convolution_of_the_spikes_with_ones(shortcut: str
 def test_everything_of_a_tiny_network_by_hand() -> None:
     network = tiny_network()
     layers = count(network, torch.rand(1, 3, 8, 12))
-    pixels, d, steps = 8 * 12, TINY.dim, TINY.timesteps
+    pixels, d, steps = 8 * 12, TINY.dim, TINY.virtual_steps
     assert layers["patch_embed.proj"].mac == pixels * 3 * d * 9  # once: every step sees the same picture
     block = "encoder_level1.0"
     assert layers[f"{block}.shortcut.0"].mac == steps * pixels * d * d * 9
@@ -86,6 +94,21 @@ def test_everything_of_a_tiny_network_by_hand() -> None:
     dense = {name: layer.dense for name, layer in layers.items()}
     assert dense["down1_2.maxpool_conv.1"] == steps * pixels // 4 * d * 2 * d * 9
     assert dense["reduce_chan_level2.1"] == steps * pixels // 4 * 4 * d * 2 * d
+
+
+def test_integer_neurons_and_patches_by_hand() -> None:
+    network = tiny_network(INTEGER)
+    layers = count(network, torch.rand(1, 3, 16, 24))
+    positions, d, levels = 8 * 12, INTEGER.dim, INTEGER.levels
+    assert layers["patch_embed.proj"].mac == positions * 12 * d * 9
+    neurons = layers["encoder_level1.0.residual.0"]
+    assert neurons.neurons == neurons.mac == positions * d
+    assert neurons.ac == levels * positions * d  # a comparison and a subtraction in each virtual step
+    assert neurons.cause == "membrane updates"
+    assert layers["output.0"].mac == positions * 2 * d * 12 * 9
+    activity = Activity(INTEGER.virtual_steps, tuple(layers.values()))
+    assert activity.spike_rate == activity.spikes / (activity.neurons * 4) < 1
+    assert activity.pixels == 16 * 24
 
 
 def test_published_size_has_the_published_operations() -> None:
@@ -161,17 +184,17 @@ def test_silent_and_saturated_neurons() -> None:
     assert sum(layer.ac + layer.spikes for layer in silent.values()) == 0
     drive = 1.0
     saturated = count(network, image)
-    assert all(layer.spike_rate(TINY.timesteps) in (None, 1) for layer in saturated.values())
+    assert all(layer.spike_rate(TINY.virtual_steps) in (None, 1) for layer in saturated.values())
     for name, layer in saturated.items():
         assert layer.ac == layer.saturated == silent[name].saturated, name
-    energies = [Activity(TINY.timesteps, tuple(layers.values())).energy() for layers in (silent, saturated)]
+    energies = [Activity(TINY.virtual_steps, tuple(layers.values())).energy() for layers in (silent, saturated)]
     assert energies[0].strict_mj < energies[0].dense_snn_mj == energies[1].strict_mj
 
 
 def test_causes_name_every_layer_and_add_up() -> None:
     network = tiny_network()
     layers = count(network, torch.rand(1, 3, 16, 16))
-    activity = Activity(TINY.timesteps, tuple(layers.values()))
+    activity = Activity(TINY.virtual_steps, tuple(layers.values()))
     causes = {
         "patch_embed.proj": "embedding",
         "encoder_level1.0.residual.0": "membrane updates",
@@ -192,7 +215,7 @@ def test_causes_name_every_layer_and_add_up() -> None:
 
 def test_memory_traffic_of_a_tiny_network_by_hand() -> None:
     layers = count(tiny_network(), torch.rand(2, 3, 8, 12))  # two tiles
-    pixels, d, steps = 2 * 8 * 12, TINY.dim, TINY.timesteps
+    pixels, d, steps = 2 * 8 * 12, TINY.dim, TINY.virtual_steps
     embedding = layers["patch_embed.proj"]
     assert embedding.words == embedding.ann_words == 2 * d * 3 * 9 + pixels * (3 + d)
     neuron = layers["encoder_level1.0.residual.0"]  # input, potential read and written; a spike is a bit
@@ -243,7 +266,7 @@ def test_presets_are_horowitz() -> None:
 
 def test_three_figures_by_hand() -> None:
     activity = Activity(
-        timesteps=4,
+        virtual_steps=4,
         layers=(
             LayerActivity("embed", "embedding", mac=1000, dense=1000, ann_mac=1000, inputs=30),
             LayerActivity("lif", "neuron", spikes=2, neurons=5, mac=20),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from esdnet_cli.model.functional import SURROGATE_ALPHA, V_THRESHOLD, lif
+from esdnet_cli.model.functional import SURROGATE_ALPHA, V_THRESHOLD, integer_lif, lif
 
 
 def test_nine_steps_by_hand() -> None:
@@ -84,3 +84,56 @@ def test_layout_and_pieces_change_no_spike(size: tuple[int, ...], dtype: torch.d
         spikes = lif(layout)
         assert torch.equal(spikes, expected) and spikes[0].stride() == layout[0].stride()
     assert torch.equal(lif(x, torch.bfloat16), expected.bfloat16())
+
+
+def test_integers_by_hand() -> None:
+    #  v before:  0     -0.05    -0.025     0.3375
+    x = torch.tensor([0.10, 0.35, 0.95, -0.3])
+    # h:              0.10  0.325  0.9375  -0.13125
+    # h / threshold:  0.67  2.17   6.25    -0.875
+    assert integer_lif(x.double(), 4).tolist() == [1, 2, 4, 0]
+
+
+def test_integers_round_half_to_even_and_stay_within_their_levels() -> None:
+    x = torch.tensor([[-9.0, -0.5, 0.5, 1.5, 2.5, 3.49, 3.51, 4.5, 99.0]], dtype=torch.float64) * V_THRESHOLD
+    assert integer_lif(x, 4).tolist() == [[0, 0, 0, 2, 2, 3, 4, 4, 4]]
+    assert integer_lif(x, 200, torch.uint8).max() == 99
+
+
+def _plain_integers(x_seq: Tensor, levels: int) -> Tensor:
+    """The same neuron through autograd, step by step: rounding whose gradient is straight through its window."""
+    v = torch.zeros_like(x_seq[0])
+    spikes = []
+    for x in x_seq:
+        h = v / 2 + x
+        window = h.clamp(-V_THRESHOLD / 2, (levels + 0.5) * V_THRESHOLD) / V_THRESHOLD
+        spike = window + ((h / V_THRESHOLD).round().clamp(0, levels) - window).detach()
+        v = h - V_THRESHOLD * spike  # not detached
+        spikes.append(spike)
+    return torch.stack(spikes)
+
+
+@pytest.mark.parametrize("timesteps, levels", [(1, 4), (3, 2), (2, 1)])
+def test_gradient_of_integers_equals_plain_autograd(timesteps: int, levels: int) -> None:
+    x = torch.randn(timesteps, 2, 3, 5, 5, dtype=torch.float64).mul_(0.6).requires_grad_()
+    upstream = torch.randn_like(x)
+    ours = integer_lif(x, levels)
+    plain = _plain_integers(x, levels)
+    assert torch.equal(ours, plain)
+    gradients = [torch.autograd.grad((spikes * upstream).sum(), x)[0] for spikes in (ours, plain)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+    assert gradients[0].abs().max() > 1 and (gradients[0] == 0).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("timesteps", [1, 3])
+def test_integers_fire_alike_with_and_without_a_gradient_in_either_layout(timesteps: int, dtype: torch.dtype) -> None:
+    x = (0.5 * torch.randn(timesteps, 2, 96, 72, 80)).to(dtype)
+    before = x.clone()
+    expected = integer_lif(x.clone().requires_grad_(), 4).detach()
+    channels_last = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
+    for layout in (x, channels_last):
+        spikes = integer_lif(layout, 4)
+        assert torch.equal(spikes, expected) and spikes[0].stride() == layout[0].stride()
+    assert torch.equal(integer_lif(x, 4, torch.int8), expected.to(torch.int8))
+    assert torch.equal(x, before), "the input is another's"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import GOLDEN, TINY, load_json, tiny_network
+from conftest import GOLDEN, INTEGER, TINY, TWO_STEPS, load_json, tiny_network
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,12 +24,14 @@ from esdnet_cli.model.network import ESDNet
 
 
 def golden(name: str) -> tuple[ESDNet, dict[str, Tensor], dict[str, Any]]:
-    """The network that a golden file was computed with, its tensors and its metadata."""
+    """The network that a golden file was computed with, its tensors and its metadata (rates as `spike_rates`)."""
     with safe_open(GOLDEN / name, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         metadata = {key: json.loads(text) for key, text in file.metadata().items()}
+    metadata.setdefault("spike_rates", metadata.get("rates"))
+    weights = "compact-weights.safetensors" if name.startswith("compact") else name.replace("-io", "-weights")
     network = ESDNet(ESDNetConfig.from_dict(metadata["config"]))
-    network.load_state_dict(load_network(open_checkpoint(str(GOLDEN / "compact-weights.safetensors"))).state_dict())
+    network.load_state_dict(load_network(open_checkpoint(str(GOLDEN / weights))).state_dict())
     return network.eval(), tensors, metadata
 
 
@@ -47,15 +49,32 @@ def test_output_equals_the_published_one(name: str, piece: str) -> None:
     assert_close(network(tensors[f"{piece}input"]), tensors[f"{piece}output"], 1e-5)
 
 
+VARIANTS = ["integer-io.safetensors", "integer-two-steps-io.safetensors", "patches-io.safetensors"]
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_output_of_our_variants_equals_the_second_implementation(name: str, gradient: bool) -> None:
+    network, tensors, _ = golden(name)
+    with torch.set_grad_enabled(gradient):
+        assert_close(network(tensors["input"]).detach(), tensors["output"], 1e-5)
+
+
 @pytest.mark.parametrize(
-    "name, rated", [("compact-io.safetensors", "input"), ("compact-spike-shortcut-io.safetensors", "whole_input")]
+    "name, rated",
+    [
+        ("compact-io.safetensors", "input"),
+        ("compact-spike-shortcut-io.safetensors", "whole_input"),
+        *((name, "input") for name in VARIANTS),
+    ],
 )
 @torch.inference_mode()
 def test_spike_rates_equal_the_published_ones(name: str, rated: str) -> None:
     network, tensors, metadata = golden(name)
     with ActivityCounter(network) as counter:
         network(tensors[rated])
-    rates = {layer.name: layer.spike_rate(4) for layer in counter.activity().layers if layer.kind == "neuron"}
+    steps = network.config.virtual_steps
+    rates = {layer.name: layer.spike_rate(steps) for layer in counter.activity().layers if layer.kind == "neuron"}
     assert rates == pytest.approx(metadata["spike_rates"], abs=1e-6)
 
 
@@ -76,8 +95,9 @@ def test_pictures_of_a_batch_do_not_touch_each_other() -> None:
     assert torch.equal(together, network(images)), "a second call differs: some state was kept"
 
 
-def test_every_parameter_gets_a_gradient() -> None:
-    network = ESDNet(TINY).train()
+@pytest.mark.parametrize("config", [TINY, INTEGER, TWO_STEPS], ids=["published", "integer", "two steps"])
+def test_every_parameter_gets_a_gradient(config: ESDNetConfig) -> None:
+    network = ESDNet(config).train()
     (network(torch.rand(2, 3, 16, 16)) ** 2).mean().backward()
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert not without
@@ -162,6 +182,32 @@ def test_lower_precision_stays_close(name: str, precision: Lowered) -> None:
     rounded = lowered.down1_2(x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, (4, 1)))
     assert rounded.dtype == {"bf16": torch.bfloat16, "int8": torch.float32}[precision]
     assert_close(rounded.float(), exact, 0.02 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("precision", LOWERED_HERE)
+@pytest.mark.parametrize("name", VARIANTS)
+@torch.inference_mode()
+def test_lower_precision_of_our_variants_stays_close(name: str, precision: Lowered) -> None:
+    network, tensors, _ = golden(name)
+    image, expected = tensors["input"], tensors["output"]
+    derained = Inference(network, torch.device("cpu"), precision)(image)
+    assert (derained - expected).abs().mean() < 0.1 * (expected - image).abs().mean()
+
+
+@pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
+@torch.inference_mode()
+def test_many_levels_are_exact_in_8_bits() -> None:
+    config = dataclasses.replace(INTEGER, levels=255)
+    exact, rounded = tiny_network(config), tiny_network(config)
+    neurons, conv, _ = exact.down1_2.maxpool_conv
+    Inference(rounded, torch.device("cpu"), "int8")
+    x = torch.rand(1, 2, 8, 8, 12) * 45  # 0 to 300 thresholds
+    spikes = rounded.down1_2.maxpool_conv[0](x)
+    assert torch.equal(spikes.float(), neurons(x)) and spikes.max() == 255
+    weight, bias = rounded.down1_2.maxpool_conv[1].weight, rounded.down1_2.maxpool_conv[1].bias
+    expected = F.conv2d(spikes[0].float(), weight, bias, conv.stride, conv.padding)
+    channels_last = spikes[0].contiguous(memory_format=torch.channels_last)[None]
+    assert_close(rounded.down1_2.maxpool_conv[1](channels_last)[0], expected, 1e-4 * float(expected.abs().max()))
 
 
 @pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")

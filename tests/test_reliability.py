@@ -419,7 +419,7 @@ def test_no_shell_no_eval_no_pickle_no_network(path: Path) -> None:
 def test_any_tiling_gives_the_picture_back(height: int, width: int, tile: int, overlap: int, batch: int) -> None:
     pixels = photo(height, width, seed=height * 61 + width)
     tiling = Tiling(tile, overlap % tile)
-    batches = Batches(lambda tiles: pad(tiles), batch, lambda size: None)
+    batches = Batches(lambda tiles: pad(tiles, 4), batch, 4, lambda size: None)
     np.testing.assert_array_equal(derain_tiled(pixels, tiling, batches), pixels)
     assert tiling.count(height, width) == len(tiling.starts(height)) * len(tiling.starts(width))
 
@@ -427,7 +427,7 @@ def test_any_tiling_gives_the_picture_back(height: int, width: int, tile: int, o
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_padding_of_any_size(height: int, width: int) -> None:
-    padded = pad(torch.rand(1, 3, height, width))
+    padded = pad(torch.rand(1, 3, height, width), 4)
     assert padded.shape[2] in range(height, height + 4) and padded.shape[3] in range(width, width + 4)
     assert padded.shape[2] % 4 == padded.shape[3] % 4 == 0
 

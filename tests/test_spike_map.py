@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Run, load_json, photo, read, tiny_network, write
+from conftest import INTEGER, Run, load_json, photo, read, tiny_network, write
 
 import esdnet_cli
 from esdnet_cli.energy.spikemap import LEVELS, SpikeMapper
@@ -20,6 +20,15 @@ from esdnet_cli.pipeline.witnesses import heat
 def mapped(network: ESDNet, images: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode(), SpikeMapper(network, network) as mapper:
         return mapper(images)
+
+
+def test_patches_have_coarser_maps_and_integers_rates_up_to_one() -> None:
+    network, images = tiny_network(INTEGER), torch.rand(2, 3, 16, 24)
+    seen: list[torch.Tensor] = []
+    network.encoder_level1[0].residual[0].register_forward_hook(lambda _, __, spikes: seen.append(spikes))
+    output = mapped(network, images)
+    assert output.shape == (2, 3 + LEVELS, 16, 24) and seen[0].shape[3:] == (8, 12)
+    assert output[:, 3:].min() > 0 and output[:, 3:].max() < 1
 
 
 def test_rates_equal_the_spikes_of_each_resolution() -> None:

@@ -19,7 +19,7 @@ from esdnet_cli.pipeline.tiling import Batches, Tiling, blend_weight, derain_til
 
 
 def batches(network: Callable[[Tensor], Tensor], size: int) -> Batches:
-    return Batches(network, size, lambda _: None)
+    return Batches(network, size, 4, lambda _: None)
 
 
 def identity(tiles: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def test_blend_weight_is_the_published_formula() -> None:
 @pytest.mark.parametrize("height, width", [(1, 1), (1, 9), (2, 5), (7, 3), (16, 16)])
 def test_pad_reaches_multiples_of_four_and_keeps_the_picture(height: int, width: int) -> None:
     tiles = torch.rand(2, 3, height, width)
-    padded = pad(tiles)
+    padded = pad(tiles, 4)
     assert padded.shape[2] % 4 == padded.shape[3] % 4 == 0
     assert padded.shape[2] - height < 4 and padded.shape[3] - width < 4
     assert torch.equal(padded[..., :height, :width], tiles)
@@ -106,7 +106,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(error: Exception) -> None:
         return tiles
 
     picture = photo(20, 60)
-    np.testing.assert_array_equal(derain_tiled(picture, Tiling(16, 4), Batches(network, 8, told.append)), picture)
+    np.testing.assert_array_equal(derain_tiled(picture, Tiling(16, 4), Batches(network, 8, 4, told.append)), picture)
     assert told == [4, 2]
     assert tried[:2] == [8, 4] and set(tried[2:]) <= {1, 2}
 

@@ -138,7 +138,8 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
 
 def _published_way(derainer: Derainer) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
     network = published(load_network(derainer.checkpoint), derainer.inference.device)
-    return lambda image: derain_tiled(image, derainer.tiling, Batches(network, 1, lambda size: None))
+    tiles = Batches(network, 1, derainer.network.config.multiple, lambda size: None)
+    return lambda image: derain_tiled(image, derainer.tiling, tiles)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from esdnet_cli.model.functional import TAU, V_THRESHOLD
 from esdnet_cli.model.inference import Inference
-from esdnet_cli.model.layers import LIF, MixedAttentionUnit, PooledAttention
+from esdnet_cli.model.layers import LIF, IntegerLIF, MixedAttentionUnit, PooledAttention
 from esdnet_cli.model.network import ESDNet, OverlapPatchEmbed
 
 
@@ -29,13 +29,31 @@ class _LoopedLIF(nn.Module):
         return torch.stack(spikes)
 
 
+class _LoopedIntegerLIF(nn.Module):
+    """The published code has no such neuron: this is what its loop would be."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self._levels = levels
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        v = torch.zeros_like(x_seq[0])
+        spikes = []
+        for x in x_seq:
+            v = v * (1 - 1 / TAU) + x
+            spike = (v / V_THRESHOLD).round().clamp(0, self._levels)
+            v = v - V_THRESHOLD * spike
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+
 class _RepeatedEmbed(nn.Module):
     def __init__(self, embed: OverlapPatchEmbed, timesteps: int) -> None:
         super().__init__()
-        self.proj, self._timesteps = embed.proj, timesteps
+        self._embed, self._timesteps = embed, timesteps
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.proj(image.repeat(self._timesteps, 1, 1, 1)).unflatten(0, (self._timesteps, -1))
+        return self._embed(image.repeat(self._timesteps, 1, 1, 1)).unflatten(0, (self._timesteps, -1))
 
 
 class _SeparateAttention(nn.Module):
@@ -65,8 +83,10 @@ class _SeparateAttention(nn.Module):
 def published(network: ESDNet, device: torch.device) -> Inference:
     """A network, used up by this, that computes the published way in fp32. Feed it one tile at a time."""
     for module in list(network.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, LIF):
+        for name, child in list(module.named_children()):
+            if isinstance(child, IntegerLIF):
+                setattr(module, name, _LoopedIntegerLIF(child.levels))
+            elif isinstance(child, LIF):
                 setattr(module, name, _LoopedLIF())
             elif isinstance(child, MixedAttentionUnit):
                 setattr(module, name, _SeparateAttention(child))

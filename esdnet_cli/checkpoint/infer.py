@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 
-from esdnet_cli.errors import CheckpointError, printable
-from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.errors import CheckpointError, one_line, printable
+from esdnet_cli.model.config import PATCHES, ESDNetConfig
 from esdnet_cli.model.network import ESDNet
 
 _MOST_TENSORS = 20_000  # some 40 times the published size: a header of millions must not cost minutes
+UNSEEN = ("shortcut", "neuron", "levels")  # of a configuration, what neither names nor shapes tell
 Shapes = Mapping[str, Sequence[int]]
 
 
 def config_from_shapes(shapes: Shapes, file: str) -> ESDNetConfig:
-    """ESDNetConfig from a checkpoint's tensor names and shapes; `shortcut`, in neither, stays `membrane`.
+    """ESDNetConfig from a checkpoint's tensor names and shapes; what is in neither (UNSEEN) stays the published one.
 
     Raises CheckpointError, naming `file`, if these are not the tensors of an ESDNet.
     """
@@ -25,13 +28,13 @@ def config_from_shapes(shapes: Shapes, file: str) -> ESDNetConfig:
         # counted, not the highest index plus one: a name may claim any index
         return len({match[1] for name in shapes if (match := re.match(rf"{level}\.(\d+)\.", name))})
 
-    def size(name: str, axis: int, others: tuple[int, ...]) -> int:
+    def size(name: str, axis: int, *others: tuple[int, ...]) -> int:
         shape = shapes.get(name)
         if shape is None:
             raise CheckpointError(
                 f"{file}: not an ESDNet checkpoint: tensor {name} is missing; use one that `esdnet convert` wrote"
             )
-        if len(shape) <= axis or shape[axis] < 1 or (*shape[:axis], *shape[axis + 1 :]) != others:
+        if len(shape) <= axis or shape[axis] < 1 or (*shape[:axis], *shape[axis + 1 :]) not in others:
             raise CheckpointError(
                 f"{file}: tensor {name} has shape {list(shape)}, not that of an ESDNet; export it again"
             )
@@ -41,13 +44,42 @@ def config_from_shapes(shapes: Shapes, file: str) -> ESDNetConfig:
         raise CheckpointError(f"{file}: holds {len(shapes)} tensors, more than any ESDNet; export it again")
     encoder = tuple(blocks(f"encoder_level{level}") for level in (1, 2, 3))
     decoder = tuple(blocks(f"decoder_level{level}") for level in (1, 2, 3))
+    patches = {3 * patch**2: patch for patch in PATCHES}
+    dim = size("patch_embed.proj.weight", 0, *((channels, 3, 3) for channels in patches))
     attention = sorted(name for name in shapes if name.endswith(".attn.ta.sharedMLP.0.weight"))
     return ESDNetConfig(
-        dim=size("patch_embed.proj.weight", 0, (3, 3, 3)),
+        dim=dim,
         encoder_blocks=encoder,  # type: ignore[arg-type]
         decoder_blocks=decoder,  # type: ignore[arg-type]
         timesteps=size(attention[0], 1, (1, 1, 1, 1)) if attention else ESDNetConfig.timesteps,
+        patch=patches[shapes["patch_embed.proj.weight"][1]],
     )
+
+
+def completed(shown: ESDNetConfig, stated: Mapping[str, Any], file: str) -> ESDNetConfig:
+    """What tensors show, completed by `stated` fields of a configuration.
+
+    Raises CheckpointError, naming `file`, if a field is wrong or the tensors contradict it.
+    """
+    try:
+        config = ESDNetConfig.from_dict({**shown.to_dict(), **stated})
+    except ValueError as error:
+        raise CheckpointError(f"{file}: the stated config: {one_line(error)}; correct it") from error
+    if replace(config, **{field: getattr(shown, field) for field in UNSEEN}) != shown:
+        raise CheckpointError(
+            f"{file}: the stated config is {config.to_dict()}, the tensors' {shown.to_dict()}; correct it"
+        )
+    return config
+
+
+def assumption(config: ESDNetConfig, stated: Container[str], file: str) -> str | None:
+    """One line on the fields of UNSEEN that were not `stated`, and how to state them; None if all were."""
+    unsaid = [field for field in UNSEEN if field not in stated and (field != "levels" or config.neuron == "integer")]
+    if not unsaid:
+        return None
+    assumed = ", ".join(f"{field} {getattr(config, field)}" for field in unsaid)
+    state = " ".join(f"--{field} {example}" for field, example in zip(UNSEEN, ("spike", "integer", "4")))
+    return f"{file}: does not say everything about the network; assuming {assumed}. To state it: esdnet convert {state}"
 
 
 def problems(shapes: Shapes, config: ESDNetConfig) -> list[str]:

@@ -4,35 +4,61 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from esdnet_cli.checkpoint.infer import config_from_shapes, problems
-from esdnet_cli.checkpoint.store import faulty_value
+from esdnet_cli.checkpoint.infer import assumption, completed, config_from_shapes, problems
+from esdnet_cli.checkpoint.store import faulty_value, is_pickle, load_network, open_checkpoint
 from esdnet_cli.errors import CheckpointError, one_line
 from esdnet_cli.model.config import ESDNetConfig
 
-CONTAINERS = ("state_dict", "params", "params_ema", "model")
-DATA_PARALLEL = "module."
+CONTAINERS = ("params_ema", "ema", "params", "state_dict", "net_g", "generator", "model")  # the first one is taken
+WRAPPERS = ("module.", "_orig_mod.")  # of a parallel and of a compiled network
+NETWORKS = ("net_g.", "generator.", "model.", "ema.")
+_FIRST = "patch_embed.proj.weight"
 
 
-def read_pth(path: Path) -> tuple[dict[str, Tensor], ESDNetConfig]:
-    """Tensors and configuration of a .pth file: a state dict, bare or in one of CONTAINERS, with or without `module.`.
+@dataclass(frozen=True)
+class Source:
+    """What a checkpoint to convert holds: clean tensors and their configuration.
 
-    Loaded with `weights_only=True` on the CPU; floats become float32. Raises CheckpointError, which lists every
-    missing, extra or misshapen tensor: nothing is converted in part.
+    notes: a line for each choice among several networks in one file, and for what was assumed. metadata: of a
+    safetensors file.
     """
-    state = _unwrap(_load(path), path)
+
+    state: dict[str, Tensor]
+    config: ESDNetConfig
+    notes: Sequence[str]
+    metadata: dict[str, str]
+
+
+def read_source(path: Path, stated: Mapping[str, Any]) -> Source:
+    """A .pth file: a state dict, bare or in one of CONTAINERS, with or without prefixes; or a .safetensors file.
+
+    stated: fields of the configuration, which neither names nor shapes may contradict. A .pth is loaded with
+    `weights_only=True` on the CPU; floats become float32. Raises CheckpointError, which lists every missing, extra or
+    misshapen tensor: nothing is converted in part.
+    """
+    notes: list[str] = []
+    if path.suffix == ".safetensors" and not is_pickle(path):
+        checkpoint = open_checkpoint(str(path), stated)
+        metadata = {key: text for key, text in checkpoint.metadata.items() if key not in ("format", "config")}
+        notes += [checkpoint.assumption] if checkpoint.assumption else []
+        return Source(load_network(checkpoint).state_dict(), checkpoint.config, notes, metadata)
+    state = _unwrap(_load(path), path, notes)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    config = config_from_shapes(shapes, str(path))
+    config = completed(config_from_shapes(shapes, str(path)), stated, str(path))
     if found := problems(shapes, config):
-        raise CheckpointError(f"{path}: does not fit ESDNet {config.to_dict()}; mend or retrain it:", found)
+        raise CheckpointError(f"{path}: does not fit ESDNet {config.to_dict()}; correct or retrain it:", found)
     if problem := faulty_value(state):
         raise CheckpointError(f"{path}: {problem}; train or export it again")
-    return state, config
+    assumed = assumption(config, stated, str(path))
+    return Source(state, config, [*notes, assumed] if assumed else notes, {})
 
 
 def _load(path: Path) -> Any:
@@ -59,22 +85,43 @@ def _load(path: Path) -> Any:
         ) from error
 
 
-def _unwrap(loaded: Any, path: Path) -> dict[str, Tensor]:
-    for key in CONTAINERS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
+def _unwrap(loaded: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
+    while isinstance(loaded, dict):
+        held = [key for key in CONTAINERS if isinstance(loaded.get(key), dict)]
+        if not held:
             break
+        if len(held) > 1:
+            notes.append(f"{path}: took {held[0]}; left out {', '.join(held[1:])}")
+        loaded = loaded[held[0]]
     if not isinstance(loaded, dict) or not loaded:
         raise CheckpointError(
             f"{path}: holds no state dict (bare or under {', '.join(CONTAINERS)}); save model.state_dict()"
         )
-    state: dict[str, Tensor] = {}
+    networks: dict[str, dict[str, Tensor]] = {}  # by prefix
     for name, value in loaded.items():
-        plain = name.removeprefix(DATA_PARALLEL) if isinstance(name, str) else name
+        prefix, plain = _split(name) if isinstance(name, str) else ("", name)
+        state = networks.setdefault(prefix, {})
         if plain in state:
-            raise CheckpointError(f"{path}: holds {plain} twice, with and without {DATA_PARALLEL}; remove one of them")
+            raise CheckpointError(f"{path}: holds {plain} twice, with and without a prefix; remove one of them")
         state[plain] = _dense(name, value, path)
-    return state
+    whole = [prefix for prefix, state in networks.items() if _FIRST in state] or list(networks)
+    averaged = [prefix for prefix in whole if "ema." in prefix]
+    chosen = (averaged or whole)[0]
+    if len(whole) > 1 and not averaged:
+        raise CheckpointError(f"{path}: holds several networks, under {', '.join(map(repr, whole))}; keep one of them")
+    if others := [prefix for prefix in networks if prefix != chosen]:
+        left = sum(len(networks[prefix]) for prefix in others)
+        notes.append(f"{path}: took the tensors under {chosen or 'no prefix'!r}; left out {left} others")
+    return networks[chosen]
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The prefix that says which network a tensor is of, and its name without that and without wrappers'."""
+    prefix = ""
+    while found := next((known for known in (*WRAPPERS, *NETWORKS) if name.startswith(known)), None):
+        name = name.removeprefix(found)
+        prefix += found if found in NETWORKS else ""
+    return prefix, name
 
 
 def _dense(name: Any, value: Any, path: Path) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -14,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from esdnet_cli.checkpoint.bundled import PREFIX, bundled
-from esdnet_cli.checkpoint.infer import config_from_shapes, problems, summary
+from esdnet_cli.checkpoint.infer import UNSEEN, assumption, completed, config_from_shapes, problems, summary
 from esdnet_cli.errors import CheckpointError, one_line
 from esdnet_cli.files import write_atomically
 from esdnet_cli.model.config import ESDNetConfig
@@ -32,7 +34,8 @@ class Checkpoint:
     """A safetensors file whose header was read and fits an ESDNet; its tensors are read by `load_network`.
 
     tile, overlap: the tiling that it was tuned for, the published one (80, 8) where it says nothing.
-    metadata: the header's strings as they stand. shapes: of every tensor.
+    metadata: the header's strings as they stand. shapes: of every tensor. stated: fields of the configuration that
+    whoever opened it stated.
     """
 
     name: str
@@ -42,6 +45,12 @@ class Checkpoint:
     overlap: int
     metadata: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
+    stated: tuple[str, ...] = ()
+
+    @property
+    def assumption(self) -> str | None:
+        """One line on what neither names, shapes nor metadata tell, and how to state it; None if all is told."""
+        return None if "config" in self.metadata else assumption(self.config, self.stated, str(self.path))
 
     @property
     def parameters(self) -> int:
@@ -83,8 +92,10 @@ def find(weights: str) -> tuple[str, Path]:
     )
 
 
-def open_checkpoint(weights: str) -> Checkpoint:
+def open_checkpoint(weights: str, stated: Mapping[str, Any] | None = None) -> Checkpoint:
     """Read and check the header of a bundled checkpoint or a file: names, shapes, dtypes, metadata; no tensor yet.
+
+    stated: fields of the configuration that override the metadata's.
 
     Raises CheckpointError with one line that names the file, the tensor and the mend.
     """
@@ -96,8 +107,7 @@ def open_checkpoint(weights: str) -> Checkpoint:
             shapes = {key: tuple(value.get_shape()) for key, value in slices.items()}
             dtypes = {key: value.get_dtype() for key, value in slices.items()}
     except (SafetensorError, OSError, ValueError) as error:
-        # not before: the length that a sound file begins with may look like any of these
-        if _starts(path).startswith(_PICKLES):
+        if is_pickle(path):
             raise CheckpointError(
                 f"{path}: is a pickle, not safetensors; "
                 f"run `esdnet convert {path.name} {path.stem}.converted.safetensors`"
@@ -106,6 +116,8 @@ def open_checkpoint(weights: str) -> Checkpoint:
             f"{path}: not a whole safetensors file ({one_line(error)}); download or convert it again"
         ) from error
     config = _config(metadata, shapes, path)
+    if stated:
+        config = completed(config, stated, str(path))
     if found := problems(shapes, config):
         raise CheckpointError(
             f"{path}: does not fit ESDNet {config.to_dict()}: {summary(found)}; convert the original again"
@@ -122,7 +134,7 @@ def open_checkpoint(weights: str) -> Checkpoint:
         raise CheckpointError(
             f"{path}: metadata overlap {overlap} is not smaller than tile {tile}; convert the original again"
         )
-    return Checkpoint(name, path, config, tile, overlap, metadata, shapes)
+    return Checkpoint(name, path, config, tile, overlap, metadata, shapes, tuple(stated or ()))
 
 
 def load_network(checkpoint: Checkpoint) -> ESDNet:
@@ -164,12 +176,18 @@ def save(path: Path, state: dict[str, Tensor], config: ESDNetConfig, metadata: d
     write_atomically(path, safetensors.torch.save({key: tensor.clone() for key, tensor in state.items()}, header))
 
 
-def _starts(path: Path) -> bytes:
+def is_pickle(path: Path) -> bool:
+    """Whether a file is a pickle, and not a safetensors file whose header's length only looks like one."""
     try:
         with path.open("rb") as file:
-            return file.read(4)
+            if not file.read(4).startswith(_PICKLES):
+                return False
+        with safe_open(path, "pt"):
+            return False
     except OSError:
-        return b""
+        return False
+    except SafetensorError:
+        return True
 
 
 def _config(metadata: dict[str, str], shapes: dict[str, tuple[int, ...]], path: Path) -> ESDNetConfig:
@@ -181,7 +199,7 @@ def _config(metadata: dict[str, str], shapes: dict[str, tuple[int, ...]], path: 
         stated = ESDNetConfig.from_dict(json.loads(metadata["config"]))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: metadata config: {one_line(error)}; convert the original again") from error
-    if replace(stated, shortcut=shown.shortcut) != shown:
+    if replace(stated, **{field: getattr(shown, field) for field in UNSEEN}) != shown:
         raise CheckpointError(
             f"{path}: metadata config says {stated.to_dict()}, tensors {shown.to_dict()}; convert the original again"
         )

@@ -1,40 +1,69 @@
-"""esdnet convert: a published PyTorch checkpoint -> safetensors."""
+"""esdnet convert: a published PyTorch checkpoint, or one that lacks its configuration -> safetensors."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
+from esdnet_cli.model.config import NEURONS, SHORTCUTS
 from esdnet_cli.options import overwrite_option
 
 
-@click.command(name="convert")
-@click.argument("source", type=click.Path(path_type=Path), metavar="SRC.pth")
-@click.argument("target", type=click.Path(path_type=Path), metavar="DST.safetensors")
-@overwrite_option
-def command(source: Path, target: Path, overwrite: bool) -> None:
-    """Convert a published checkpoint (.pth) to safetensors.
+def _json(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[str, Any]:
+    try:
+        stated = json.loads(text or "{}")
+    except ValueError as error:
+        raise click.BadParameter(f"{text}: is not JSON ({error})") from error
+    if not isinstance(stated, dict):
+        raise click.BadParameter(f'{text}: is not a JSON object, such as {{"shortcut": "spike"}}')
+    return stated
 
-    Takes a raw state dict or one under state_dict or params, with or without "module.", of any width and depth.
-    Only tensors are read: nothing in the file is executed. What does not fit is listed, and nothing is written then.
+
+@click.command(name="convert")
+@click.argument("source", type=click.Path(path_type=Path), metavar="SRC")
+@click.argument("target", type=click.Path(path_type=Path), metavar="DST.safetensors")
+@click.option("--shortcut", type=click.Choice(SHORTCUTS), help="What drives the shortcut convolutions.")
+@click.option("--neuron", type=click.Choice(NEURONS), help="Kind of the neurons.")
+@click.option("--levels", type=int, metavar="N", help="Most spikes of an integer neuron in one step.")
+@click.option("--config", "stated", callback=_json, metavar="JSON", help="Any fields of the configuration.")
+@overwrite_option
+def command(
+    source: Path, target: Path, shortcut: str | None, neuron: str | None, levels: int | None, stated: dict[str, Any],
+    overwrite: bool,
+) -> None:  # fmt: skip
+    """Convert a published checkpoint (.pth) to safetensors, or state what a .safetensors file does not say.
+
+    Takes a state dict, bare or under params_ema, params, state_dict and the like, with or without prefixes such as
+    "module.", of any width and depth. Only tensors are read: nothing in the file is executed. What does not fit is
+    listed, and nothing is written then.
+
+    Size and patches follow from the tensors. Shortcut and neurons do not: state them if they are not the published
+    ones.
 
     \b
-    Example:
+    Examples:
       esdnet convert net_g_latest.pth esdnet.safetensors
+      esdnet convert bare.safetensors esdnet.safetensors --shortcut spike --neuron integer --levels 4
     """
     if target.suffix != ".safetensors":
         raise click.UsageError(f"{target}: must end in .safetensors.")
     if os.path.lexists(target) and not overwrite:
         raise click.UsageError(f"{target} exists; --overwrite replaces it.")
-    from esdnet_cli.checkpoint.published import read_pth
+    from esdnet_cli.checkpoint.published import read_source
     from esdnet_cli.checkpoint.store import save
     from esdnet_cli.errors import EsdnetError
 
-    state, config = read_pth(source)
+    options = {"shortcut": shortcut, "neuron": neuron, "levels": levels}
+    stated |= {name: value for name, value in options.items() if value is not None}
+    converted = read_source(source, stated)
+    for note in converted.notes:
+        click.echo(note, err=True)
     try:
-        save(target, state, config, {})
+        save(target, converted.state, converted.config, converted.metadata)
     except OSError as error:
         raise EsdnetError(f"{target}: cannot be written ({error.strerror}); choose another place") from error
-    click.echo(f"{target}: {len(state)} tensors, {config.to_dict()}")
+    click.echo(f"{target}: {len(converted.state)} tensors, {converted.config.to_dict()}")

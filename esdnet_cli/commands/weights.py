@@ -30,6 +30,8 @@ def command(weights: str | None) -> None:
         _show([("name", "M parameters", "size", "trained on"), *(_line(open_checkpoint(name)) for name in bundled())])
         return
     checkpoint = open_checkpoint(weights)
+    if checkpoint.assumption:
+        click.echo(checkpoint.assumption, err=True)
     load_network(checkpoint)  # a file that is described is one that loads
     facts = {
         "name": checkpoint.name,
@@ -47,7 +49,9 @@ def command(weights: str | None) -> None:
 def _line(checkpoint: Checkpoint) -> tuple[str, ...]:
     config = checkpoint.config
     blocks = f"{config.encoder_blocks} {config.decoder_blocks}"
-    size = f"d {config.dim}, blocks {blocks}, T {config.timesteps}, {config.shortcut} shortcut"
+    neurons = f"integer neurons of {config.levels} levels" if config.neuron == "integer" else "LIF neurons"
+    patches = f"patches of {config.patch}x{config.patch}, " if config.patch > 1 else ""
+    size = f"d {config.dim}, blocks {blocks}, T {config.timesteps}, {patches}{neurons}, {config.shortcut} shortcut"
     return checkpoint.name, f"{checkpoint.parameters / 1e6:.2f}", size, checkpoint.metadata.get("trained_on", "")
 
 

@@ -80,10 +80,11 @@ class LayerActivity:
 
     kind: `neuron` (spikes; membrane updates as MACs), `embedding` or `conv` (AC if spikes drive it, else MAC),
         `product` (attention and refinement multiplications, MAC).
-    spikes: over all T steps. neurons: in one step.
-    mac, ac: operations as executed. dense: MACs of a convolution if no input were zero. ann_mac: MACs at T = 1.
-    saturated: ACs if every neuron fired at every step. nonzero, inputs: elements of a convolution's input, non-zero and
-    all. words, bits: numbers and spikes read and written; ann_words: numbers at T = 1 (see MEMORY_MODEL).
+    spikes: over all T steps; an integer neuron's k counts as k. neurons: in one step.
+    mac, ac: operations as executed; an integer neuron's comparisons and subtractions are ACs. dense: MACs of a
+    convolution if no input were zero. ann_mac: MACs at T = 1. saturated: ACs if every neuron fired at every virtual
+    step. nonzero, inputs: elements of a convolution's input, non-zero and all. words, bits: numbers and spikes read and
+    written; ann_words: numbers at T = 1 (see MEMORY_MODEL).
     """
 
     name: str
@@ -118,16 +119,19 @@ class LayerActivity:
         """MACs and ACs as counted."""
         return (self.mac * costs.pj_mac + self.ac * costs.pj_ac) * MJ_PER_PJ
 
-    def spike_rate(self, timesteps: int) -> float | None:
-        """Spikes / (neurons x T), or None where the layer has no neurons."""
-        return self.spikes / (self.neurons * timesteps) if self.neurons else None
+    def spike_rate(self, virtual_steps: int) -> float | None:
+        """Spikes / (neurons x T x D), or None where the layer has no neurons."""
+        return self.spikes / (self.neurons * virtual_steps) if self.neurons else None
 
 
 @dataclass(frozen=True)
 class Activity:
-    """Every layer's activity for one picture, or for several added up by `total`."""
+    """Every layer's activity for one picture, or for several added up by `total`.
 
-    timesteps: int
+    virtual_steps: T x D, how often each neuron could have fired.
+    """
+
+    virtual_steps: int
     layers: tuple[LayerActivity, ...]
 
     @property
@@ -140,8 +144,8 @@ class Activity:
 
     @property
     def spike_rate(self) -> float:
-        """All spikes / all neuron-steps."""
-        return self.spikes / max(self.neurons * self.timesteps, 1)
+        """All spikes / all virtual neuron-steps."""
+        return self.spikes / max(self.neurons * self.virtual_steps, 1)
 
     @property
     def mac(self) -> int:
@@ -154,6 +158,7 @@ class Activity:
     @property
     def pixels(self) -> int:
         """Pixels that went through the network, overlap and padding included."""
+        # three numbers each, whatever the patches
         return sum(layer.inputs for layer in self.layers if layer.kind == "embedding") // 3
 
     def energy(self, costs: EnergyCosts = EnergyCosts()) -> Energy:
@@ -235,10 +240,10 @@ def total(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) ->
             if layer.neurons:
                 counts = fired.setdefault(layer.name, [0, 0])
                 counts[0] += layer.spikes
-                counts[1] += layer.neurons * activity.timesteps
+                counts[1] += layer.neurons * activity.virtual_steps
     return ActivityTotal(
         spikes=sum(activity.spikes for activity in activities),
-        neuron_steps=sum(activity.neurons * activity.timesteps for activity in activities),
+        neuron_steps=sum(activity.neurons * activity.virtual_steps for activity in activities),
         mac=sum(activity.mac for activity in activities),
         ac=sum(activity.ac for activity in activities),
         pixels=sum(activity.pixels for activity in activities),

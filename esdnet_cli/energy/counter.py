@@ -16,11 +16,12 @@ from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
 from esdnet_cli.model.network import ESDNet, FeatureRefinement, SpikingResidualBlock
 
 # of a LayerActivity, what follows from the shapes; the rest depends on the data
-_FROM_SHAPES = ("neurons", "mac", "dense", "ann_mac", "inputs", "saturated", "words", "bits", "ann_words")
+_FROM_SHAPES = ("neurons", "mac", "ac", "dense", "ann_mac", "inputs", "saturated", "words", "bits", "ann_words")
 _SMALL = 2**17  # elements; smaller inputs are counted together, since a call costs more than they do
 
 _EXACT = 2**24  # up to this, float32 counts
-_MOST_ADDED = {torch.int8: 255, torch.bfloat16: 256}  # spikes of one place, before their own format miscounts them
+# spikes of one place, before their own format miscounts them
+_MOST_ADDED = {torch.int8: 255, torch.uint8: 255, torch.bfloat16: 256, torch.float16: 2048}
 _WORD = 8  # bytes
 
 Geometry = tuple[tuple[int, int, int], ...]  # kernel_size, stride, padding of convolutions
@@ -52,21 +53,21 @@ def reach(height: int, width: int, geometry: Geometry, device: torch.device) -> 
     return weights.to(device), [int(plane.sum()) for plane in maps]
 
 
-def spikes_by_place(spike_seq: Tensor) -> Tensor:
-    """How many of [T, N, C, H, W] fired at each place of each picture: float32 [N, H, W], exact."""
+def spikes_by_place(spike_seq: Tensor, levels: int) -> Tensor:
+    """How many spikes, 0 to `levels` in each of [T, N, C, H, W], fell at each place: float32 [N, H, W], exact."""
     channels_last = not spike_seq[0].is_contiguous()
     steps = spike_seq.movedim(2, -1) if channels_last else spike_seq
-    most = _MOST_ADDED.get(spike_seq.dtype, _EXACT)
+    most = _MOST_ADDED.get(spike_seq.dtype, _EXACT) // levels
     over_steps: list[Tensor] = [_added(some) for some in steps.flatten(2).split(most)]
     by_channel = sum(over_steps[1:], start=over_steps[0]).unflatten(1, steps.shape[2:])
     return by_channel.sum(-1 if channels_last else 1)
 
 
 def _added(steps: Tensor) -> Tensor:
-    """Sum of a few [K, N, M] of 0 and 1 over K: float32 [N, M]. Bytes are added eight at a time, none reaches 256."""
-    if steps.dtype == torch.int8 and steps.shape[2] % _WORD == 0:
+    """Sum of a few [K, N, M] of spikes over K: float32 [N, M]. Bytes are added eight at a time, none reaches 256."""
+    if steps.element_size() == 1 and steps.shape[2] % _WORD == 0:
         return steps.view(torch.int64).sum(0).view(torch.uint8).float()
-    return steps.sum(0, dtype=torch.int32 if steps.dtype == torch.int8 else None).float()
+    return steps.sum(0, dtype=torch.int32 if steps.element_size() == 1 else None).float()
 
 
 def count_nonzero(x: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ class ActivityCounter:
 
     def __init__(self, network: ESDNet) -> None:
         self._network = network
-        self._timesteps = network.config.timesteps
+        self._config = network.config
         self._driven = network.spiking_convs()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._passes: Counter[torch.Size] = Counter()  # by the shape of the input
@@ -147,7 +148,8 @@ class ActivityCounter:
             for name in convs:
                 if name in fields:
                     fields[name]["nonzero"] = fields[neurons]["spikes"]
-        return Activity(self._timesteps, tuple(LayerActivity(name, kinds[name], **fields[name]) for name in kinds))
+        counted = tuple(LayerActivity(name, kinds[name], **fields[name]) for name in kinds)
+        return Activity(self._config.virtual_steps, counted)
 
     def _begin(self, _: nn.Module, inputs: tuple[Tensor]) -> None:
         self._shape = inputs[0].shape
@@ -181,21 +183,25 @@ class ActivityCounter:
     def _neuron_hook(self, name: str, driven: dict[str, nn.Module]) -> Any:
         convs = {conv_name: conv for conv_name, conv in driven.items() if isinstance(conv, nn.Conv2d)}
         geometry = tuple((conv.kernel_size[0], conv.stride[0], int(conv.padding[0])) for conv in convs.values())
+        levels = self._config.levels
+        integer = self._config.neuron == "integer"
         labels = [(name, "spikes", 1), *((conv_name, "ac", conv.out_channels) for conv_name, conv in convs.items())]
 
         def hook(neurons: nn.Module, _: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
             timesteps, batch, _, height, width = spike_seq.shape
             weights, totals = reach(height, width, geometry, spike_seq.device)
-            by_place = spikes_by_place(spike_seq.flatten(0, 1)[:, None])  # of all pictures together
+            by_place = spikes_by_place(spike_seq.flatten(0, 1)[:, None], levels)  # of all pictures together
             self._counts.append((labels, (weights * by_place.flatten().long()).sum(1)))
             if not self._is_new:
                 return
             neuron_steps = spike_seq.numel()
             count = neuron_steps // timesteps
+            bits = neuron_steps * levels.bit_length()
+            compared = neuron_steps * levels if integer else 0  # in each virtual step with the threshold
             self._noted.append(
                 LayerActivity(
-                    name, "neuron", neurons=count, mac=neuron_steps,
-                    words=3 * neuron_steps, bits=neuron_steps, ann_words=2 * count,  # input, potential in, out
+                    name, "neuron", neurons=count, mac=neuron_steps, ac=compared, saturated=compared,
+                    words=3 * neuron_steps, bits=bits, ann_words=2 * count,  # input, potential in, out
                 )
             )  # fmt: skip
             for (conv_name, conv), total_reach in zip(convs.items(), totals):
@@ -206,8 +212,8 @@ class ActivityCounter:
                 self._noted.append(
                     LayerActivity(
                         conv_name, "conv", dense=ann_mac * timesteps, ann_mac=ann_mac, inputs=neuron_steps,
-                        saturated=total_reach * batch * timesteps * conv.in_channels * conv.out_channels,
-                        words=moved + timesteps * outputs, bits=neuron_steps, ann_words=moved + outputs + count,
+                        saturated=total_reach * batch * timesteps * levels * conv.in_channels * conv.out_channels,
+                        words=moved + timesteps * outputs, bits=bits, ann_words=moved + outputs + count,
                     )
                 )  # fmt: skip
 
@@ -229,7 +235,7 @@ class ActivityCounter:
             dense = output.numel() * conv.weight[0].numel()
             # at T = 1 a convolution of the body runs once and a temporal perceptron is 1 -> 1 -> 1
             temporal = ".ta." in name
-            steps = self._timesteps if temporal or isinstance(conv, SeqConv2d) else 1
+            steps = self._config.timesteps if temporal or isinstance(conv, SeqConv2d) else 1
             tiles = inputs[0].shape[1] if isinstance(conv, SeqConv2d) else inputs[0].shape[0]
             weights, moved = tiles * conv.weight.numel(), inputs[0].numel() + output.numel()
             self._noted.append(
@@ -246,7 +252,7 @@ class ActivityCounter:
             if not self._is_new:
                 return
             products = factors * output.numel()
-            at_once = products // self._timesteps if output.dim() == 5 else products
+            at_once = products // self._config.timesteps if output.dim() == 5 else products
             self._noted.append(
                 LayerActivity(name, "product", mac=products, ann_mac=at_once, words=2 * products, ann_words=2 * at_once)
             )

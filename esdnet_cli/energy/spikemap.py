@@ -17,17 +17,18 @@ from esdnet_cli.energy.counter import spikes_by_place
 from esdnet_cli.model.layers import LIF
 from esdnet_cli.model.network import ESDNet
 
-LEVELS = 3  # full, half and quarter resolution
+LEVELS = 3  # the network's own resolution, half and quarter of it
 
 
 class SpikeMapper:
     """Runs a network while it is entered, and hands its firing rates back as LEVELS more channels.
 
-    Rate of a place at a level: spikes / (neurons x T) of all neuron layers of that resolution, 0 to 1.
+    Rate of a place at a level: spikes / (neurons x T x D) of all neuron layers of that resolution, 0 to 1.
     """
 
     def __init__(self, run: Callable[[Tensor], Tensor], network: ESDNet) -> None:
         self._run = run
+        self._config = network.config
         self._layers = [module for module in network.modules() if isinstance(module, LIF)]
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._spikes: dict[int, Tensor] = {}  # by height
@@ -51,12 +52,14 @@ class SpikeMapper:
         size = images.shape[-2:]
         maps = [derained]
         for level in range(LEVELS):
-            height = size[0] >> level
+            height = size[0] // self._config.patch >> level
             rate = self._spikes[height][:, None] / self._neuron_steps[height]
-            maps.append(rate if not level else F.interpolate(rate, size, mode="bilinear", align_corners=False))
+            whole = rate.shape[-2:] == size
+            maps.append(rate if whole else F.interpolate(rate, size, mode="bilinear", align_corners=False))
         return torch.cat([part.to(derained) for part in maps], dim=1)
 
     def _hook(self, _: Any, __: Any, spike_seq: Tensor) -> None:  # [T, N, C, h, w]
-        height, spikes = spike_seq.shape[3], spikes_by_place(spike_seq)
+        height, spikes = spike_seq.shape[3], spikes_by_place(spike_seq, self._config.levels)
         self._spikes[height] = self._spikes[height] + spikes if height in self._spikes else spikes
-        self._neuron_steps[height] = self._neuron_steps.get(height, 0) + spike_seq.shape[0] * spike_seq.shape[2]
+        steps = self._config.virtual_steps * spike_seq.shape[2]
+        self._neuron_steps[height] = self._neuron_steps.get(height, 0) + steps

@@ -1,4 +1,4 @@
-"""The four numbers and one choice that fix an ESDNet; they travel in the checkpoint's metadata."""
+"""The numbers and choices that fix an ESDNet; they travel in the checkpoint's metadata."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from typing import Any, Literal, get_args
 
 Shortcut = Literal["membrane", "spike"]
 SHORTCUTS: tuple[str, ...] = get_args(Shortcut)
+Neuron = Literal["lif", "integer"]
+NEURONS: tuple[str, ...] = get_args(Neuron)
+PATCHES = (1, 2)
+MOST_LEVELS = 255  # what 8 bits hold, in which spikes travel at low precision
+USUAL_LEVELS = 4  # of integer neurons where nothing is said (Luo et al., ECCV 2024)
+_HALVINGS = 4  # two strides of 2
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,9 @@ class ESDNetConfig:
     timesteps: T, how often the picture is shown.
     shortcut: what drives a block's shortcut convolution, the real-valued `membrane` input (published)
         or the block's first `spike`s.
+    patch: side of the pixel squares that enter side by side as channels: 1 (published) or 2, half the resolution.
+    neuron: `lif` (published), or `integer`, which fires up to `levels` spikes at once (`functional.integer_lif`).
+    levels: D, the most spikes of a neuron in one step; always 1 with `lif`.
     """
 
     dim: int = 48
@@ -26,10 +35,27 @@ class ESDNetConfig:
     decoder_blocks: tuple[int, int, int] = (2, 2, 2)
     timesteps: int = 4
     shortcut: Shortcut = "membrane"
+    patch: int = 1
+    neuron: Neuron = "lif"
+    levels: int = 1
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of what the network takes are multiples of this."""
+        return _HALVINGS * self.patch
+
+    @property
+    def virtual_steps(self) -> int:
+        """T x D: how often a neuron could fire."""
+        return self.timesteps * self.levels
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form, as it stands in checkpoint metadata and reports."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """JSON-ready form, for checkpoint metadata and reports; the published patch and neuron go unsaid."""
+        unsaid = {name for name in ("patch", "neuron", "levels") if getattr(self, name) == getattr(ESDNetConfig, name)}
+        if self.neuron == "integer":
+            unsaid.discard("levels")
+        items = asdict(self).items()
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in items if key not in unsaid}
 
     @classmethod
     def from_dict(cls, raw: Any) -> ESDNetConfig:
@@ -51,15 +77,28 @@ class ESDNetConfig:
             first, second, third = (whole(name, blocks, 0) for blocks in value)
             return first, second, third
 
-        shortcut = raw.get("shortcut", "membrane")
-        if shortcut not in SHORTCUTS:
-            raise ValueError(f"shortcut must be one of {', '.join(SHORTCUTS)}, not {shortcut!r}")
+        def one_of(name: str, known: tuple[Any, ...], default: Any) -> Any:
+            value = raw.get(name, default)
+            if type(value) is not type(default) or value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, not {value!r}")
+            return value
+
+        neuron = one_of("neuron", NEURONS, cls.neuron)
+        most = whole("levels", raw.get("levels", USUAL_LEVELS if neuron == "integer" else 1), 1)
+        if most > (MOST_LEVELS if neuron == "integer" else 1):
+            raise ValueError(
+                f"levels must be at most {MOST_LEVELS}, not {most}" if neuron == "integer" else
+                f"levels {most} needs neuron integer; a lif neuron fires once in a step"
+            )  # fmt: skip
         return cls(
             dim=whole("dim", raw.get("dim", cls.dim), 1),
             encoder_blocks=levels("encoder_blocks", cls.encoder_blocks),
             decoder_blocks=levels("decoder_blocks", cls.decoder_blocks),
             timesteps=whole("timesteps", raw.get("timesteps", cls.timesteps), 1),
-            shortcut=shortcut,
+            shortcut=one_of("shortcut", SHORTCUTS, cls.shortcut),
+            patch=one_of("patch", PATCHES, cls.patch),
+            neuron=neuron,
+            levels=most,
         )
 
 

@@ -1,4 +1,4 @@
-"""The neuron's equations, once: everything else refers to them (Song et al., IJCAI 2024, section 3)."""
+"""The neurons' equations, once: everything else refers to them (Song et al., IJCAI 2024, section 3; I-LIF)."""
 
 from __future__ import annotations
 
@@ -27,16 +27,19 @@ def cached_piece(x: Tensor) -> int:
     return size if x.device.type != "cpu" else -(-size // -(-size // (CACHED * torch.get_num_threads())))
 
 
+def _empty_spikes(x_seq: Tensor, dtype: torch.dtype) -> Tensor:
+    shape = x_seq.shape
+    if x_seq.dim() == 5 and not x_seq[0].is_contiguous():  # channels last
+        return x_seq.new_empty(*shape[:2], *shape[3:], shape[2], dtype=dtype).movedim(-1, 2)
+    return x_seq.new_empty(shape, dtype=dtype)
+
+
 def _fire(x_seq: Tensor, dtype: torch.dtype, spike_dtype: torch.dtype) -> Tensor:
-    """The same without a gradient: a few passes over pieces that stay in a CPU's cache, where memory is the limit.
+    """`lif` without a gradient: a few passes over pieces that stay in a CPU's cache, where memory is the limit.
 
     Without booleans, which are slow on a CPU.
     """
-    shape = x_seq.shape
-    if x_seq.dim() == 5 and not x_seq[0].is_contiguous():  # channels last
-        spike_seq = x_seq.new_empty(*shape[:2], *shape[3:], shape[2], dtype=spike_dtype).movedim(-1, 2)
-    else:
-        spike_seq = x_seq.new_empty(shape, dtype=spike_dtype)
+    spike_seq = _empty_spikes(x_seq, spike_dtype)
     piece = cached_piece(x_seq[0])
     scratch = torch.empty(2, piece, dtype=dtype, device=x_seq.device)
     inputs, outputs = ([in_memory_order(step).split(piece) for step in seq] for seq in (x_seq, spike_seq))
@@ -103,3 +106,81 @@ def lif(x_seq: Tensor, spike_dtype: torch.dtype | None = None) -> Tensor:
     of sigmoid(SURROGATE_ALPHA (h - V_THRESHOLD)) (surrogate gradient; Song et al., IJCAI 2024, eq. 1 to 3).
     """
     return _LIF.apply(x_seq, spike_dtype)  # type: ignore[no-untyped-call]
+
+
+def _count(h: Tensor, levels: int, out: Tensor | None = None) -> Tensor:
+    """clamp(round(h / V_THRESHOLD), 0, levels): how many spikes a membrane potential h fires, ties to even."""
+    return torch.div(h, V_THRESHOLD, out=out).round_().clamp_(0, levels)
+
+
+def _fire_integers(x_seq: Tensor, levels: int, dtype: torch.dtype, spike_dtype: torch.dtype) -> Tensor:
+    """`integer_lif` without a gradient, over pieces that stay in a CPU's cache, as `_fire` does."""
+    spike_seq = _empty_spikes(x_seq, spike_dtype)
+    piece = cached_piece(x_seq[0])
+    scratch = torch.empty(2, piece, dtype=dtype, device=x_seq.device)
+    inputs, outputs = ([in_memory_order(step).split(piece) for step in seq] for seq in (x_seq, spike_seq))
+    for xs, spikes in zip(zip(*inputs), zip(*outputs)):  # of one piece, T each
+        potential, fired = scratch[:, : len(xs[0])]
+        h = xs[0] if xs[0].dtype == dtype else potential.copy_(xs[0])
+        for t, spike in enumerate(spikes):
+            now = _count(h, levels, out=spike if spike.dtype == dtype else fired)
+            if now is not spike:
+                spike.copy_(now)
+            if t + 1 < len(xs):
+                v = torch.add(h, now, alpha=-V_THRESHOLD, out=fired)
+                x = xs[t + 1] if xs[t + 1].dtype == dtype else potential.copy_(xs[t + 1])
+                h = torch.add(x, v, alpha=1 - 1 / TAU, out=potential)
+    return spike_seq
+
+
+class _IntegerLIF(torch.autograd.Function):
+    """The whole sequence as one autograd node that keeps only the membrane potentials h."""
+
+    @staticmethod
+    def forward(ctx: Any, x_seq: Tensor, levels: int, spike_dtype: torch.dtype | None) -> Tensor:
+        dtype = torch.promote_types(x_seq.dtype, torch.float32)
+        if not ctx.needs_input_grad[0]:
+            return _fire_integers(x_seq, levels, dtype, spike_dtype or x_seq.dtype)
+        spike_seq = torch.empty_like(x_seq, dtype=spike_dtype)
+        h_seq = []
+        v = None
+        for x, spike in zip(x_seq, spike_seq):
+            h = x.to(dtype) if v is None else torch.add(x, v, alpha=1 - 1 / TAU)
+            fired = _count(h, levels)
+            spike.copy_(fired)
+            v = torch.add(h, fired, alpha=-V_THRESHOLD)
+            h_seq.append(h)
+        ctx.save_for_backward(x_seq if len(x_seq) == 1 else torch.stack(h_seq))  # at T = 1 the input is h
+        ctx.levels = levels
+        return spike_seq
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        (h_seq,) = ctx.saved_tensors
+        (grad_spike_seq,) = grad_outputs
+        grad_x_seq = torch.empty_like(grad_spike_seq)
+        later = None
+        for t in reversed(range(len(h_seq))):
+            passes = (h_seq[t] > -V_THRESHOLD / 2) & (h_seq[t] < (ctx.levels + 0.5) * V_THRESHOLD)
+            grad_h = grad_spike_seq[t] * passes / V_THRESHOLD
+            if later is not None:
+                # v = h - V_THRESHOLD k and the reset is not detached: dv/dh = 0 where the gradient passes, else 1
+                grad_h = grad_h + later * ~passes * (1 - 1 / TAU)
+            grad_x_seq[t] = later = grad_h
+        return grad_x_seq, None, None
+
+
+def integer_lif(x_seq: Tensor, levels: int, spike_dtype: torch.dtype | None = None) -> Tensor:
+    """Leaky integrate-and-fire neurons that fire whole numbers of spikes, with soft reset; T steps from rest.
+
+        h[t] = v[t-1] (1 - 1/TAU) + x[t]
+        k[t] = clamp(round(h[t] / V_THRESHOLD), 0, D)
+        v[t] = h[t] - V_THRESHOLD k[t]
+
+    Rounded half to even. A convolution is linear, so that of k is the sum over k unit spikes in D virtual steps.
+    x_seq: [T, ...], any float dtype and device; v[-1] = 0. levels: D. Returns k, same shape and layout, in
+    `spike_dtype` or the input's. The membrane potential is kept in float32 or better. Gradient: straight through,
+    1 / V_THRESHOLD where -V_THRESHOLD / 2 < h < (D + 1/2) V_THRESHOLD, else 0 (after I-LIF: Luo et al., "Integer-Valued
+    Training and Spike-Driven Inference Spiking Neural Network", ECCV 2024).
+    """
+    return _IntegerLIF.apply(x_seq, levels, spike_dtype)  # type: ignore[no-untyped-call]

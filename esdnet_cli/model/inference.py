@@ -82,7 +82,8 @@ def choose_precision(name: str, device: torch.device, close: Collection[str] = (
 def choose_batch(network: ESDNet, height: int, width: int, device: torch.device) -> int:
     """How many tiles [3, height, width] to run at once: to the cache on a CPU, to the free memory on a GPU."""
     config = network.config
-    widest = config.timesteps * 2 * config.dim * height * width * 4  # bytes of float32 at the last level, one tile
+    positions = height * width // config.patch**2
+    widest = max(config.timesteps * 2 * config.dim * positions * 4, 1)  # bytes of float32 at the last level, one tile
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return max(1, min(_MOST_TILES, free // 2 // (widest * _ACTIVATIONS)))

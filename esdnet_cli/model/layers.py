@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from esdnet_cli.model.functional import V_THRESHOLD, cached_piece, lif
+from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.model.functional import V_THRESHOLD, cached_piece, integer_lif, lif
 
 _UNROLLED = 64  # float32 that a CPU's reductions take at once: four vectors of 512 bits
 
@@ -25,6 +26,20 @@ class LIF(nn.Module):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         return lif(x_seq, self.spike_dtype)
+
+
+class IntegerLIF(LIF):
+    """Neurons that fire up to `levels` spikes in a step: see `functional.integer_lif`."""
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        return integer_lif(x_seq, self.levels, self.spike_dtype)
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}"
 
 
 def over_steps(layer: Callable[[Tensor], Tensor], x_seq: Tensor) -> Tensor:
@@ -69,11 +84,12 @@ class TDBatchNorm2d(nn.BatchNorm2d):
 
 
 def scu(
-    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, gain: float = 1.0
+    config: ESDNetConfig, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, gain: float = 1.0
 ) -> tuple[nn.Module, ...]:
-    """Spiking convolution unit: neurons, convolution of their spikes without bias, tdBN."""
+    """Spiking convolution unit: the config's neurons, convolution of their spikes without bias, tdBN."""
+    neurons = IntegerLIF(config.levels) if config.neuron == "integer" else LIF()
     conv = SeqConv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
-    return LIF(), conv, TDBatchNorm2d(out_channels, gain)
+    return neurons, conv, TDBatchNorm2d(out_channels, gain)
 
 
 class Pointwise(nn.Conv3d):

@@ -1,4 +1,4 @@
-"""Lower precision where it costs no quality: in what spikes of 0 and 1 drive, only weights and sums are rounded."""
+"""Lower precision where it costs no quality: in what spikes drive, only weights and sums are rounded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _LARGEST = 127  # of a signed 8-bit weight
 class Int8SeqConv2d(SeqConv2d):
     """A convolution of spikes whose weights have 8 bits and a scale for each output channel; the sums are exact.
 
-    By PyTorch's own kernel for x86 (oneDNN): int8 spikes of 0 and 1 in, float32 out, channels last.
+    By PyTorch's own kernel for x86 (oneDNN): spikes as bytes in (0 and 1, or integers to 255), float32 out, channels
+    last.
     """
 
     def __init__(self, conv: SeqConv2d) -> None:
@@ -33,7 +34,7 @@ class Int8SeqConv2d(SeqConv2d):
         self._packed = torch.ops.onednn.qconv_prepack(rounded, self._scale, 1.0, 0, *self._window, None)
 
     def forward(self, x_seq: Tensor) -> Tensor:
-        # unsigned is what the processor multiplies by signed; a view, since a copy to uint8 is slow
+        # unsigned is what the processor multiplies by signed; a view, since a copy from int8 to uint8 is slow
         spikes = x_seq.flatten(0, 1).view(torch.uint8)
         sums = torch.ops.onednn.qconv2d_pointwise(
             spikes, 1.0, 0, self._packed, self._scale, self._zero, self.bias, *self._window,
@@ -86,7 +87,9 @@ def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
             setattr(network.get_submodule(parent), child, Int8SeqConv2d(conv))
     for neurons in network.modules():
         if isinstance(neurons, LIF):
-            neurons.spike_dtype = torch.int8 if precision == "int8" else torch.bfloat16
+            # int8 has the faster conversions; both formats are exact up to their levels
+            byte = torch.int8 if network.config.levels <= _LARGEST else torch.uint8
+            neurons.spike_dtype = byte if precision == "int8" else torch.bfloat16
     body = [module for module in network.modules() if isinstance(module, SeqConv2d)]
     for layer in (*body, *network.refinement.sa):
         if isinstance(layer, nn.Conv2d) and not isinstance(layer, Int8SeqConv2d):

@@ -13,18 +13,17 @@ from torch.nn import functional as F
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d, scu
 
-STRIDE = 4  # two halvings: height and width must be multiples of this
-
 
 class OverlapPatchEmbed(nn.Module):
-    """The first convolution, real-valued: the same for every step, so it runs once."""
+    """The first convolution, real-valued, of patches side by side: the same for every step, so it runs once."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, config: ESDNetConfig) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, dim, 3, padding=1, bias=False)
+        self.patch = config.patch
+        self.proj = nn.Conv2d(3 * config.patch**2, config.dim, 3, padding=1, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.proj(image.to(self.proj.weight.dtype))
+        return self.proj(F.pixel_unshuffle(image.to(self.proj.weight.dtype), self.patch))
 
 
 class SpikingResidualBlock(nn.Module):
@@ -36,7 +35,7 @@ class SpikingResidualBlock(nn.Module):
     def __init__(self, channels: int, config: ESDNetConfig) -> None:
         super().__init__()
         self.spike_driven = config.shortcut == "spike"
-        self.residual = nn.Sequential(*scu(channels, channels), *scu(channels, channels, gain=0.2))
+        self.residual = nn.Sequential(*scu(config, channels, channels), *scu(config, channels, channels, gain=0.2))
         self.shortcut = nn.Sequential(SeqConv2d(channels, channels, 3, padding=1, bias=False), TDBatchNorm2d(channels))
         self.attn = MixedAttentionUnit(channels, config.timesteps)
         self.joint: SeqConv2d | None = None
@@ -56,11 +55,10 @@ class SpikingResidualBlock(nn.Module):
 class Down(nn.Module):
     """Halves height and width, doubles channels."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, config: ESDNetConfig) -> None:
         super().__init__()
-        self.maxpool_conv = nn.Sequential(
-            *scu(channels, 2 * channels, stride=2)
-        )  # the published name; there is no pooling
+        # the published name; there is no pooling
+        self.maxpool_conv = nn.Sequential(*scu(config, channels, 2 * channels, stride=2))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.maxpool_conv(x)
@@ -69,9 +67,9 @@ class Down(nn.Module):
 class Up(nn.Module):
     """Doubles height and width (bilinear, corners not aligned), halves channels."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, config: ESDNetConfig) -> None:
         super().__init__()
-        self.up = nn.Sequential(*scu(channels, channels // 2))
+        self.up = nn.Sequential(*scu(config, channels, channels // 2))
 
     def forward(self, x: Tensor) -> Tensor:
         larger = F.interpolate(x.flatten(0, 1), scale_factor=2, mode="bilinear", align_corners=False)
@@ -110,7 +108,8 @@ def joined(x: Tensor, y: Tensor) -> Tensor:
 class ESDNet(nn.Module):
     """The network.
 
-    forward: rainy [N, 3, H, W], RGB in [0, 1], H and W multiples of STRIDE -> derained, same shape, not clamped.
+    forward: rainy [N, 3, H, W], RGB in [0, 1], H and W multiples of `config.multiple` -> derained, same shape, not
+    clamped. With patches of p pixels everything between runs at H/p x W/p.
     """
 
     def __init__(self, config: ESDNetConfig) -> None:
@@ -122,20 +121,20 @@ class ESDNet(nn.Module):
             return nn.Sequential(*(SpikingResidualBlock(channels, config) for _ in range(blocks)))
 
         encoder, decoder = config.encoder_blocks, config.decoder_blocks
-        self.patch_embed = OverlapPatchEmbed(d)
+        self.patch_embed = OverlapPatchEmbed(config)
         self.encoder_level1 = level(d, encoder[0])
-        self.down1_2 = Down(d)
+        self.down1_2 = Down(d, config)
         self.encoder_level2 = level(2 * d, encoder[1])
-        self.down2_3 = Down(2 * d)
+        self.down2_3 = Down(2 * d, config)
         self.encoder_level3 = level(4 * d, encoder[2])
         self.decoder_level3 = level(4 * d, decoder[2])
-        self.up3_2 = Up(4 * d)
-        self.reduce_chan_level2 = nn.Sequential(*scu(4 * d, 2 * d, kernel_size=1))
+        self.up3_2 = Up(4 * d, config)
+        self.reduce_chan_level2 = nn.Sequential(*scu(config, 4 * d, 2 * d, kernel_size=1))
         self.decoder_level2 = level(2 * d, decoder[1])
-        self.up2_1 = Up(2 * d)
+        self.up2_1 = Up(2 * d, config)
         self.decoder_level1 = level(2 * d, decoder[0])
         self.refinement = FeatureRefinement(2 * d)
-        self.output = nn.Sequential(nn.Conv2d(2 * d, 3, 3, padding=1))
+        self.output = nn.Sequential(nn.Conv2d(2 * d, 3 * config.patch**2, 3, padding=1))
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.patch_embed(image).expand(self.config.timesteps, -1, -1, -1, -1)  # [T, N, d, H, W]
@@ -146,7 +145,7 @@ class ESDNet(nn.Module):
         x = self.decoder_level2(self.reduce_chan_level2(joined(x, level2)))
         x = self.decoder_level1(joined(self.up2_1(x), level1))  # [T, N, 2d, H, W]
         x = sum(x[1:], start=x[0]) / len(x)  # [N, 2d, H, W]
-        return self.output(self.refinement(x)) + image
+        return F.pixel_shuffle(self.output(self.refinement(x)), self.config.patch) + image
 
     def spiking_convs(self) -> dict[str, tuple[str, ...]]:
         """Which convolutions the spikes of each neuron layer drive, by module name; all others are real-valued.

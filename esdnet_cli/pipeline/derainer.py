@@ -95,7 +95,8 @@ class Derainer:
             self._batch = size  # what did not fit once will not fit for the next picture
             self.on_smaller_batch(size)
 
-        return derain_and_blend(image, self.tiling, Batches(run, batch, halved), on_tile)
+        batches = Batches(run, batch, self.network.config.multiple, halved)
+        return derain_and_blend(image, self.tiling, batches, on_tile)
 
 
 def load(

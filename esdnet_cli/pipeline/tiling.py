@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from esdnet_cli.errors import PictureError
 from esdnet_cli.model.inference import fetch
-from esdnet_cli.model.network import STRIDE
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,13 @@ def blend_weight(height: int, width: int) -> Tensor:
     return 1 / torch.sqrt(y**2 + x**2 + 1e-3)
 
 
-def pad(tiles: Tensor) -> Tensor:
-    """[N, 3, H, W] grown at its lower and right edge to multiples of STRIDE: reflected, replicated where too small."""
+def pad(tiles: Tensor, multiple: int) -> Tensor:
+    """[N, 3, H, W] grown at its lower and right edge to multiples of `multiple`.
+
+    Reflected, or replicated where too small for that.
+    """
     for axis in (3, 2):
-        missing = -tiles.shape[axis] % STRIDE
+        missing = -tiles.shape[axis] % multiple
         if missing:
             widths = (0, missing, 0, 0) if axis == 3 else (0, 0, 0, missing)
             tiles = F.pad(tiles, widths, mode="reflect" if missing < tiles.shape[axis] else "replicate")
@@ -64,11 +66,17 @@ def pad(tiles: Tensor) -> Tensor:
 
 
 class Batches:
-    """Runs tiles through the network, as many at once as fit: out of memory halves the batch, for good, and goes on."""
+    """Runs tiles through the network, as many at once as fit: out of memory halves the batch, for good, and goes on.
 
-    def __init__(self, network: Callable[[Tensor], Tensor], size: int, on_halved: Callable[[int], None]) -> None:
+    multiple: what height and width of the network's input are multiples of.
+    """
+
+    def __init__(
+        self, network: Callable[[Tensor], Tensor], size: int, multiple: int, on_halved: Callable[[int], None]
+    ) -> None:
         self._network = network
         self._size = size
+        self._multiple = multiple
         self._on_halved = on_halved
 
     def run(self, tiles: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -94,7 +102,7 @@ class Batches:
         batch = torch.stack(waiting[: self._size])
         height, width = batch.shape[2:]
         try:
-            derained = fetch(self._network(pad(batch))[..., :height, :width])
+            derained = fetch(self._network(pad(batch, self._multiple))[..., :height, :width])
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             # the CPU allocator has no class of its own for it
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):

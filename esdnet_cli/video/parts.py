@@ -137,7 +137,7 @@ class Parts:
                 packets.append((pts, duration, key, payload[start : start + size]))
                 start += size
             shape = head["activity"]
-            activity = Activity(shape["timesteps"], tuple(LayerActivity(**layer) for layer in shape["layers"]))
+            activity = Activity(shape["virtual_steps"], tuple(LayerActivity(**layer) for layer in shape["layers"]))
             frames = [FrameRecord(*frame) for frame in head["frames"]]
             return Part(Segment(bytes.fromhex(head["extradata"]), packets), frames, activity, payload[start:])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
