@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Run, photo, write
+from conftest import INTEGER, TINY, Run, load_json, photo, write
 from safetensors.torch import load_file
+
+from esdnet_cli.checkpoint.store import open_checkpoint
 
 SIZE = json.dumps(TINY.to_dict())
 FEW = ("--size", SIZE, "--crop", 16, "--batch", 2, "--precision", "fp32")
@@ -52,21 +54,46 @@ def test_init_begins_with_a_checkpoint(clean: Path, tmp_path: Path, run: Run, ti
     torch.testing.assert_close(after[name].float(), before[name], atol=1e-3, rtol=0)
 
 
-def test_streaks_are_taken_from_a_folder(clean: Path, tmp_path: Path, run: Run) -> None:
+def test_photographs_masks_and_pairs_together(clean: Path, tmp_path: Path, run: Run) -> None:
     write(tmp_path / "streaks" / "s.png", photo(40, 48)[..., 0])
-    done = run("train", "--clean", clean, "--streaks", tmp_path / "streaks", "-o", tmp_path / "run", "--steps", 1, *FEW)
+    write(tmp_path / "more=0" / "s.png", photo(40, 48)[..., 0])
+    for side in ("input", "target"):
+        write(tmp_path / "pairs" / side / "p.png", photo(40, 48))
+    done = run("train", "--clean", clean, "--streaks", f"{tmp_path / 'streaks'}=0.3", "--streaks", tmp_path / "more=0",
+               "--pairs", f"{tmp_path / 'pairs'}=0.2", "-o", tmp_path / "run", "--steps", 3, *FEW)  # fmt: skip
     assert done.exit_code == 0, done.output
+    trained_on = open_checkpoint(str(tmp_path / "run" / "last.safetensors")).metadata["trained_on"]
+    assert trained_on == ", ".join(str(tmp_path / name) for name in ("clean", "streaks", "more=0", "pairs"))
+
+
+def test_an_integer_network_on_patches_trains_and_is_used(clean: Path, tmp_path: Path, run: Run) -> None:
+    train = ("train", "--clean", clean, "-o", tmp_path / "run", "--steps", 2, "--batch", 2, "--precision", "fp32",
+             "--size", json.dumps(INTEGER.to_dict()))  # fmt: skip
+    refused = run(*train, "--crop", 20)
+    assert refused.exit_code == 2 and "--crop 20 is not a multiple of 8" in refused.stderr
+    assert run(*train, "--crop", 16).exit_code == 0
+    weights = tmp_path / "run" / "last.safetensors"
+    assert open_checkpoint(str(weights)).config == INTEGER
+    report = tmp_path / "report.json"
+    measured = run("energy", clean, "--weights", weights, "--report", report, "--spike-map", tmp_path / "maps")
+    assert measured.exit_code == 0, measured.output
+    assert load_json(report)["weights"]["config"]["levels"] == INTEGER.levels
+    merged = run("energy", "--merge", report, "--report", tmp_path / "again.json")
+    assert merged.exit_code == 0, merged.output
+    rates = [[image["spike_rate"] for image in load_json(path)["images"]] for path in (report, tmp_path / "again.json")]
+    assert rates[0] == rates[1] and all(0 < rate < 1 for rate in rates[0])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "Give either --clean or --pairs."),
-        (("--clean", "x", "--pairs", "y"), "Give either --clean or --pairs."),
+        ((), "Give --clean, --pairs, or both."),
+        (("--clean", "x", "--streaks", "y=2", "--steps", 1), "y=2: the share of the crops must be"),
+        (("--clean", "x", "--streaks", "y=0.7", "--pairs", "z=0.7", "--steps", 1), "the shares come to 1.4"),
         (("--pairs", "x", "--streaks", "y"), "--streaks needs --clean."),
         (("--clean", "x"), "Give either --steps or --minutes."),
         (("--clean", "x", "--steps", 1, "--minutes", 1), "Give either --steps or --minutes."),
-        (("--clean", "x", "--steps", 1, "--crop", 18), "--crop 18 is no multiple of 4."),
+        (("--clean", "x", "--steps", 1, "--crop", 18), "--crop 18 is not a multiple of 4"),
         (("--clean", "x", "--steps", 1), "x: is no folder"),
         (("--clean", "x", "--steps", 1, "--size", "huge"), "--size huge:"),
         (("--clean", "x", "--steps", 1, "--size", '{"dim": 0}'), "dim must be a whole number"),

@@ -15,21 +15,33 @@ from safetensors.torch import load_file
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.inference import LOWERED, is_fast
-from esdnet_cli.training.data import Paired, Pictures, SyntheticRain, load_batches, read_pairs
+from esdnet_cli.training.data import (
+    Folder,
+    MaskedRain,
+    Mixed,
+    OwnRain,
+    Paired,
+    Pictures,
+    load_batches,
+    read_pairs,
+    shares,
+)
 from esdnet_cli.training.loop import BEST, LAST, LOG, Recipe, Run, restoration_loss
 from esdnet_cli.training.start import autocast_precision
 from esdnet_cli.training.state import STATE
 
 CPU = torch.device("cpu")
-RECIPE = Recipe(TINY, steps=6, minutes=None, batch=2, crop=16, lr=1e-3, seed=5, precision="fp32", warmup=2)
+RECIPE = Recipe(
+    TINY, steps=6, minutes=None, batch=2, crop=16, lr=1e-3, seed=5, precision="fp32", cooldown=0.25, warmup=2
+)
 
 
 def random() -> torch.Generator:
     return torch.Generator().manual_seed(1)
 
 
-def batches() -> SyntheticRain:
-    return SyntheticRain(Pictures([photo(40, 30), photo(24, 60)], CPU), None)
+def batches() -> OwnRain:
+    return OwnRain(Pictures([photo(40, 30), photo(24, 60)], CPU))
 
 
 def new_run(folder: Path, recipe: Recipe = RECIPE, **options: object) -> Run:
@@ -71,10 +83,43 @@ def test_some_crops_are_dry_and_come_back_as_they_are() -> None:
 def test_masks_are_added_to_the_scene() -> None:
     mask = np.zeros((40, 40, 1), np.uint8)
     mask[:, ::4] = 200
-    masked = SyntheticRain(Pictures([np.full((40, 40, 3), 20, np.uint8)], CPU), Pictures([mask], CPU))
+    masked = MaskedRain(Pictures([np.full((40, 40, 3), 20, np.uint8)], CPU), Pictures([mask], CPU))
     rainy, target = masked(100, 16, random())
-    stripes = (rainy - target).amax((1, 2, 3)) > 0.6  # our own rain is fainter
-    assert stripes.float().mean() > 0.2
+    stripes = (rainy - target).amax((1, 2, 3)) > 0.6  # the others are dimmed or dry
+    assert 0.2 < stripes.float().mean() < 0.9
+
+
+def test_sources_are_drawn_by_their_shares() -> None:
+    def flat(value: float) -> Paired:
+        return Paired(Pictures([np.full((20, 20, 6), round(255 * value), np.uint8)], CPU))
+
+    mixed = Mixed([(flat(0), 0.2), (flat(1), 0.8)])
+    generator = random()
+    rainy = torch.cat([mixed(10, 16, generator)[0] for _ in range(50)])
+    assert rainy.shape == (500, 3, 16, 16)
+    assert 0.7 < rainy.mean() < 0.9
+
+
+def test_folders_without_a_share_divide_what_is_left() -> None:
+    a, b, half = Folder(Path("a")), Folder(Path("b")), Folder(Path("c"), 0.5)
+    assert shares([a, b], own=False) == [0.5, 0.5]
+    assert shares([a, half], own=False) == [0.5, 0.5]
+    assert shares([a, b], own=True) == [0.375, 0.375]  # a quarter is left for rain of our own
+    assert shares([a, half], own=True) == [0.25, 0.5]
+    assert shares([half], own=True) == [0.5]
+    for given, own in (([half], False), ([half, half, half], True), ([half, half, a], False)):
+        with pytest.raises(EsdnetError, match="share"):
+            shares(given, own)
+
+
+@pytest.mark.parametrize("cooldown, last", [(0.25, 0.25), (0.0, 1.0), (1.0, 0.0625)])
+def test_the_rate_stays_and_then_falls(cooldown: float, last: float, tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run", replace(RECIPE, steps=16, cooldown=cooldown, warmup=1))
+    rates = [event.lr / RECIPE.lr for event in run.train()]
+    assert rates[-1] == pytest.approx(last)
+    steady = [rate for rate in rates if rate == 1]
+    assert len(steady) == pytest.approx(16 * (1 - cooldown), abs=1)
+    assert rates[-4:] == sorted(rates[-4:], reverse=True)
 
 
 def test_pairs_are_cut_at_the_same_place() -> None:
@@ -97,7 +142,7 @@ def test_what_pairs_may_not_be(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(EsdnetError, match=r"holds no picture"):
-        load_batches([tmp_path], None, None, 16, CPU)
+        load_batches([tmp_path], [], [], 16, CPU)
 
 
 def test_loss_is_zero_at_the_target_and_grows_away_from_it() -> None:
@@ -107,13 +152,13 @@ def test_loss_is_zero_at_the_target_and_grows_away_from_it() -> None:
 
 
 def test_a_run_learns_and_leaves_checkpoints_that_load(tmp_path: Path) -> None:
-    run = new_run(tmp_path / "run", replace(RECIPE, steps=40, lr=4e-3), trained_on="photo()")
+    run = new_run(tmp_path / "run", replace(RECIPE, steps=40, lr=4e-3, batch=8), trained_on="photo()")
     losses = [event.loss for event in run.train()]
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
     lines = [json.loads(line) for line in (run.folder / LOG).read_text().splitlines()]
     validated = [line for line in lines if "validation" in line]
     assert len(validated) == 10
-    assert validated[-1]["step"] == 40 and validated[-1]["lr"] < 1e-4
+    assert validated[-1]["step"] == 40 and validated[-1]["lr"] == pytest.approx(4e-3 / 10)  # the last tenth of a quarter
     for precision in LOWERED:
         changes = [line["validation"][f"{precision}_psnr_y_change"] for line in validated]
         assert all((change is None) != is_fast(precision, CPU) for change in changes)

@@ -13,10 +13,37 @@ from esdnet_cli.options import device_option, option, quiet_option
 _FOLDER = click.Path(path_type=Path)
 
 
+class _SharedFolder(click.ParamType[tuple[Path, float | None]]):
+    """DIR or DIR=SHARE -> (folder, share of the crops or None)."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        folder, separator, share = str(value).rpartition("=")
+        if not separator or Path(value).is_dir():
+            return Path(value), None
+        try:
+            number = float(share)
+        except ValueError:
+            return Path(value), None
+        if not 0 < number <= 1:
+            self.fail(f"{value}: the share of the crops must be above 0 and at most 1", param, ctx)
+        return Path(folder), number
+
+
+_SHARED = _SharedFolder()
+
+
 @click.command(name="train")
 @option("--clean", multiple=True, type=_FOLDER, metavar="DIR", help="Clean photographs; rain is made. Several allowed.")
-@option("--streaks", type=_FOLDER, metavar="DIR", help="Grey streak masks to add to --clean, besides rain of our own.")
-@option("--pairs", type=_FOLDER, metavar="DIR", help="Rainy pictures in DIR/input, clean namesakes in DIR/target.")
+@option("--streaks", multiple=True, type=_SHARED, metavar="DIR[=SHARE]", help="Grey streak masks to add to --clean.")
+@option(
+    "--pairs",
+    multiple=True,
+    type=_SHARED,
+    metavar="DIR[=SHARE]",
+    help="Rainy pictures in DIR/input, clean pictures of the same names in DIR/target.",
+)
 @option("--validate", type=_FOLDER, metavar="DIR", help="Pairs to measure on, ten times a run; the best is kept.")
 @option("-o", "--output", required=True, type=_FOLDER, metavar="DIR", help="Folder of the run.")
 @option("--size", metavar="NAME|JSON", help="small, base, or a config as JSON.  [default: --init's, else small]")
@@ -26,8 +53,13 @@ _FOLDER = click.Path(path_type=Path)
 @option("--minutes", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Length of the run in minutes.")
 @option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Crops in a step.")
 @option("--crop", type=click.IntRange(min=16), default=64, show_default=True, help="Side of a crop, a multiple of 4.")
+@option("--lr", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True, help="Learning rate.")
 @option(
-    "--lr", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True, help="Peak learning rate."
+    "--cooldown",
+    type=click.FloatRange(0, 1),
+    default=0.25,
+    show_default=True,
+    help="Last part of the run in which the learning rate falls to 0; 0 if another run will go on from this one.",
 )
 @option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, crops and rain.")
 @device_option
@@ -41,42 +73,46 @@ _FOLDER = click.Path(path_type=Path)
 @option("--compile", "compiled", is_flag=True, help="Compile the step: minutes first, then faster; needs a compiler.")
 @quiet_option
 def command(
-    clean: tuple[Path, ...], streaks: Path | None, pairs: Path | None, validate: Path | None, output: Path,
+    clean: tuple[Path, ...], streaks: tuple[Any, ...], pairs: tuple[Any, ...], validate: Path | None, output: Path,
     size: str | None, init: str | None, resume: bool, steps: int | None, minutes: float | None, batch: int, crop: int,
-    lr: float, seed: int, device: str, precision: str, compiled: bool, quiet: bool,
+    lr: float, cooldown: float, seed: int, device: str, precision: str, compiled: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Train a network on clean photographs or on rainy pairs.
+    """Train a network on clean photographs, rainy pairs, or both.
 
     DIR gets last.safetensors and best.safetensors (averaged weights, ready for --weights), log.jsonl, and
     state.safetensors, from which --resume goes on after a kill. Ends by --steps or --minutes.
+
+    SHARE is the share of the training crops that a folder gets, such as --pairs rain800=0.1. Folders without one divide
+    the rest equally; with --clean, a quarter of the crops (or what the shares leave) gets rain of our own.
 
     \b
     Examples:
       esdnet train --clean photos/ --validate pairs/ -o run/ --minutes 120
       torchrun --nproc-per-node 4 -m esdnet_cli train --pairs Rain100H/ -o run/ --steps 100000
     """
-    if bool(clean) == bool(pairs):
-        raise click.UsageError("Give either --clean or --pairs.")
+    if not clean and not pairs:
+        raise click.UsageError("Give --clean, --pairs, or both.")
     if streaks and not clean:
         raise click.UsageError("--streaks needs --clean.")
     if (steps is None) == (minutes is None):
         raise click.UsageError("Give either --steps or --minutes.")
-    if crop % 4:
-        raise click.UsageError(f"--crop {crop} is no multiple of 4.")
     from esdnet_cli.model.inference import choose_device
     from esdnet_cli.training.loop import Recipe, Run
     from esdnet_cli.training.start import autocast_precision, join_processes, prepare_folder, starting_point
 
     config, initial = starting_point(size, init)
+    if crop % config.multiple:
+        raise click.UsageError(f"--crop {crop} is not a multiple of {config.multiple}, which this network needs.")
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-    recipe = Recipe(config, steps, minutes, batch, crop, lr, seed, autocast_precision(precision, chosen))
-    from esdnet_cli.training.data import load_batches, load_validation
+    recipe = Recipe(config, steps, minutes, batch, crop, lr, seed, autocast_precision(precision, chosen), cooldown)
+    from esdnet_cli.training.data import Folder, load_batches, load_validation
 
-    batches = load_batches(clean, streaks, pairs, crop, chosen)
+    masks, couples = ([Folder(*entry) for entry in given] for given in (streaks, pairs))
+    batches = load_batches(clean, masks, couples, crop, chosen)
     validation = load_validation(validate) if validate else []
     with join_processes(chosen):
         prepare_folder(output, resume)
-        named = ", ".join(str(folder) for folder in (*clean, streaks, pairs) if folder)
+        named = ", ".join(str(folder) for folder in (*clean, *(path for path, _ in (*streaks, *pairs))))
         run = Run(
             recipe, batches, validation, output, chosen,
             initial=initial, resume=resume, compiled=compiled, trained_on=named,

@@ -18,13 +18,15 @@ from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable
 from esdnet_cli.metrics import SMALLEST
 from esdnet_cli.pipeline.images import eight_bit, read_picture
 from esdnet_cli.pipeline.sources import Source, find_sources, pair_up
-from esdnet_cli.training.rain import photograph, streak_layers
+from esdnet_cli.training.rain import near_drops, photograph, streak_layers
 
-DRY = 0.17  # share of crops without rain: dry pictures must come back as they were
-MASKS = 0.75  # of the wet ones, where there are streak masks; the others get rain of our own
+DRY = 0.17  # share of synthetic crops without rain: dry pictures must come back as they were
+GIVEN = 0.75  # share of crops whose rain is given, as masks or pairs, where nothing is said; the others get our own
 FAINTER = 0.45  # share of masks that are dimmed
 TURNED = 0.5  # share of masks that are turned and stretched a little
 MOST_VEIL = 0.12
+OUT_OF_FOCUS = 0.25  # share of our own rain with drops near the lens
+LIT = 0.5  # share of our own rain whose streaks cover the scene, rather than add light to it
 
 
 class Batches(Protocol):
@@ -64,27 +66,39 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class SyntheticRain:
-    """Clean photographs with rain made on the fly, of our own and, if given, from streak masks."""
+class OwnRain:
+    """Clean photographs with rain of our own: streaks, drops near the lens, mist."""
 
     clean: Pictures
-    masks: Pictures | None
 
     def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
         clean = self.clean.crops(count, size, random, turn=True)
         streaks = streak_layers(count, size, size, "mixed", random)
-        veil = torch.rand(count, generator=random, device=random.device) * MOST_VEIL
-        chance = torch.rand(3, count, 1, 1, 1, generator=random, device=random.device)
+        chance = torch.rand(4, count, 1, 1, 1, generator=random, device=random.device)
         wet = chance[0] >= DRY
-        if self.masks is not None:
-            from_mask = chance[1] < MASKS
-            streaks = torch.where(from_mask, self._from_masks(count, size, random), streaks)
-            veil = veil * ~from_mask.flatten()  # the masks' own pictures have none
+        near = near_drops(count, size, size, random)
+        streaks = torch.where(chance[1] < OUT_OF_FOCUS, streaks + near, streaks) * wet
+        covered = streaks.clamp(0, 1) * (chance[3] * 0.5 + 0.5 - clean)  # towards the light that the drops gather
+        streaks = torch.where(chance[3] < LIT, covered, streaks)
+        veil = torch.rand(count, generator=random, device=random.device) * MOST_VEIL
         veil = veil * wet.flatten() * (chance[2].flatten() < 0.4)
-        return photograph(clean, streaks * wet, veil, random)
+        return photograph(clean, streaks, veil, random)
 
-    def _from_masks(self, count: int, size: int, random: torch.Generator) -> Tensor:
-        assert self.masks is not None
+
+@dataclass(frozen=True)
+class MaskedRain:
+    """Clean photographs with streak masks added."""
+
+    clean: Pictures
+    masks: Pictures
+
+    def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        clean = self.clean.crops(count, size, random, turn=True)
+        wet = torch.rand(count, 1, 1, 1, generator=random, device=random.device) >= DRY
+        dry = clean.new_zeros(count)  # no veil: the masks' own pictures have none
+        return photograph(clean, self._streaks(count, size, random) * wet, dry, random)
+
+    def _streaks(self, count: int, size: int, random: torch.Generator) -> Tensor:
         around = _around(size)
         masks = self.masks.crops(count, size + 2 * around, random, turn=False)
         chance = torch.rand(5, count, generator=random, device=random.device)
@@ -111,19 +125,66 @@ class Paired:
         return rainy, target
 
 
-def load_batches(
-    clean: Sequence[Path], streaks: Path | None, pairs: Path | None, crop: int, device: torch.device
-) -> Batches:
-    """What `clean` folders (with `streaks` masks) or a folder of `pairs` give to train on, read onto the device.
+@dataclass(frozen=True)
+class Mixed:
+    """Crops of several sources, each crop's drawn at random by the sources' shares, which sum to 1."""
 
-    Raises EsdnetError for an empty folder, a picture that is bad or smaller than a crop, a pair that does not fit.
+    sources: Sequence[tuple[Batches, float]]
+
+    def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        shares = torch.tensor([share for _, share in self.sources], dtype=torch.float32, device=random.device)
+        drawn = torch.multinomial(shares, count, replacement=True, generator=random)
+        counts = torch.bincount(drawn, minlength=len(self.sources)).tolist()
+        parts = [batches(some, size, random) for (batches, _), some in zip(self.sources, counts) if some]
+        # in one layout, whatever was drawn: a compiled step is compiled for each
+        rainy, target = (torch.cat([crops.contiguous() for crops in side]) for side in zip(*parts))
+        return rainy, target
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of streak masks or pairs; share: of the crops, None for an equal part of what is left."""
+
+    path: Path
+    share: float | None = None
+
+
+def shares(given: Sequence[Folder], own: bool) -> list[float]:
+    """The share of each of these folders; with rain of our own (`own`) the rest of 1 is left for it.
+
+    Raises EsdnetError if they come to more than 1, or to less where there is no rain of our own.
     """
-    if pairs is not None:
-        both = [np.dstack((rainy, target)) for _, rainy, target in read_pairs(pairs, crop)]
-        return Paired(Pictures(both, device))
-    photographs = [_read(source.path, crop) for folder in clean for source in listing(folder)]
-    masks = [] if streaks is None else [read_mask(mask.path, crop + 2 * _around(crop)) for mask in listing(streaks)]
-    return SyntheticRain(Pictures(photographs, device), Pictures(masks, device) if masks else None)
+    stated = sum(folder.share for folder in given if folder.share is not None)
+    unstated = sum(folder.share is None for folder in given)
+    most = max(GIVEN, stated) if own else 1.0
+    if stated > 1 + 1e-6 or (not own and not unstated and stated < 1 - 1e-6):
+        raise EsdnetError(f"the shares come to {stated:g}; with --clean give at most 1, without it exactly 1")
+    if unstated and most - stated < 1e-6:
+        raise EsdnetError("nothing is left for the folders without a share; give smaller shares, or all of them")
+    return [(most - stated) / unstated if folder.share is None else folder.share for folder in given]
+
+
+def load_batches(
+    clean: Sequence[Path], streaks: Sequence[Folder], pairs: Sequence[Folder], crop: int, device: torch.device
+) -> Batches:
+    """What `clean` folders, with `streaks` masks and rain of our own, and `pairs` give to train on, on the device.
+
+    Raises EsdnetError for an empty folder, a picture that is bad or smaller than a crop, a pair that does not fit,
+    shares that do not add up.
+    """
+    parts = shares([*streaks, *pairs], own=bool(clean))
+    sources: list[tuple[Batches, float]] = []
+    if clean:
+        photographs = Pictures([_read(source.path, crop) for folder in clean for source in listing(folder)], device)
+        sources.append((OwnRain(photographs), max(1 - sum(parts), 0.0)))
+    for folder, share in zip(streaks, parts):
+        least = crop + 2 * _around(crop)
+        masks = Pictures([read_mask(mask.path, least) for mask in listing(folder.path)], device)
+        sources.append((MaskedRain(photographs, masks), share))
+    for folder, share in zip(pairs, parts[len(streaks) :]):
+        both = [np.dstack((rainy, target)) for _, rainy, target in read_pairs(folder.path, crop)]
+        sources.append((Paired(Pictures(both, device)), share))
+    return Mixed(sources)
 
 
 def read_mask(path: Path, least: int) -> NDArray[np.uint8]:

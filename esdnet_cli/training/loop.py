@@ -43,7 +43,8 @@ class Recipe:
     """What a run is, apart from its data; it stands in the state, and a resumed run must have the same.
 
     steps or minutes: the length, one of them None. batch: crops of a step over all processes. crop: their side.
-    lr: peak of the learning rate, after `warmup` steps (MOST_WARMUP of a short run) with cosine to 0. ema: decay of the
+    lr: learning rate, reached after `warmup` steps (MOST_WARMUP of a short run), kept, and falling to 0 over the last
+    `cooldown` of the run (a share; 0: it does not fall, for a run that another will go on from). ema: decay of the
     averaged weights. clip: gradient norm. precision: fp32, or bf16 under autocast.
     """
 
@@ -55,6 +56,7 @@ class Recipe:
     lr: float
     seed: int
     precision: str
+    cooldown: float
     warmup: int = 200
     weight_decay: float = 1e-4
     ema: float = 0.999
@@ -168,7 +170,8 @@ class Run:
 
     def _learning_rate(self) -> float:
         warm = min(1.0, max((self.step + 1) / self.recipe.warmup, self.progress / MOST_WARMUP))
-        return self.recipe.lr * warm * (1 + math.cos(math.pi * self.progress)) / 2
+        left = (1 - self.progress) / self.recipe.cooldown if self.recipe.cooldown else 1.0
+        return self.recipe.lr * warm * min(1.0, left)
 
     def _train_step(self) -> tuple[float, float]:
         rainy, target = self._batches(self.recipe.batch // self.world, self.recipe.crop, self._random)
@@ -207,7 +210,8 @@ class Run:
         precisions: list[Precision] = ["fp32", *lowered]
         sums = torch.zeros(len(precisions), 2, dtype=torch.float64)
         for row, precision in enumerate(precisions):
-            tiles = TileBatches(Inference(copy.deepcopy(self.average), self.device, precision), 1, lambda size: None)
+            inference = Inference(copy.deepcopy(self.average), self.device, precision)
+            tiles = TileBatches(inference, 1, self.recipe.config.multiple, lambda size: None)
             for _, rainy, target in self._validation[self.rank :: self.world]:
                 figures = quality(derain_tiled(rainy, tiling, tiles, lambda: None), target)
                 sums[row] += torch.tensor([figures.psnr_y, figures.ssim_y])
@@ -309,5 +313,5 @@ def restoration_loss(derained: Tensor, target: Tensor) -> Tensor:
 
 def tiling_for(crop: int) -> Tiling:
     """The tiles that suit a network trained on crops of this side: a little larger, as published (64 and 80)."""
-    tile = crop * 5 // 4 // 4 * 4
+    tile = crop * 5 // 4 // 8 * 8
     return Tiling(tile, tile // 10)

@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Muon
+from torch.optim import AdamW
 
 from esdnet_cli.model.layers import SeqConv2d
+
+MOMENTUM = 0.95
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a x + b x^3 + c x^5 brings singular values near 1 (Jordan et al., 2024)
+_ITERATIONS = 5
+_RMS = 0.2  # of AdamW's steps, which Muon's are scaled to (Liu et al., "Muon is Scalable for LLM Training", 2025)
+
+
+@torch.no_grad()
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """The nearest semi-orthogonal matrices to [K, M, N], roughly: singular values between 0.7 and 1.2.
+
+    Newton-Schulz on the Gram matrix of the shorter side: kernels are several times as wide as tall, so its powers cost
+    a fraction of going through the whole matrix each time. In float32, which on a CPU without matrix units is also the
+    faster format.
+    """
+    wide = matrices.float() if matrices.shape[1] <= matrices.shape[2] else matrices.mT.float()
+    norm = torch.linalg.matrix_norm(wide, keepdim=True).clamp(min=1e-7)
+    wide = wide / norm
+    gram = wide @ wide.mT
+    a, b, c = _NEWTON_SCHULZ
+    product: Tensor | None = None
+    for iteration in range(_ITERATIONS):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor if product is None else factor @ product
+        if iteration + 1 < _ITERATIONS:
+            gram = factor @ gram @ factor  # all are polynomials of one matrix, so they commute
+    assert product is not None
+    result = product @ wide
+    return result if matrices.shape[1] <= matrices.shape[2] else result.mT
 
 
 class MuonAdamW:
     """Muon (Jordan et al., 2024) for the body's convolutions, each kernel a matrix of outputs by inputs; else AdamW.
 
-    Muon's step is scaled to the size of AdamW's (Liu et al., 2025), so that one learning rate serves both. Why not
-    AdamW alone: benchmarks/training.md. The convolutions' `weight.data` must not be replaced afterwards.
+    Muon's step is scaled to the size of AdamW's, so that one learning rate serves both. Why not AdamW alone, and why
+    not PyTorch's Muon: benchmarks/training.md.
     """
 
     def __init__(self, network: nn.Module, lr: float, weight_decay: float) -> None:
@@ -21,20 +53,31 @@ class MuonAdamW:
         named = dict(network.named_parameters())
         self._kernels = {name: parameter for name, parameter in named.items() if name in kernels}
         self._others = {name: parameter for name, parameter in named.items() if name not in kernels}
-        self._matrices = {name: nn.Parameter(_matrix(kernel, kernel)) for name, kernel in self._kernels.items()}
-        self._muon = Muon(self._matrices.values(), lr, weight_decay, adjust_lr_fn="match_rms_adamw")
+        self._momenta = {name: torch.zeros_like(kernel) for name, kernel in self._kernels.items()}
+        self._alike: dict[torch.Size, list[str]] = defaultdict(list)  # kernels of one shape take their step at once
+        for name, kernel in self._kernels.items():
+            self._alike[kernel.shape].append(name)
+        self._weight_decay = weight_decay
         self._adamw = AdamW(self._others.values(), lr, weight_decay=weight_decay, fused=True)
 
+    @torch.no_grad()
     def step(self, lr: float) -> None:
         """Move the parameters by their gradients."""
-        for optimiser in (self._muon, self._adamw):
-            for group in optimiser.param_groups:
-                group["lr"] = lr
-        for name, kernel in self._kernels.items():
-            assert kernel.grad is not None
-            self._matrices[name].grad = _matrix(kernel.grad, kernel)
-        self._muon.step()
+        for group in self._adamw.param_groups:
+            group["lr"] = lr
         self._adamw.step()
+        for shape, names in self._alike.items():
+            kernels, momenta = ([of[name] for name in names] for of in (self._kernels, self._momenta))
+            grads = [kernel.grad for kernel in kernels if kernel.grad is not None]
+            assert len(grads) == len(kernels)
+            torch._foreach_lerp_(momenta, grads, 1 - MOMENTUM)
+            ahead = torch._foreach_lerp(grads, momenta, MOMENTUM)  # Nesterov
+            rows, columns = shape[0], shape[1:].numel()
+            steps = orthogonalised(torch.stack([grad.flatten(1) for grad in ahead]))
+            torch._foreach_mul_(kernels, 1 - lr * self._weight_decay)
+            torch._foreach_add_(
+                kernels, list(steps.unflatten(2, shape[1:]).unbind()), alpha=-lr * _RMS * max(rows, columns) ** 0.5
+            )
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -42,12 +85,8 @@ class MuonAdamW:
             parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """What `restore` takes: by parameter name and key, momenta of kernels in the kernels' shape."""
-        tensors = {}
-        for name, kernel in self._kernels.items():
-            momentum = kernel.detach().clone()
-            _matrix(momentum, kernel).copy_(self._muon.state[self._matrices[name]]["momentum_buffer"])
-            tensors[f"{name}.momentum"] = momentum
+        """What `restore` takes: by parameter name and key."""
+        tensors = {f"{name}.momentum": momentum for name, momentum in self._momenta.items()}
         for name, parameter in self._others.items():
             tensors |= {f"{name}.{key}": value for key, value in self._adamw.state[parameter].items()}
         return tensors
@@ -55,9 +94,8 @@ class MuonAdamW:
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from a `state()`. Raises KeyError if it is another network's."""
-        for name, kernel in self._kernels.items():
-            momentum = kernel.detach().clone().copy_(tensors[f"{name}.momentum"])
-            self._muon.state[self._matrices[name]] = {"momentum_buffer": _matrix(momentum, kernel)}
+        for name, momentum in self._momenta.items():
+            momentum.copy_(tensors[f"{name}.momentum"])
         for name, parameter in self._others.items():
             self._adamw.state[parameter] = {
                 "step": tensors[f"{name}.step"],
@@ -67,9 +105,3 @@ class MuonAdamW:
                     for key in ("exp_avg", "exp_avg_sq")
                 },
             }
-
-
-def _matrix(tensor: Tensor, kernel: Tensor) -> Tensor:
-    """[out, in, h, w] as [out, in * h * w], columns in the order of the kernel's memory, of itself a view."""
-    tensor = tensor.detach()
-    return (tensor if kernel.is_contiguous() else tensor.permute(0, 2, 3, 1)).flatten(1)

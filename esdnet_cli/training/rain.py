@@ -63,6 +63,25 @@ def streak_layers(
     return rain[:, None, :height, :width]
 
 
+def near_drops(count: int, height: int, width: int, random: torch.Generator) -> Tensor:
+    """Drops close to the lens, out of focus: few, broad and pale; as `streak_layers`, [count, 1, height, width]."""
+    device = random.device
+    length = _uniform(random, count, 1, 1, between=(20, 70))
+    thickness = _uniform(random, count, 1, 1, between=(2.0, 6.0))
+    tilt = torch.deg2rad(torch.randn(count, 1, 1, generator=random, device=device).clamp(-2.2, 2.2) * 14)
+    bright = _uniform(random, count, 1, 1, between=(0.05, 0.3))
+    tall, wide = height + _LONGEST, width + _LONGEST
+    rows, columns = (_centred(size, device) for size in (tall, wide))
+    along = rows[:, None] * torch.cos(tilt) + columns[None] * torch.sin(tilt)
+    across = columns[None] * torch.cos(tilt) - rows[:, None] * torch.sin(tilt)
+    # a disc of confusion drawn out along the fall: flat inside, soft at the edge
+    streak = torch.sigmoid(2 * (length / 2 - along.abs())) * torch.sigmoid(2 * (thickness - across.abs()))
+    falling = torch.rand(count, tall, wide, generator=random, device=device) < 0.15 / (length * thickness)
+    drops = falling * torch.rand(count, tall, wide, generator=random, device=device)
+    fallen = torch.fft.irfft2(torch.fft.rfft2(drops) * torch.fft.rfft2(streak), s=(tall, wide))
+    return (fallen.clamp(0, 1.2) * bright)[:, None, :height, :width]
+
+
 def mist(images: Tensor, severity: Tensor, random: torch.Generator) -> Tensor:
     """Veil [N, 3, H, W] in [0, 1] with uneven grey light, up to severity [N] of it."""
     count, _, height, width = images.shape
@@ -101,8 +120,9 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
 def photograph(clean: Tensor, streaks: Tensor, veil: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """(rainy, dry): one scene [N, 3, H, W] in [0, 1] taken twice by one camera, with and without the rain.
 
-    streaks: [N, 1, H, W], 0 for a dry scene; veil: [N], the most that mist may cover. Both pictures have the same
-    noise and the same JPEG quality: they differ by rain alone, and a network learns to leave noise and texture be.
+    streaks: what the rain adds, [N, 1 or 3, H, W], 0 for a dry scene; veil: [N], the most that mist may cover. Both
+    pictures have the same noise and the same JPEG quality: they differ by rain alone, and a network learns to leave
+    noise and texture be.
     """
     count = clean.shape[0]
     noise = sensor_noise(clean, random)
