@@ -107,7 +107,8 @@ def _run(report: dict[str, Any]) -> RunInfo:
             str(_text(text)) for text in (weights["name"], weights["sha256"], run["device"], run["precision"])
         )
         tile, overlap, timesteps = (_count(run[key]) for key in ("tile", "overlap", "timesteps"))
-        model = ModelInfo(name, sha256, dict(weights["config"]), device, precision, tile, overlap, timesteps)
+        copies = _count(run.get("ensemble", 1))
+        model = ModelInfo(name, sha256, dict(weights["config"]), device, precision, tile, overlap, timesteps, copies)
     measured = [
         Measured(str(_text(entry["source"])), *(float(entry[key]) for key in ("joules", "idle_watts", "seconds")))
         for entry in run["measured"]

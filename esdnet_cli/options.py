@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from esdnet_cli.energy.cost import PRESETS
-from esdnet_cli.settings import DEFAULT_WEIGHTS, MAX_MEGAPIXELS, RunOptions
+from esdnet_cli.settings import DEFAULT_WEIGHTS, ENSEMBLES, MAX_MEGAPIXELS, RunOptions
 
 Command = Callable[..., Any]
 
@@ -132,6 +132,11 @@ _RUN_OPTIONS = {
     "batch": option(
         "--batch", type=click.IntRange(min=1), metavar="N", help="Tiles computed at once.  [default: what fits]"
     ),
+    "ensemble": option(
+        "--ensemble",
+        type=click.Choice(ENSEMBLES[1:]),
+        help="Average over this many mirrored and turned copies: better, and as many times the work and energy.",
+    ),
     "max_megapixels": option(
         "--max-megapixels",
         type=float,
@@ -176,6 +181,8 @@ def run_options(*without: str, **reports: str) -> Callable[[Command], Command]:
         @functools.wraps(command)
         def wrapped(*args: Any, **given: Any) -> Any:
             values = {name: given.pop(name) for name in offered}
+            if values.get("ensemble", 0) is None:
+                values["ensemble"] = 1
             tile, overlap = values["tile"], values["overlap"]
             if values["quiet"] and values.get("verbose"):
                 raise click.UsageError("--quiet and --verbose exclude each other.")

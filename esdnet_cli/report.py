@@ -138,6 +138,7 @@ def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str
             "tile": model and model.tile,
             "overlap": model and model.overlap,
             "timesteps": model and model.timesteps,
+            "ensemble": model and model.ensemble,
             "pj_mac": run.costs.pj_mac,
             "pj_ac": run.costs.pj_ac,
             "word_bits": run.costs.word_bits,

@@ -10,6 +10,7 @@ from esdnet_cli.energy.cost import EnergyCosts
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 DEFAULT_WEIGHTS = "small"
+ENSEMBLES = (1, 2, 4, 8)  # copies of a picture whose mean can be taken
 MAX_MEGAPIXELS = 500.0  # a picture that claims more is refused before memory is taken
 
 
@@ -23,6 +24,7 @@ class RunOptions:
     tile: int | None = None
     overlap: int | None = None
     batch: int | None = None
+    ensemble: int = 1
     max_megapixels: float = MAX_MEGAPIXELS
     costs: EnergyCosts = field(default_factory=EnergyCosts)
     report: Path | None = None

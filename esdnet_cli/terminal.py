@@ -51,7 +51,7 @@ def load_derainer(options: RunOptions) -> Derainer:
     device = choose_device(options.device, int(os.environ.get("LOCAL_RANK", "0")))
     derainer = load(
         options.weights, device=str(device), precision=options.precision,
-        tile=options.tile, overlap=options.overlap, batch=options.batch,
+        tile=options.tile, overlap=options.overlap, batch=options.batch, ensemble=options.ensemble,
     )  # fmt: skip
     if derainer.checkpoint.assumption:
         tell(derainer.checkpoint.assumption)
@@ -261,6 +261,7 @@ def model_info(derainer: Derainer) -> ModelInfo:
         tile=derainer.tiling.tile,
         overlap=derainer.tiling.overlap,
         timesteps=checkpoint.config.timesteps,
+        ensemble=derainer.ensemble,
     )
 
 

@@ -473,3 +473,20 @@ def test_a_terminal_shows_a_bar_and_a_file_does_not(rainy: Path, tiny: Path, tmp
     assert "0.0/3 pictures [" in shown and "\r" in shown
     assert "3 done" in done.stdout and "pictures [" not in done.stdout
     assert "pictures [" not in run("images", rainy, "-o", tmp_path / "out2", "--weights", tiny).stderr
+
+
+def test_an_ensemble_is_the_mean_of_its_copies_and_costs_their_sum(tiny: Path, tmp_path: Path, run: Run) -> None:
+    picture = write(tmp_path / "in" / "a.png", photo(32, 32))
+    reports = {}
+    for copies in ((), ("--ensemble", 4)):
+        out = tmp_path / f"out{len(copies)}"
+        done = run("images", picture, "-o", out, "--weights", tiny, *copies, "--report", tmp_path / "r.json")
+        assert done.exit_code == 0, done.output
+        reports[copies] = (load_json(tmp_path / "r.json"), read(out / "a.png").astype(int))
+    (once, plain), (four, averaged) = reports.values()
+    assert (once["run"]["ensemble"], four["run"]["ensemble"]) == (1, 4)
+    assert four["totals"]["mac"] == 4 * once["totals"]["mac"]
+    assert four["totals"]["energy_mj"] == pytest.approx(4 * once["totals"]["energy_mj"], rel=0.05)
+    assert 0 < abs(plain - averaged).mean() < 10
+    again = run("images", picture, "-o", tmp_path / "out0", "--weights", tiny, "--ensemble", 2)
+    assert again.exit_code == 0 and "1 done" in again.stdout, "another ensemble is another picture"

@@ -15,11 +15,29 @@ from torch import Tensor
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.errors import PictureError
 from esdnet_cli.model.inference import Inference
-from esdnet_cli.pipeline.tiling import Batches, Tiling, blend_weight, derain_tiled, pad
+from esdnet_cli.pipeline.tiling import Batches, SelfEnsemble, Tiling, blend_weight, derain_tiled, pad
 
 
 def batches(network: Callable[[Tensor], Tensor], size: int) -> Batches:
     return Batches(network, size, 4, lambda _: None)
+
+
+@pytest.mark.parametrize("copies", [1, 2, 4, 8])
+def test_ensembles_average_over_mirrored_and_turned_copies(copies: int) -> None:
+    images = torch.rand(2, 3, 8, 12)
+    seen: list[Tensor] = []
+
+    def network(tiles: Tensor) -> Tensor:
+        seen.append(tiles)
+        ramp = torch.linspace(0, 1, tiles.shape[3])  # brighter to the right, whichever way the copy was turned
+        return torch.cat((tiles * ramp, tiles[:, :1]), dim=1)
+
+    averaged = SelfEnsemble(network, copies)(images)
+    assert len({str(tiles.flatten().tolist()) for tiles in seen}) == len(seen) == copies
+    torch.testing.assert_close(averaged[:, 3:], images[:, :1])  # what does not depend on the place comes back
+    x, y = torch.linspace(0, 1, 12), torch.linspace(0, 1, 8)[:, None]
+    factor = {1: x, 2: (x + x.flip(0)) / 2, 4: (x + x.flip(0)) / 2, 8: (x + x.flip(0) + y + y.flip(0)) / 4}[copies]
+    torch.testing.assert_close(averaged[:, :3], images * factor)
 
 
 def identity(tiles: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class _Time(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
 @option("--compare", is_flag=True, help="Write before and after side by side.")
 @option("--deflicker", is_flag=True, help="Smooth what is removed over time, along the motion.")
 @overwrite_option
-@run_options("spike_map", json="with layers", csv="or .layers.csv: a row for each layer")
+@run_options("ensemble", "spike_map", json="with layers", csv="or .layers.csv: a row for each layer")
 @click.pass_context
 def command(
     ctx: click.Context, inputs: tuple[str, ...], output: Path, codec: str | None, crf: int | None,

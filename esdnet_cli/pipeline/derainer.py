@@ -19,8 +19,8 @@ from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.inference import Inference, choose_batch, choose_device, choose_precision
 from esdnet_cli.model.network import ESDNet
-from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_and_blend
-from esdnet_cli.settings import DEFAULT_WEIGHTS
+from esdnet_cli.pipeline.tiling import Batches, SelfEnsemble, Tiling, derain_and_blend
+from esdnet_cli.settings import DEFAULT_WEIGHTS, ENSEMBLES
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,17 @@ class Derained:
 
 
 class Derainer:
-    """A network on its device with its tiling; made by `load`, called with pictures."""
+    """A network on its device with its tiling; made by `load`, called with pictures.
 
-    def __init__(self, checkpoint: Checkpoint, inference: Inference, tiling: Tiling, batch: int | None) -> None:
+    ensemble: of how many mirrored and turned copies its results are the mean.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, inference: Inference, tiling: Tiling, batch: int | None, ensemble: int = 1
+    ) -> None:
         self.checkpoint = checkpoint
         self.tiling = tiling
+        self.ensemble = ensemble
         self.inference = inference
         self._batch = batch
         self.on_smaller_batch: Callable[[int], None] = lambda size: None
@@ -82,7 +88,8 @@ class Derainer:
         with ExitStack() as stack:
             counter = stack.enter_context(ActivityCounter(network)) if count else None
             mapper = stack.enter_context(SpikeMapper(run, network)) if spike_map else None
-            derained, maps = self._derain(image, mapper or run, on_tile)
+            copies = SelfEnsemble(mapper or run, self.ensemble)
+            derained, maps = self._derain(image, copies, on_tile)
         return Derained(derained, counter.activity() if counter else None, maps if mapper else None)
 
     def _derain(
@@ -107,16 +114,20 @@ def load(
     tile: int | None = None,
     overlap: int | None = None,
     batch: int | None = None,
+    ensemble: int = 1,
 ) -> Derainer:
     """Load a checkpoint, by bundled name or path, onto a device.
 
     device: auto, cpu, cuda, cuda:N or mps. precision: auto (the fastest that the device and
     the checkpoint's metrics allow), fp32, bf16 or int8. tile: side in pixels, 0 for one piece.
-    tile and overlap default to what the checkpoint was tuned for, batch to what memory allows.
+    tile and overlap default to what the checkpoint was tuned for, batch to what memory allows. ensemble: 1, 2, 4 or 8
+    mirrored and turned copies whose mean is the result; their operations add up.
     Raises EsdnetError (CheckpointError) with one line that says what to do.
     """
     if (tile is not None and tile < 0) or (overlap is not None and overlap < 0) or (batch is not None and batch < 1):
         raise EsdnetError("tile and overlap must be 0 or more, batch 1 or more")
+    if ensemble not in ENSEMBLES:
+        raise EsdnetError(f"ensemble must be one of {', '.join(map(str, ENSEMBLES))}, not {ensemble}")
     checkpoint = open_checkpoint(str(weights))
     chosen = choose_device(device)
     chosen_precision = choose_precision(precision, chosen, checkpoint.close_precisions)
@@ -127,4 +138,4 @@ def load(
     if side and shared >= side:
         raise EsdnetError(f"--overlap {shared} must be smaller than --tile {side}")
     inference = Inference(load_network(checkpoint), chosen, chosen_precision)
-    return Derainer(checkpoint, inference, Tiling(side, shared), batch)
+    return Derainer(checkpoint, inference, Tiling(side, shared), batch, ensemble)

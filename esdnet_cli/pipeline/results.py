@@ -44,7 +44,7 @@ class ImageResult:
 
     @property
     def tiling_share(self) -> float | None:
-        """Share of the pixels that went through the network which overlap and padding added; None if none went."""
+        """Share of the pixels through the network that overlap, padding and an ensemble's copies added, if any."""
         if self.activity is None or not self.activity.pixels or self.width is None or self.height is None:
             return None
         return 1 - self.width * self.height / self.activity.pixels
@@ -52,7 +52,7 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which network ran, and how."""
+    """Which network ran, and how. ensemble: copies whose mean was taken."""
 
     weights_name: str
     weights_sha256: str
@@ -62,6 +62,7 @@ class ModelInfo:
     tile: int
     overlap: int
     timesteps: int
+    ensemble: int = 1
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def pixel_settings(derainer: Derainer) -> dict[str, Any]:
         "precision": derainer.precision,
         "tile": derainer.tiling.tile,
         "overlap": derainer.tiling.overlap,
+        "ensemble": derainer.ensemble,
     }
 
 

@@ -7,6 +7,7 @@ distance from the tile's centre.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,6 +64,30 @@ def pad(tiles: Tensor, multiple: int) -> Tensor:
             widths = (0, missing, 0, 0) if axis == 3 else (0, 0, 0, missing)
             tiles = F.pad(tiles, widths, mode="reflect" if missing < tiles.shape[axis] else "replicate")
     return tiles
+
+
+class SelfEnsemble:
+    """A network whose result is the mean over mirrored and turned copies of its input: 1, 2, 4 or 8 of them.
+
+    2: and left to right; 4: and top to bottom; 8: each transposed, too (Timofte et al., CVPR 2016). All channels of the
+    result are turned back and averaged, so rates of places (energy.spikemap) are, too.
+    """
+
+    def __init__(self, network: Callable[[Tensor], Tensor], copies: int) -> None:
+        self._network = network
+        self._axes = list(itertools.product((False, True), repeat=3))[:copies]  # the last changes fastest
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Rainy [N, 3, H, W] -> [N, C, H, W]."""
+        total: Tensor | None = None
+        for transposed, upside_down, mirrored in self._axes:
+            flipped = [axis for axis, flip in ((2, upside_down), (3, mirrored)) if flip]
+            turned = images.flip(flipped)
+            result = self._network(turned.mT.contiguous()).mT if transposed else self._network(turned)
+            result = result.flip(flipped)
+            total = result if total is None else total + result
+        assert total is not None
+        return total / len(self._axes)
 
 
 class Batches:
