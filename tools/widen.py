@@ -1,6 +1,6 @@
 """Widen a checkpoint without changing what it computes, to go on training from there.
 
-    python benchmarks/widen.py run/last.safetensors wide.safetensors --dim 48 [--timesteps 2]
+    python tools/widen.py run/last.safetensors wide.safetensors --dim 48 [--timesteps 2]
 
 Channels are repeated, and what reads them shares its weight among the copies at random, so that their gradients differ
 (Net2Net: Chen et al., ICLR 2016). Another number of timesteps does change the result; training mends it.

@@ -1,6 +1,6 @@
 """Average two checkpoints of one configuration, tensor by tensor: what a run learned, without what it unlearned.
 
-    python benchmarks/blend.py before.safetensors after.safetensors blended.safetensors --share 0.75
+    python tools/blend.py before.safetensors after.safetensors blended.safetensors --share 0.75
 
 Weights before and after a run that began with them (WiSE-FT: Wortsman et al., CVPR 2022); batch-norm statistics, too.
 """
