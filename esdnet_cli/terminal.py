@@ -231,6 +231,8 @@ def _show(result: ImageResult, options: RunOptions) -> None:
         tell(f"{result.input}: {result.error}")
     if options.quiet:
         return
+    if result.lost:
+        tell(f"{result.input}: not in the output: {', '.join(result.lost)}.")
     _print(report.row(result, options.costs))
     if options.verbose and result.activity is not None:
         _print(*report.layer_rows(result.activity, options.costs))

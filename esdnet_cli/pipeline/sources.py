@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.files import digest
 from esdnet_cli.pipeline.journal import JOURNAL, noted_outputs
 
+_HEIF = (".heic", ".heif", ".hif")
 READABLE = frozenset(
     # what OpenCV decodes to whole numbers
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".jp2", ".avif", ".gif")
-    + (".ppm", ".pgm", ".pnm", ".pbm", ".pam", ".ras", ".sr")
+    + (".ppm", ".pgm", ".pnm", ".pbm", ".pam", ".ras", ".sr", ".mpo", ".j2k", ".j2c")
+    + _HEIF  # what libheif decodes
 )
+_WRITTEN = {".mpo": ".jpg", ".j2k": ".jp2", ".j2c": ".jp2"}  # endings of what is written as another format
+NAME_BYTES = 255  # of one file, on all common systems
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}  # of --format
 
 
@@ -98,6 +103,8 @@ def _find(
 def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | None) -> list[Job]:
     """Where each result goes: same relative path, stem and format (`file_format` changes its ending).
 
+    MPO becomes JPEG, bare JPEG 2000 gets its boxes, and HEIC becomes what `heif.written_ending` says.
+
     Raises EsdnetError before any work if two inputs land on one name, or one on an input.
     """
     jobs: list[Job] = []
@@ -105,8 +112,15 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
     inputs = {os.path.realpath(source.path) for source in sources}
     for source in sources:
         output = folder / source.relative
+        ending = output.suffix.lower()
         if file_format is not None:
             output = output.with_suffix(FORMATS[file_format])
+        elif ending in _WRITTEN:
+            output = output.with_suffix(_WRITTEN[ending])
+        elif ending in _HEIF:
+            from esdnet_cli.pipeline import heif  # takes long to import, and few need it
+
+            output = output.with_suffix(heif.written_ending(source.path))
         key = os.path.normcase(os.path.realpath(output))  # without case where the system knows none
         if key in taken:
             raise EsdnetError(
@@ -117,6 +131,16 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
         taken[key] = source.path
         jobs.append(Job(source, output))
     return jobs
+
+
+def with_ending(path: Path, ending: str) -> Path:
+    """A path with another ending; a name that would be too long is cut, and told from others by a part of its hash."""
+    name = path.stem + ending
+    if len(os.fsencode(name)) > NAME_BYTES:
+        mark = f"~{digest(os.fsencode(path.name))[:8]}{ending}"
+        stem = os.fsencode(path.stem)[: NAME_BYTES - len(mark)].decode("utf-8", "ignore")
+        name = stem + mark
+    return path.with_name(name)
 
 
 def pair_up(sources: Sequence[Source], targets: Path) -> tuple[list[tuple[Source, Path]], list[Unusable]]:
