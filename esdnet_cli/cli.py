@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -19,6 +20,7 @@ from esdnet_cli.errors import EsdnetError, printable
 
 COMMANDS = ("images", "video", "energy", "evaluate", "train", "synth", "convert", "weights", "bench")
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
+_ONE_PRESS = 0.1  # seconds in which a second signal is an echo of the first
 _SPINS = "20000"  # the OpenMP runtime has 300000: measured in benchmarks/README.md
 
 
@@ -76,15 +78,18 @@ def _wait_politely() -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM end a command alike: the picture being written is finished, the summary printed, once.
+    """SIGINT and SIGTERM end a command alike: the picture being written is finished, the summary printed.
 
-    A second one would only cut that short, in the middle of anything: it is ignored until the process has ended.
+    A second one ends the process at once. Some launchers hand one Ctrl-C on, so that it comes twice: that is one.
     """
+    first: list[float] = []
 
     def interrupt(*_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        if not first:
+            first.append(time.monotonic())
+            raise KeyboardInterrupt
+        if time.monotonic() - first[0] > _ONE_PRESS:
+            os._exit(INTERRUPTED)  # files are whole or absent whenever that happens
 
     if threading.current_thread() is not threading.main_thread():  # only there are signals handled
         yield

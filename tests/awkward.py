@@ -184,6 +184,12 @@ def tiff(
     return (b"II" if order == "<" else b"MM") + first + body + counted + entries + bytes(inline)
 
 
+def with_nclx(data: bytes, primaries: int, transfer: int) -> bytes:
+    """AVIF or HEIF that says these code points (H.273)."""
+    place = data.index(b"colrnclx") + 8
+    return data[:place] + struct.pack(">HH", primaries, transfer) + data[place + 4 :]
+
+
 def half_empty(data: bytes) -> bytes:
     """A copy that stopped halfway; the file system put zeros there."""
     return data[: len(data) // 2].ljust(len(data), b"\0")

@@ -229,7 +229,8 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "png_inside.tif": (made.tiff(COLOUR, 2, compression=34933), Refused("TIFF with PNG compression")),
     "lab.tif": (made.tiff(COLOUR, 8), Refused("TIFF with Lab colours")),
     "cmyk_16.tif": (made.tiff(np.dstack((DEEP, DEEP[..., 0])), 5), Refused("TIFF in CMYK of 16 bits")),
-    "raw.dng": (made.tiff(COLOUR, 2, more=((254, 4, 1, b"\1\0\0\0"), (50706, 1, 4, b"\1\4\0\0"))), Refused("camera's raw file")),
+    "raw.dng": (made.tiff(COLOUR, 2, more=((254, 4, 1, b"\1\0\0\0"), (50706, 1, 4, b"\1\4\0\0"))), Refused(r"not read \(DNG camera raw\); develop it")),
+    "raw_named.tif": (made.tiff(COLOUR, 2, more=((254, 4, 1, b"\1\0\0\0"), (50706, 1, 4, b"\1\4\0\0"))), Refused("camera's raw file")),
     # JPEG 2000
     "jp2_12.jp2": (stored("jp2_12.jp2"), Back(SCENE, "RGB", (), 1)),
     "jp2_15.jp2": (stored("jp2_15.jp2"), Back(COLOUR, "RGB", (), 1)),
@@ -242,6 +243,8 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "deep_alpha.heic": (stored("deep_alpha.heic"), Back(np.dstack((COLOUR, np.where(np.arange(64) < 16, 0, 255) + 0 * GREY)).astype(np.uint8), "RGBA", (), 3, "deep_alpha.png")),
     "hlg.hif": (stored("hlg.hif"), Back(COLOUR, "RGB", (holds(b"cICP\x09\x12\0\1"),), 3, "hlg.png")),
     "cut.heic": (stored("a.heic")[:-900], Refused("damaged")),
+    "pq.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 9, 16), Refused(r"HDR picture \(PQ\)")),
+    "p3.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 12, 13), Back(COLOUR, "RGB", (holds("Colours of the original".encode("utf-16-be")),), 8)),
     # sound files of kinds that are not read
     "jpeg12.jpg": (stored("jpeg12.jpg"), Refused("JPEG of 12 bits")),
     "jxl_named.jpg": (b"\xff\x0a" + bytes(99), Refused(r"not read \(JPEG XL\); convert it to PNG")),

@@ -29,7 +29,7 @@ _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)  # IEC 61966-2
 
 def cicp(primaries: int, transfer: int) -> tuple[tuple[bytes, bytes], ...]:
     """The chunk for RGB of these code points (H.273), full range; none where they say no more than sRGB does."""
-    if primaries in (_SRGB, _UNSAID, 5, 6) and transfer in _LIKE_SRGB:
+    if (primaries in (_SRGB, _UNSAID, 5, 6) and transfer in _LIKE_SRGB) or max(primaries, transfer) > 255:
         return ()
     return ((b"cICP", bytes((primaries, transfer, 0, 1))),)
 

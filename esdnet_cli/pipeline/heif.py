@@ -74,7 +74,10 @@ def _open(data: bytes) -> Any:
     except ImportError as error:
         raise EsdnetError(f"pi_heif cannot load ({one_line(error)}); pip install --force-reinstall pi-heif") from error
     try:
-        return pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
+        image = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
+        if not len(image):
+            raise ValueError("no picture in it")
+        return image
     except (ValueError, RuntimeError, OSError, EOFError, SyntaxError) as error:
         reason = one_line(error)[:80]
         raise PictureError(f"is damaged, truncated or unusual HEIF ({reason}); save it as JPEG") from error

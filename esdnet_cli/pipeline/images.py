@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,11 @@ WRITERS = {
     ".ppm": Writer(".ppm", sixteen_bit=True, grey=False),
     **dict.fromkeys((".pgm", ".pnm"), Writer(".pnm", sixteen_bit=True)),
 }  # fmt: skip
+_STARTS = {  # first bytes of what is read and written
+    b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF....WEBP": ".webp", b"II[*+]": ".tif", b"MM\0[*+]": ".tif",
+    b"BM": ".bmp", b"GIF8": ".gif", b"\0\0\0\x0cjP": ".jp2", b"\xff\x4f\xff\x51": ".jp2", b"P[25]": ".pgm",
+    b"P[36]": ".ppm",
+}  # fmt: skip
 _SAID = {"exif": "EXIF", "icc": "ICC profile", "xmp": "XMP", "iptc": "IPTC", "comments": "comment"}  # in notes
 _TRIAL = 32  # side of the piece that is encoded to see whether the whole will be
 
@@ -114,6 +120,8 @@ def read_picture(data: bytes, path: Path, max_megapixels: float = MAX_MEGAPIXELS
         return _picture(pixels, metadata, lost, turned=False)
     if data.startswith(png.SIGNATURE) and not png.is_whole(data):
         raise PictureError("is truncated or damaged; copy it again from where it came")  # libpng would print on its own
+    if (kind := kinds.raw_kind(data, path)) is not None:
+        raise PictureError(f"is of a kind that is not read ({kind}); {kinds.mend(kind)}")
     if trouble := mending.why_not_read(data):
         raise PictureError(trouble)
     try:
@@ -146,6 +154,19 @@ def read_picture(data: bytes, path: Path, max_megapixels: float = MAX_MEGAPIXELS
     if icc_space(metadata.icc) not in (b"RGB ", b"GRAY", b""):  # it describes inks, and OpenCV has made RGB of them
         metadata, lost = replace(metadata, icc=b""), lost | {"ICC profile of other colours than RGB"}
     return _picture(pixels, metadata, lost, turned)
+
+
+def ending_of(data: bytes) -> str:
+    """The ending of the format that a file's first bytes show; .png if they show none."""
+    if heif.is_heif(data):
+        return ".heic"
+    if _is_avif(data):
+        return ".avif"
+    return _start(data) or ".png"
+
+
+def _start(data: bytes) -> str | None:
+    return next((ending for start, ending in _STARTS.items() if re.match(start, data, re.DOTALL)), None)
 
 
 def writer_for(path: Path) -> Writer:
@@ -262,6 +283,8 @@ def _other(path: Path) -> str:
 def _why_undecodable(data: bytes, path: Path) -> str:
     if kind := kinds.kind_of(data):
         return f"is of a kind that is not read ({kind}); {kinds.mend(kind)}"
+    if _start(data):
+        return "is damaged, truncated or of an unusual kind; copy it again, or save it as PNG with another program"
     if path.suffix.lower() in READABLE:
         return "is damaged, truncated or not a picture at all; copy it again or open it with another program"
     return "is not a picture in a format that OpenCV reads; convert it to PNG"
@@ -295,8 +318,9 @@ def _read_metadata(data: bytes, blobs: dict[int, bytes]) -> tuple[Metadata, set[
     if tiff.is_tiff(data):
         return tiff.read_metadata(tiff.read_tags(data))
     exif = blobs.get(cv2.IMAGE_METADATA_EXIF, b"").removeprefix(b"Exif\0\0")  # AVIF may keep JPEG's
-    icc = blobs.get(cv2.IMAGE_METADATA_ICCP, b"") or mending.boxed_icc(data)
-    return Metadata(exif, checked_icc(icc), blobs.get(cv2.IMAGE_METADATA_XMP, b"")), set()
+    icc = checked_icc(blobs.get(cv2.IMAGE_METADATA_ICCP, b"") or mending.boxed_icc(data))
+    said = () if icc else colour.cicp(*mending.boxed_cicp(data))
+    return Metadata(exif, icc, blobs.get(cv2.IMAGE_METADATA_XMP, b""), colour=said), set()
 
 
 def _picture(pixels: NDArray[Any], metadata: Metadata, lost: set[str], turned: bool) -> Picture:
@@ -325,7 +349,7 @@ def _fitted(picture: Picture, writer: Writer) -> tuple[Metadata, set[str]]:
             lost.add("what its numbers mean as colours")
         metadata = replace(metadata, icc=icc or b"")
     missing = {name for name in _SAID if name not in writer.holds and getattr(metadata, name)}
-    lost |= {_SAID[name] for name in missing - ({"icc"} if metadata.colour else set())}
+    lost |= {_SAID[name] for name in missing if getattr(picture.metadata, name)}
     metadata = replace(metadata, **{name: type(getattr(metadata, name))() for name in missing})
     if writer is _JPEG:
         for name, said in _SAID.items():

@@ -51,6 +51,14 @@ def kind_of(data: bytes) -> str | None:
     return "SVG" if text.startswith(b"<?xml") and b"<svg" in text else None
 
 
+def raw_kind(data: bytes, path: Path) -> str | None:
+    """The kind of a camera's raw file, by its first bytes or its name: what decodes of one is a small preview."""
+    kind = kind_of(data)
+    if kind is None and data[:2] in (b"II", b"MM"):
+        kind = UNREAD.get(path.suffix.lower())
+    return kind if kind and kind.endswith(_RAW) else None
+
+
 def mend(kind: str) -> str:
     """What to do about a file of such a kind."""
     if kind == _CLIP:
@@ -64,7 +72,12 @@ def mend(kind: str) -> str:
 
 def unread_line(unread: Counter[str]) -> str:
     """One line that counts by kind what was passed over; such as "Not read: 2 JPEG XL (.jxl); ..."."""
-    counts = ", ".join(f"{count} {UNREAD[ending]} ({ending})" for ending, count in sorted(unread.items()))
+    endings: dict[str, list[str]] = {}
+    for ending in sorted(unread):
+        endings.setdefault(UNREAD[ending], []).append(ending)
+    counts = ", ".join(
+        f"{sum(unread[ending] for ending in group)} {kind} ({', '.join(group)})" for kind, group in endings.items()
+    )
     kinds = {UNREAD[ending] for ending in unread}
     mends = ["develop raw files first"] if any(kind.endswith(_RAW) for kind in kinds) else []
     if any(kind != _CLIP and not kind.endswith(_RAW) for kind in kinds):

@@ -79,6 +79,12 @@ def boxed_icc(data: bytes) -> bytes:
     return b""
 
 
+def boxed_cicp(data: bytes) -> tuple[int, int]:
+    """Colour primaries and transfer (ITU-T H.273) in AVIF's `colr` box; 2, unsaid, for each without one."""
+    place = data.find(b"colrnclx", 0, 1 << 16)
+    return struct.unpack_from(">HH", data, place + 8) if 0 <= place <= len(data) - 12 else (2, 2)
+
+
 def _with_transparent_grey(pixels: NDArray[Any], grey: int, bits: int) -> NDArray[Any]:
     """BGRA [H, W, 4] of grey [H, W]: transparent where it has that value, which counts in `bits`."""
     most = np.iinfo(pixels.dtype).max

@@ -234,7 +234,8 @@ def _derain(
 
 
 def _result(job: Job, status: Literal["ok", "skipped", "failed"], *rest: Any) -> ImageResult:
-    return ImageResult(printable(job.source.path), None if job.output is None else printable(job.output), status, *rest)
+    output = None if job.output is None else job.shown or printable(job.output)
+    return ImageResult(job.source.shown or printable(job.source.path), output, status, *rest)
 
 
 def _or_failed(job: Job, step: Callable[..., R], *args: Any) -> R | ImageResult:

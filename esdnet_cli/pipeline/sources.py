@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.files import digest
 from esdnet_cli.pipeline.journal import JOURNAL, noted_outputs
+from esdnet_cli.pipeline.kinds import unread_ending
 
 _HEIF = (".heic", ".heif", ".hif")
 READABLE = frozenset(
@@ -26,18 +28,23 @@ FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}  # of
 
 @dataclass(frozen=True)
 class Source:
-    """A file to derain. relative: its place below the folder or pattern that named it; its output goes there too."""
+    """A file to derain. relative: its place below the folder or pattern that named it; its output goes there too.
+
+    shown: what it is called in tables, if not by its path.
+    """
 
     path: Path
     relative: Path
+    shown: str | None = None
 
 
 @dataclass(frozen=True)
 class Job:
-    """A source and the file that its result goes to, None if it is only measured."""
+    """A source and the file that its result goes to, None if it is only measured; shown: what that is called."""
 
     source: Source
     output: Path | None
+    shown: str | None = None
 
 
 @dataclass(frozen=True)
@@ -49,10 +56,11 @@ class Unusable:
 
 
 def find_sources(
-    inputs: Sequence[str], recursive: bool, leave_out: Sequence[Path | None] = ()
+    inputs: Sequence[str], recursive: bool, leave_out: Sequence[Path | None] = (), unread: Counter[str] | None = None
 ) -> tuple[list[Source], list[Unusable]]:
     """Pictures named by files, folders (by ending; below them too if `recursive`) and patterns, in order, each once.
 
+    @LIST stands for what the lines of that file name. unread: counts pictures of kinds that are not read, by ending.
     Folders and patterns pass over hidden files, and over everything below the folders `leave_out` (our own outputs)
     where these lie inside them; folders also over what a journal inside them knows as ours.
     Raises EsdnetError if one of `leave_out` is itself an input.
@@ -60,8 +68,9 @@ def find_sources(
     ours = [folder for folder in leave_out if folder is not None]
     sources: dict[str, Source] = {}
     unusable: list[Unusable] = []
-    for text in inputs:
-        found, trouble = _find(text, recursive, ours, unusable)
+    unread = Counter() if unread is None else unread
+    for text in _listed(inputs, unusable):
+        found, trouble = _find(text, recursive, ours, unusable, unread)
         if not found and trouble:
             unusable.append(Unusable(printable(text), trouble))
         for source in found:
@@ -69,8 +78,24 @@ def find_sources(
     return list(sources.values()), unusable
 
 
+def _listed(inputs: Sequence[str], unusable: list[Unusable]) -> Iterator[str]:
+    """The inputs, with what a list names in its place: one on a line, or ended by zero bytes as find -print0 does."""
+    for text in inputs:
+        if not text.startswith("@") or os.path.lexists(text):
+            yield text
+            continue
+        try:
+            lines = Path(text[1:]).read_bytes()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            unusable.append(Unusable(printable(text), f"the list cannot be read: {reason}; check the name after the @"))
+            continue
+        names = lines.split(b"\0") if b"\0" in lines else lines.splitlines()
+        yield from (os.fsdecode(name) for name in names if name.strip())
+
+
 def _find(
-    text: str, recursive: bool, leave_out: Sequence[Path], unusable: list[Unusable]
+    text: str, recursive: bool, leave_out: Sequence[Path], unusable: list[Unusable], unread: Counter[str]
 ) -> tuple[list[Source], str | None]:
     """What one input names; or no source, and why. Folders that cannot be listed are added to `unusable`."""
     path = Path(text)
@@ -79,7 +104,7 @@ def _find(
         if os.path.realpath(text) in map(os.path.realpath, leave_out):
             raise EsdnetError(f"{text}: is input and output folder at once; choose another output folder")
         before = len(unusable)
-        found = list(_in_folder(path, recursive, _inside(leave_out, path), unusable))
+        found = list(_in_folder(path, recursive, _inside(leave_out, path), unusable, unread))
         hint = "" if recursive else "; -r looks into subfolders"
         return found, None if len(unusable) > before else f"no pictures in this folder{hint or '; name another'}"
     if os.path.isfile(text):
@@ -93,9 +118,13 @@ def _find(
         seen = set()  # "**" follows links, which may loop
         for match in map(Path, sorted(glob.glob(text, recursive=True))):
             place = os.path.join(os.path.realpath(match.parent), match.name)
-            if place not in seen and _is_picture(match) and not _skipped(match, outputs):
-                seen.add(place)
+            if place in seen or _skipped(match, outputs):
+                continue
+            seen.add(place)
+            if _is_picture(match):
                 found.append(Source(match, match.relative_to(root)))
+            else:
+                _count(match, unread)
         return found, "the pattern matches no picture; check it, and its quotes"
     return [], "no such file or folder; check the name"
 
@@ -164,7 +193,9 @@ def pair_up(sources: Sequence[Source], targets: Path) -> tuple[list[tuple[Source
     return pairs, unusable
 
 
-def _in_folder(folder: Path, recursive: bool, outputs: Sequence[str], unusable: list[Unusable]) -> Iterable[Source]:
+def _in_folder(
+    folder: Path, recursive: bool, outputs: Sequence[str], unusable: list[Unusable], unread: Counter[str]
+) -> Iterable[Source]:
     def note(error: OSError) -> None:
         reason = f"cannot be listed: {error.strerror}; check its permissions"
         unusable.append(Unusable(printable(str(error.filename)), reason))
@@ -177,8 +208,18 @@ def _in_folder(folder: Path, recursive: bool, outputs: Sequence[str], unusable: 
         folders[:] = sorted(name for name in folders if not _skipped(here / name, outputs)) if recursive else []
         for name in sorted(files):
             path = here / name
-            if _is_picture(path) and not _skipped(path, outputs) and str(path) not in ours:
+            if _skipped(path, outputs) or str(path) in ours:
+                continue
+            if _is_picture(path):
                 yield Source(path, path.relative_to(folder))
+            else:
+                _count(path, unread)
+
+
+def _count(path: Path, unread: Counter[str]) -> None:
+    ending = unread_ending(path)
+    if ending and os.path.isfile(path):
+        unread[ending] += 1
 
 
 def _is_picture(path: Path) -> bool:

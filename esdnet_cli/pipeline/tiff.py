@@ -13,6 +13,7 @@ from esdnet_cli.pipeline.metadata import Density, Metadata, checked_icc
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _ORIENTATION, _SAMPLES = 258, 259, 262, 270, 274, 277
 _X_DENSITY, _Y_DENSITY, _PLANAR, _DENSITY_UNIT, _SUBFILE = 282, 283, 284, 296, 254
+_SAMPLE_FORMAT, _UNSIGNED = 339, 1
 _EXTRA_SAMPLES, _XMP, _IPTC, _PHOTOSHOP, _ICC, _DNG_VERSION = 338, 700, 33723, 34377, 34675, 50706
 _FORMATS = {1: "B", 2: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
 _FORMATS |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -79,7 +80,7 @@ def _entries(data: bytes) -> Iterator[tuple[int, int, int, int]]:
                 (place,) = struct.unpack_from(order + offset, data, place)
             if kind in _FORMATS and size <= len(data) - place:
                 yield tag, kind, count, place
-    except struct.error:
+    except (struct.error, OverflowError):  # BigTIFF's numbers may be larger than any file
         return
 
 
@@ -90,7 +91,7 @@ def is_turned(tags: Tags) -> bool:
 
 def why_not_read(tags: Tags) -> str | None:
     """What OpenCV does not read, or reads as something else than is meant; None if it reads the file as it is meant."""
-    bits, samples, planar = tags.get(_BITS, (1,)), _one(tags, _SAMPLES, 1), _one(tags, _PLANAR, 1)
+    bits, samples, planar = tags.get(_BITS) or (1,), _one(tags, _SAMPLES, 1), _one(tags, _PLANAR, 1)
     compression, photometric = _one(tags, _COMPRESSION, 1), _one(tags, _PHOTOMETRIC, _BLACK_IS_ZERO)
     if _DNG_VERSION in tags or _one(tags, _SUBFILE, 0) & 1:
         return "a camera's raw file, of which only a small preview could be read; develop it first"
@@ -109,8 +110,10 @@ def why_not_read(tags: Tags) -> str | None:
         return "TIFF with alpha beside grey, which OpenCV does not read; save it as PNG"
     if _one(tags, _EXTRA_SAMPLES, 0) == 1:
         return "TIFF with alpha already multiplied into its colours; save it as PNG"
-    if 8 < bits[0] < 16 and samples not in (1, 3):
+    if samples not in ((1, 3) if 8 < bits[0] < 16 else (1, 3, 4)):
         return f"TIFF of {bits[0]:g} bits and {samples} channels; save it as PNG"
+    if bits[0] <= 16 and _one(tags, _SAMPLE_FORMAT, _UNSIGNED) != _UNSIGNED:
+        return f"TIFF of {bits[0]:g} bits that are no whole numbers from 0; save it with 8 or 16 bits"
     return None
 
 
@@ -162,11 +165,13 @@ def with_metadata(data: bytes, metadata: Metadata, alpha: bool) -> bytes:
         description = metadata.comments[0] + b"\0"
         add(_DESCRIPTION, 2, len(description), description)
     if metadata.density is not None:
-        for tag, dots in ((_X_DENSITY, metadata.density.x), (_Y_DENSITY, metadata.density.y)):
-            inches = 0.0254 if metadata.density.units == 1 else 1  # TIFF knows inches and centimetres
-            add(tag, 5, 1, struct.pack("<II", round(dots * inches * 1000), 1000))
-        units = {0.0: 1, 100.0: 3}.get(metadata.density.units, 2)
-        add(_DENSITY_UNIT, 3, 1, struct.pack("<H", units))
+        density = metadata.density
+        units = {0.0: 1, 100.0: 3}.get(density.units, 2)
+        dots = density.per_inch if units == 2 else (density.x, density.y)  # TIFF knows inches and centimetres
+        if max(dots) < 1 << 22:
+            for tag, value in zip((_X_DENSITY, _Y_DENSITY), dots):
+                add(tag, 5, 1, struct.pack("<II", round(value * 1000), 1000))
+            add(_DENSITY_UNIT, 3, 1, struct.pack("<H", units))
     if alpha:
         add(_EXTRA_SAMPLES, 3, 1, struct.pack("<H", 2))
     directory = struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
