@@ -118,6 +118,14 @@ def png(*chunks: tuple[bytes, bytes], data: bytes | None = None) -> bytes:
     return data[:33] + b"".join(chunk(*each) for each in chunks) + data[33:]
 
 
+def raw_profile(block: bytes) -> bytes:
+    """EXIF in a zTXt chunk as ImageMagick wrote it before eXIf came."""
+    block = b"Exif\0\0" + block
+    lines = [block.hex()[start : start + 72] for start in range(0, 2 * len(block), 72)]
+    text = "\nexif\n{:8}\n{}\n".format(len(block), "\n".join(lines))
+    return b"Raw profile type exif\0\0" + zlib.compress(text.encode())
+
+
 def grey_png(bits: int, transparent: int) -> bytes:
     """Grey of 1 to 16 bits, one value of it transparent."""
     values = (GREY.astype(np.uint16) * 257) >> (16 - bits)

@@ -100,6 +100,15 @@ def lacks(*parts: bytes) -> Check:
     return check
 
 
+def tag(number: int, value: object) -> Check:
+    """Of TIFF."""
+
+    def check(output: Output) -> None:
+        assert output.image.tag_v2[number] == value  # type: ignore[attr-defined]
+
+    return check
+
+
 def exif_of(width: int, height: int) -> Check:
     """EXIF says upright, this size, and its text; there is no thumbnail."""
 
@@ -147,6 +156,7 @@ MOTION = made.xmp('GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1" dc:tit
 TURNED_XMP = made.xmp("", "<tiff:Orientation>6</tiff:Orientation><exif:PixelXDimension>64</exif:PixelXDimension>")
 APP1_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 JFIF_300 = {"dpi": (300, 300)}
+IPTC = b"\x1c\x02\x78\0\4rain"
 PQ = (b"cICP", bytes((9, 16, 0, 1)))
 
 JPEG_NEAR, SCENE_NEAR = 2.0, 5.0  # levels, on average, that saving again costs; smooth colours, and noise
@@ -173,6 +183,7 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "turned_xmp_thumb.jpg": (stored("turned_xmp_thumb.jpg"), Back(SCENE.swapaxes(0, 1)[:, ::-1], "RGB", (holds(b'tiff:Orientation="1"', b'tiff:ImageWidth="48"'),), SCENE_NEAR)),
     "turned.jpg": (made.jpeg((0xE1, APP1_XMP + TURNED_XMP), exif=b"Exif\0\0" + made.exif(6, True)), Back(TURNED, "RGB", (exif_of(48, 64), holds(b"<tiff:Orientation>1<", b"XDimension>48<")), JPEG_NEAR)),
     "turned.png": (made.png((b"eXIf", made.exif(6, True)), (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + TURNED_XMP)), Back(TURNED, "RGB", (exif_of(48, 64), holds(b"<tiff:Orientation>1<")))),
+    "turned_old.png": (made.png((b"zTXt", made.raw_profile(made.exif(6)))), Back(TURNED, "RGB", (exif_of(48, 64), lacks(b"Raw profile")))),
     "upright_thumb.webp": (made.pillow("WEBP", lossless=True, exif=made.exif(1, True)), Back(COLOUR, "RGB", (exif_of(64, 48),))),
     "ultrahdr.jpg": (stored("ultrahdr.jpg"), Back(SCENE, "RGB", (said("gain map"), lacks(b"hdrgm", b"GainMap")), SCENE_NEAR)),
     "ultrahdr_made.jpg": (made.jpeg((0xE1, APP1_XMP + ULTRA_HDR), GAIN_MAP, made.mpf(2)), Back(COLOUR, "RGB", (said("gain map."), lacks(b"hdrgm", b"GainMap"), holds(b'dc:title="kept"')), JPEG_NEAR)),
@@ -183,7 +194,9 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "dpi_turned.jpg": (made.jpeg(dpi=(300, 150), exif=b"Exif\0\0" + made.exif(6)), Back(TURNED, "RGB", (info("dpi", (150, 300)),), JPEG_NEAR)),
     "dpi.png": (made.pillow("PNG", dpi=(118, 118)), Back(COLOUR, "RGB", (info("dpi", pytest.approx((118, 118), abs=0.1)),))),
     "dpi.tif": (made.pillow("TIFF", dpi=(600, 600)), Back(COLOUR, "RGB", (info("dpi", (600, 600)),))),
-    "iptc.jpg": (made.jpeg((0xED, made.photoshop(b"\x1c\x02\x78\0\4rain"))), Back(COLOUR, "RGB", (holds(b"Photoshop 3.0\x008BIM\4\4", b"\x1c\x02\x78\0\4rain"), lacks(b"the rainy thumbnail")), JPEG_NEAR)),
+    "dpi.bmp": (made.pillow("BMP", dpi=(118, 118)), Back(COLOUR, "RGB", (info("dpi", pytest.approx((118, 118), abs=0.1)),))),
+    "iptc.jpg": (made.jpeg((0xED, made.photoshop(IPTC))), Back(COLOUR, "RGB", (holds(b"Photoshop 3.0\x008BIM\4\4", IPTC), lacks(b"the rainy thumbnail")), JPEG_NEAR)),
+    "iptc.tif": (made.tiff(COLOUR, 2, more=((33723, 7, 9, IPTC),)), Back(COLOUR, "RGB", (holds(IPTC), tag(33723, IPTC)))),
     "comment.jpg": (made.jpeg((0xFE, b"a rainy day")), Back(COLOUR, "RGB", (info("comment", b"a rainy day"),), JPEG_NEAR)),
     "comment.png": (made.png((b"tEXt", b"Comment\0a rainy day")), Back(COLOUR, "RGB", (info("Comment", "a rainy day"),))),
     "iptc_to_png.jpg": (made.jpeg((0xED, made.photoshop(b"rain"))), Back(COLOUR, "RGB", (said("IPTC"),), JPEG_NEAR, "iptc_to_png.png", "png")),
@@ -253,6 +266,7 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "clip_named.jpg": (b"\0\0\0\x18ftypisom" + bytes(99), Refused(r"not read \(clip\); esdnet video derains it")),
     "half_empty.jpg": (made.half_empty(made.jpeg(pixels=np.tile(COLOUR, (9, 9, 1)))), Refused("has no end")),
     # what no output takes is said before the work
+    "small.jp2": (made.pillow("JPEG2000", COLOUR[:20, :20]), Refused("cannot be written as .jp2")),
     "long.png": (made.pillow("PNG", np.zeros((1, 16384), np.uint8)), Refused("longer than the 16383 pixels that .webp takes", "webp")),
 }  # fmt: skip
 

@@ -54,6 +54,7 @@ _JPEG = Writer(
 )
 _PNG = Writer(".png", sixteen_bit=True, alpha=True, holds=_TAGGED | {"comments", "density", "colour", "text"})
 _TIFF = Writer(".tiff", sixteen_bit=True, alpha=True, holds=frozenset(("icc", "xmp", "iptc", "comments", "density")))
+_BMP = Writer(".bmp", alpha=True, holds=frozenset(("density",)))
 WRITERS = {
     ".png": _PNG,
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
@@ -62,7 +63,7 @@ WRITERS = {
         params=(cv2.IMWRITE_WEBP_QUALITY, 101),  # over 100: lossless
     ),
     **dict.fromkeys((".tif", ".tiff"), _TIFF),
-    **dict.fromkeys((".bmp", ".dib"), Writer(".bmp", alpha=True)),
+    **dict.fromkeys((".bmp", ".dib"), _BMP),
     ".jp2": Writer(".jp2", sixteen_bit=True, alpha=True, params=(cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)),
     ".avif": Writer(".avif", alpha=True, holds=_TAGGED, longest=65535, params=(cv2.IMWRITE_AVIF_QUALITY, 95)),
     ".gif": Writer(
@@ -235,7 +236,7 @@ def encode_picture(picture: Picture, path: Path) -> bytes:
         return png.with_metadata(bytes(data), metadata)
     if writer is _TIFF:
         return tiff.with_metadata(bytes(data), metadata, alpha=picture.alpha is not None)
-    return bytes(data)
+    return mending.with_bmp_density(bytes(data), metadata.density) if writer is _BMP else bytes(data)
 
 
 def without_hidden_colours(picture: Picture) -> NDArray[Any]:
@@ -320,7 +321,8 @@ def _read_metadata(data: bytes, blobs: dict[int, bytes]) -> tuple[Metadata, set[
     exif = blobs.get(cv2.IMAGE_METADATA_EXIF, b"").removeprefix(b"Exif\0\0")  # AVIF may keep JPEG's
     icc = checked_icc(blobs.get(cv2.IMAGE_METADATA_ICCP, b"") or mending.boxed_icc(data))
     said = () if icc else colour.cicp(*mending.boxed_cicp(data))
-    return Metadata(exif, icc, blobs.get(cv2.IMAGE_METADATA_XMP, b""), colour=said), set()
+    xmp = blobs.get(cv2.IMAGE_METADATA_XMP, b"")
+    return Metadata(exif, icc, xmp, density=mending.bmp_density(data), colour=said), set()
 
 
 def _picture(pixels: NDArray[Any], metadata: Metadata, lost: set[str], turned: bool) -> Picture:

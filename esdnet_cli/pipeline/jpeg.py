@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from esdnet_cli.pipeline.metadata import Density, Metadata, checked_icc, tags
+from esdnet_cli.pipeline.metadata import Density, Metadata, checked_icc, tags, without_thumbnails
 
 _SOI, _SOS, _APP0, _APP1, _APP2, _APP13, _COM = 0xD8, 0xDA, 0xE0, 0xE1, 0xE2, 0xED, 0xFE
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
@@ -13,8 +13,7 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
 _LARGEST = 65533  # bytes in a segment
 _EXIF, _XMP, _MORE_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 _ICC, _MPF, _GAIN_MAP = b"ICC_PROFILE\0", b"MPF\0", b"urn:iso:std:iso:ts:21496:-1\0"
-_PHOTOSHOP, _RESOURCE = b"Photoshop 3.0\0", b"8BIM"
-_RESOURCE_THUMBNAILS = (1033, 1036)
+_PHOTOSHOP = b"Photoshop 3.0\0"
 _PICTURES = 0xB001  # MPF's NumberOfImages (CIPA DC-007)
 _JFIF_UNITS = {0: 0.0, 1: 1 / 0.0254, 2: 100.0}  # dots by inch and by centimetre: units that make a metre
 
@@ -79,7 +78,7 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
         lost.add("motion clip")
     if further > 0 and "gain map" not in lost:
         lost.add("further picture" if further == 1 else f"{further} further pictures")
-    return Metadata(exif, profile, xmp, _without_thumbnails(photoshop), tuple(comments), density), lost
+    return Metadata(exif, profile, xmp, without_thumbnails(photoshop), tuple(comments), density), lost
 
 
 def unwritable(metadata: Metadata) -> set[str]:
@@ -136,19 +135,3 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _pictures(block: bytes) -> int:
     return next((value for tag, _, _, value, _ in tags(block) if tag == _PICTURES), 1)
-
-
-def _without_thumbnails(resources: bytes) -> bytes:
-    """Photoshop's image resources without its thumbnails, which show the rain; as they are if they make no sense."""
-    kept, position = b"", 0
-    while resources[position : position + 4] == _RESOURCE and position + 8 <= len(resources):
-        (kind,) = struct.unpack_from(">H", resources, position + 4)
-        size_at = position + 6 + (resources[position + 6] // 2 + 1) * 2  # after a Pascal string of even length
-        if size_at + 4 > len(resources):
-            return resources
-        (size,) = struct.unpack_from(">I", resources, size_at)
-        end = size_at + 4 + size + size % 2
-        if kind not in _RESOURCE_THUMBNAILS:
-            kept += resources[position:end]
-        position = end
-    return kept if position >= len(resources) else resources

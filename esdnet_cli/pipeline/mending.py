@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet_cli.pipeline import jpeg, png, tiff
+from esdnet_cli.pipeline.metadata import Density
 
 _PNM = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d{1,5})\s")
 _JP2, _J2K = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
@@ -66,6 +67,22 @@ def mended_pixels(pixels: NDArray[Any], data: bytes) -> NDArray[Any]:
         if (1 << bits) - 1 < most:
             return ((pixels.astype(np.uint32) * most + (1 << (bits - 1))) // ((1 << bits) - 1)).astype(pixels.dtype)
     return pixels
+
+
+def bmp_density(data: bytes) -> Density | None:
+    """Of a BMP with a header that says it."""
+    if data[:2] != b"BM" or len(data) < 54 or struct.unpack_from("<I", data, 14)[0] < 40:
+        return None
+    x, y = struct.unpack_from("<ii", data, 38)
+    return Density(x, y, 1) if x > 0 and y > 0 else None
+
+
+def with_bmp_density(data: bytes, density: Density | None) -> bytes:
+    """An encoded BMP that says it."""
+    if density is None or not density.units:
+        return data
+    dots = (min(round(dots * density.units), 0x7FFFFFFF) for dots in (density.x, density.y))
+    return data[:38] + struct.pack("<ii", *dots) + data[46:]
 
 
 def boxed_icc(data: bytes) -> bytes:

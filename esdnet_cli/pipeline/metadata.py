@@ -13,6 +13,7 @@ _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)  # ImageWidth, PixelXDime
 _EXIF_DIRECTORY = 0x8769
 _THUMBNAIL, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 _SHORT, _LONG = 3, 4
+_RESOURCE, IPTC_RESOURCE, _RESOURCE_THUMBNAILS = b"8BIM", 1028, (1033, 1036)
 
 _TIFF_NS, _EXIF_NS = "{http://ns.adobe.com/tiff/1.0/}", "{http://ns.adobe.com/exif/1.0/}"
 _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -76,6 +77,35 @@ def checked_icc(profile: bytes) -> bytes:
 def icc_space(profile: bytes) -> bytes:
     """The colour space that a profile describes, such as b"RGB "; empty without one."""
     return profile[16:20]
+
+
+def without_thumbnails(resources: bytes) -> bytes:
+    """Photoshop's image resources without its thumbnails, which show the rain."""
+    return b"".join(whole for kind, whole, _ in _resources(resources) if kind not in _RESOURCE_THUMBNAILS)
+
+
+def iptc_of(resources: bytes) -> bytes:
+    """IPTC's own records (IIM) among Photoshop's image resources; empty if there are none."""
+    return next((content for kind, _, content in _resources(resources) if kind == IPTC_RESOURCE), b"")
+
+
+def as_resource(iptc: bytes) -> bytes:
+    """IPTC's records as one of Photoshop's image resources."""
+    return _RESOURCE + struct.pack(">HHI", IPTC_RESOURCE, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+
+
+def _resources(block: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Number, the whole and the content of each image resource (Adobe's Photoshop File Formats), as far as they go."""
+    position = 0
+    while block[position : position + 4] == _RESOURCE and position + 8 <= len(block):
+        (kind,) = struct.unpack_from(">H", block, position + 4)
+        start = position + 6 + (block[position + 6] // 2 + 1) * 2 + 4  # after a Pascal string of even length
+        if start > len(block):
+            return
+        (size,) = struct.unpack_from(">I", block, start - 4)
+        end = start + size + size % 2
+        yield kind, block[position:end], block[start : start + size]
+        position = end
 
 
 def orientation(exif: bytes) -> int:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet_cli.pipeline.metadata import Density, Metadata, checked_icc
+from esdnet_cli.pipeline.metadata import Density, Metadata, as_resource, checked_icc, iptc_of, without_thumbnails
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _ORIENTATION, _SAMPLES = 258, 259, 262, 270, 274, 277
 _X_DENSITY, _Y_DENSITY, _PLANAR, _DENSITY_UNIT, _SUBFILE = 282, 283, 284, 296, 254
 _SAMPLE_FORMAT, _UNSIGNED = 339, 1
+_EXIF, _GPS = 34665, 34853
 _EXTRA_SAMPLES, _XMP, _IPTC, _PHOTOSHOP, _ICC, _DNG_VERSION = 338, 700, 33723, 34377, 34675, 50706
 _FORMATS = {1: "B", 2: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
 _FORMATS |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -28,7 +29,6 @@ _COMPRESSION_NAMES = {
     33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 32809: "ThunderScan", 32766: "NeXT",
 }  # fmt: skip
 _UNITS = {1: 0.0, 2: 1 / 0.0254, 3: 100.0}
-_IPTC_RESOURCE = b"8BIM\x04\x04\0\0"
 
 Tags = dict[int, tuple[float, ...] | bytes]
 
@@ -138,7 +138,11 @@ def read_metadata(tags: Tags) -> tuple[Metadata, set[str]]:
         density = Density(x[0] / x[1], y[0] / y[1], units) if units or x[0] * y[1] != y[0] * x[1] else None
     comments = tuple(filter(None, (blobs[_DESCRIPTION].rstrip(b"\0"),)))
     lost = {"ICC profile, which is broken"} if blobs[_ICC] and not profile else set()
-    return Metadata(b"", profile, blobs[_XMP], _resources(tags, blobs[_PHOTOSHOP]), comments, density), lost
+    if _EXIF in tags or _GPS in tags:
+        lost.add("EXIF")
+    return Metadata(
+        b"", profile, blobs[_XMP], _resources(tags, without_thumbnails(blobs[_PHOTOSHOP])), comments, density
+    ), lost
 
 
 def with_metadata(data: bytes, metadata: Metadata, alpha: bool) -> bytes:
@@ -158,7 +162,8 @@ def with_metadata(data: bytes, metadata: Metadata, alpha: bool) -> bytes:
             data += content + bytes(len(content) % 2)
         entries[tag] = struct.pack("<HHI", tag, kind, count) + value
 
-    for tag, content in ((_ICC, metadata.icc), (_XMP, metadata.xmp), (_PHOTOSHOP, metadata.iptc)):
+    blobs = {_ICC: metadata.icc, _XMP: metadata.xmp, _PHOTOSHOP: metadata.iptc, _IPTC: iptc_of(metadata.iptc)}
+    for tag, content in blobs.items():
         if content:
             add(tag, 7 if tag == _ICC else 1, len(content), content)
     if metadata.comments:
@@ -192,5 +197,4 @@ def _resources(tags: Tags, photoshop: bytes) -> bytes:
     raw = tags.get(_IPTC)
     if photoshop or not raw:
         return photoshop
-    content = raw if isinstance(raw, bytes) else struct.pack(f"<{len(raw)}I", *map(int, raw))  # often said to be LONG
-    return _IPTC_RESOURCE + struct.pack(">I", len(content)) + content + bytes(len(content) % 2)
+    return as_resource(raw if isinstance(raw, bytes) else struct.pack(f"<{len(raw)}I", *map(int, raw)))  # or LONG
