@@ -20,6 +20,7 @@ COLOUR = np.stack((255 * _y / HEIGHT, 255 * _x / WIDTH, np.full((HEIGHT, WIDTH),
 GREY = COLOUR[..., 1]
 ALPHA = np.where(_x < 16, 0, 64 + _y * 3).astype(np.uint8)
 SCENE = np.asarray(Image.open(CASES / "gama1.png"))  # what most of the stored files show
+NOISE = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 DEEP = COLOUR.astype(np.uint16) * 257
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -198,6 +199,7 @@ def with_nclx(data: bytes, primaries: int, transfer: int) -> bytes:
     return data[:place] + struct.pack(">HH", primaries, transfer) + data[place + 4 :]
 
 
-def half_empty(data: bytes) -> bytes:
-    """A copy that stopped halfway; the file system put zeros there."""
-    return data[: len(data) // 2].ljust(len(data), b"\0")
+def hollow(data: bytes, start: float = 0.5, end: float = 1) -> bytes:
+    """A copy of which a part is missing; the file system put zeros there."""
+    first, last = int(start * len(data)), int(end * len(data))
+    return data[:first] + bytes(last - first) + data[last:]

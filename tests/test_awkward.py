@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import awkward as made
+import cv2
 import numpy as np
 import pytest
-from awkward import ALPHA, COLOUR, DEEP, GREY, ICC, SCENE, Pixels, stored
+from awkward import ALPHA, COLOUR, DEEP, GREY, ICC, NOISE, SCENE, Pixels, stored
 from click.testing import CliRunner
 from conftest import TINY, tiny_network
-from PIL import Image
+from PIL import Image, ImageCms
 
 from esdnet_cli.checkpoint.store import save
 from esdnet_cli.cli import cli
@@ -129,14 +130,22 @@ def stored_icc(name: str) -> bytes:
     return data[start : start + int.from_bytes(data[start - 12 : start - 8], "big") - 12]
 
 
-def shown_as_linear(output: Output) -> None:
-    """The profile says what gAMA 1.0 said: half the light is in the middle of the numbers."""
-    from PIL import ImageCms
+def shows_middle_as(level: int) -> Check:
+    """The profile makes of 128, in the numbers of the file, this level of sRGB."""
 
-    profile = ImageCms.ImageCmsProfile(io.BytesIO(output.image.info["icc_profile"]))
-    grey = Image.fromarray(np.full((1, 1, 3), 128, np.uint8))
-    to_srgb = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB")
-    assert ImageCms.applyTransform(grey, to_srgb).getpixel((0, 0)) == pytest.approx((188, 188, 188), abs=1)
+    def check(output: Output) -> None:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(output.image.info["icc_profile"]))
+        grey = Image.fromarray(np.full((1, 1, 3), 128, np.uint8))
+        to_srgb = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+        assert ImageCms.applyTransform(grey, to_srgb).getpixel((0, 0)) == pytest.approx((level,) * 3, abs=1)
+
+    return check
+
+
+def white_is_65535(output: Output) -> None:
+    """To the last of 16 bits, which Pillow does not show."""
+    pixels = cv2.imdecode(np.frombuffer(output.data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert pixels.dtype == np.uint16 and pixels.max() == 65535
 
 
 LA = np.dstack((GREY, ALPHA))
@@ -207,7 +216,8 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "cicp.png": (made.png(PQ), Back(COLOUR, "RGB", (holds(b"cICP\x09\x10\0\1"),))),
     "pq_to_jpeg.png": (made.png(PQ), Refused(r"HDR picture \(PQ\)", "jpg")),
     "hlg_to_webp.png": (made.png((b"cICP", bytes((9, 18, 0, 1)))), Refused(r"HDR picture \(HLG\)", "webp")),
-    "gama1_to_jpeg.png": (made.png((b"gAMA", (100000).to_bytes(4, "big"))), Back(COLOUR, "RGB", (shown_as_linear,), JPEG_NEAR, "gama1_to_jpeg.jpg", "jpg")),
+    "gama1_to_jpeg.png": (made.png((b"gAMA", (100000).to_bytes(4, "big"))), Back(COLOUR, "RGB", (shows_middle_as(188),), JPEG_NEAR, "gama1_to_jpeg.jpg", "jpg")),
+    "gama_18_to_jpeg.png": (made.png((b"gAMA", (55556).to_bytes(4, "big"))), Back(COLOUR, "RGB", (shows_middle_as(147),), JPEG_NEAR, "gama_18_to_jpeg.jpg", "jpg")),
     "srgb_to_jpeg.png": (made.png((b"sRGB", b"\1"), (b"gAMA", (45455).to_bytes(4, "big"))), Back(COLOUR, "RGB", (icc(None), silent), JPEG_NEAR, "srgb_to_jpeg.jpg", "jpg")),
     "icc.tif": (made.pillow("TIFF", icc_profile=ICC), Back(COLOUR, "RGB", (icc(ICC), silent))),
     # grey with alpha, grey with a transparent value
@@ -233,7 +243,7 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "planes_8.tif": (made.tiff(COLOUR, 2, planar=True), Back(COLOUR, "RGB")),
     "planes_16.tif": (made.tiff(DEEP, 2, planar=True), Refused("separate planes")),
     "planes_16_big.tif": (made.tiff(DEEP, 2, planar=True, big=True), Refused("separate planes")),
-    "alpha_8.tif": (made.tiff(RGBA, 2, extra=2), Back(RGBA, "RGBA")),
+    "alpha_8.tif": (made.tiff(RGBA, 2, extra=2), Back(RGBA, "RGBA", (tag(338, (2,)),))),
     "alpha_8_big.tif": (made.tiff(RGBA, 2, extra=2, big=True), Back(RGBA, "RGBA")),
     "premultiplied_8_big.tif": (made.tiff(RGBA, 2, extra=1, big=True), Refused("already multiplied")),
     "premultiplied_16.tif": (made.tiff(RGBA.astype(np.uint16) * 257, 2, extra=1), Refused("already multiplied")),
@@ -248,13 +258,16 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "jp2_12.jp2": (stored("jp2_12.jp2"), Back(SCENE, "RGB", (), 1)),
     "jp2_15.jp2": (stored("jp2_15.jp2"), Back(COLOUR, "RGB", (), 1)),
     "jp2_9_grey.jp2": (stored("jp2_9_grey.jp2"), Back(DEEP[..., 0], "I;16", (), 150)),
-    "half_empty.jp2": (made.half_empty(made.opencv(".jp2", COLOUR)), Refused("parts of its data are missing")),
+    "half_empty.jp2": (made.hollow(made.opencv(".jp2", COLOUR)), Refused("parts of its data are missing")),
+    "hole.jp2": (made.hollow(made.opencv(".jp2", NOISE), 1 / 2, 3 / 4), Refused("parts of its data are missing")),
+    "no_end.jp2": (made.hollow(made.opencv(".jp2", NOISE), 0.99), Refused("parts of its data are missing")),
     # HEIC
     "a.heic": (stored("a.heic"), Back(SCENE, "RGB", (), SCENE_NEAR, "a.jpg")),
     "heic_named.jpg": (stored("heic_named.jpg"), Back(SCENE, "RGB", (), SCENE_NEAR)),
     "turned.heic": (stored("turned.heic"), Back(TURNED, "RGB", (icc(stored_icc("turned.heic")), holds(b"a rainy day")), 3, "turned.jpg")),
-    "deep_alpha.heic": (stored("deep_alpha.heic"), Back(np.dstack((COLOUR, np.where(np.arange(64) < 16, 0, 255) + 0 * GREY)).astype(np.uint8), "RGBA", (), 3, "deep_alpha.png")),
+    "deep_alpha.heic": (stored("deep_alpha.heic"), Back(np.dstack((COLOUR, np.where(np.arange(64) < 16, 0, 255) + 0 * GREY)).astype(np.uint8), "RGBA", (white_is_65535,), 3, "deep_alpha.png")),
     "hlg.hif": (stored("hlg.hif"), Back(COLOUR, "RGB", (holds(b"cICP\x09\x12\0\1"),), 3, "hlg.png")),
+    "hlg_8.heic": (made.with_nclx(stored("a.heic"), 9, 18), Back(SCENE, "RGB", (holds(b"cICP\x09\x12\0\1"),), 30, "hlg_8.png")),
     "cut.heic": (stored("a.heic")[:-900], Refused("damaged")),
     "pq.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 9, 16), Refused(r"HDR picture \(PQ\)")),
     "p3.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 12, 13), Back(COLOUR, "RGB", (holds("Colours of the original".encode("utf-16-be")),), 8)),
@@ -264,7 +277,7 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "page.png": (b"<!DOCTYPE html><html>", Refused(r"not read \(web page\); fetch the file itself")),
     "psd_named.tif": (b"8BPS\0\1" + bytes(99), Refused("Photoshop")),
     "clip_named.jpg": (b"\0\0\0\x18ftypisom" + bytes(99), Refused(r"not read \(clip\); esdnet video derains it")),
-    "half_empty.jpg": (made.half_empty(made.jpeg(pixels=np.tile(COLOUR, (9, 9, 1)))), Refused("has no end")),
+    "half_empty.jpg": (made.hollow(made.jpeg(pixels=np.tile(COLOUR, (9, 9, 1)))), Refused("has no end")),
     # what no output takes is said before the work
     "small.jp2": (made.pillow("JPEG2000", COLOUR[:20, :20]), Refused("cannot be written as .jp2")),
     "long.png": (made.pillow("PNG", np.zeros((1, 16384), np.uint8)), Refused("longer than the 16383 pixels that .webp takes", "webp")),
