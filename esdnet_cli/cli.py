@@ -24,6 +24,10 @@ _ONE_PRESS = 0.1  # seconds in which a second signal is an echo of the first
 _SPINS = "20000"  # the OpenMP runtime has 300000: measured in benchmarks/README.md
 
 
+_presses: list[float] = []  # when signals came during this command
+_watching = threading.Event()
+
+
 class _Failure(click.ClickException):
     exit_code = 2
 
@@ -82,22 +86,44 @@ def _interruptible() -> Iterator[None]:
 
     A second one ends the process at once. Some launchers hand one Ctrl-C on, so that it comes twice: that is one.
     """
-    first: list[float] = []
 
     def interrupt(*_: object) -> None:
-        if not first:
-            first.append(time.monotonic())
-            raise KeyboardInterrupt
-        if time.monotonic() - first[0] > _ONE_PRESS:
-            os._exit(INTERRUPTED)  # files are whole or absent whenever that happens
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)  # the watch counts them
+        raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # only there are signals handled
         yield
         return
+    _watch_signals()
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():  # not after an interruption or error: the process is about to end
         signal.signal(number, handler)
+
+
+def _watch_signals() -> None:
+    """End the process at a second signal, from a thread: the main one may be in a computation that lets no handler run.
+
+    Files are whole or absent whenever that happens.
+    """
+    _presses.clear()
+    if _watching.is_set():
+        return
+    _watching.set()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while number := os.read(reader, 1):
+            now = time.monotonic()
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                if _presses and now - _presses[0] > _ONE_PRESS:
+                    os._exit(INTERRUPTED)
+                _presses.append(now)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -219,6 +219,7 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "gama1_to_jpeg.png": (made.png((b"gAMA", (100000).to_bytes(4, "big"))), Back(COLOUR, "RGB", (shows_middle_as(188),), JPEG_NEAR, "gama1_to_jpeg.jpg", "jpg")),
     "gama_18_to_jpeg.png": (made.png((b"gAMA", (55556).to_bytes(4, "big"))), Back(COLOUR, "RGB", (shows_middle_as(147),), JPEG_NEAR, "gama_18_to_jpeg.jpg", "jpg")),
     "srgb_to_jpeg.png": (made.png((b"sRGB", b"\1"), (b"gAMA", (45455).to_bytes(4, "big"))), Back(COLOUR, "RGB", (icc(None), silent), JPEG_NEAR, "srgb_to_jpeg.jpg", "jpg")),
+    "icc.avif": (made.pillow("AVIF", icc_profile=ICC, quality=95, subsampling="4:4:4"), Back(COLOUR, "RGB", (icc(ICC), silent), 3)),
     "icc.tif": (made.pillow("TIFF", icc_profile=ICC), Back(COLOUR, "RGB", (icc(ICC), silent))),
     # grey with alpha, grey with a transparent value
     "grey_alpha.png": (made.pillow("PNG", LA), Back(LA, "LA")),

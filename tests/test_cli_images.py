@@ -407,28 +407,35 @@ def test_an_echo_of_the_first_signal_does_not_cut_it_short(tiny: Path, tmp_path:
 
 
 SLOW = """
-import sys, time
-from esdnet_cli import files
+import hashlib, sys, time
 from esdnet_cli.cli import cli
 from esdnet_cli.pipeline import run
 
 def slow(*arguments, **options):
-    print("writing", flush=True)
+    print("busy", flush=True)
     time.sleep(60)
 
-run.write_atomically = slow
-cli(sys.argv[1:])
+def slow_in_c(*arguments, **options):
+    print("busy", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+
+if sys.argv[1] == "writer":
+    run.write_atomically = slow
+else:
+    run._derain = slow_in_c
+cli(sys.argv[2:])
 """
 
 
-def test_a_second_signal_ends_at_once(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["writer", "network"])
+def test_a_second_signal_ends_at_once(where: str, tiny: Path, tmp_path: Path) -> None:
     write(tmp_path / "a.png")
     command = ["images", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--weights", str(tiny), "-q"]
-    with subprocess.Popen([sys.executable, "-c", SLOW, *command], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stdout.readline() == "writing\n"
+    with subprocess.Popen([sys.executable, "-c", SLOW, where, *command], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "busy\n"
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
-        assert process.poll() is None, "the first one waits for the picture in hand"
+        assert process.poll() is None, "the first one waits for what is in hand"
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=5) == 130
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet_cli.errors import EsdnetError, PictureError, one_line
+from esdnet_cli.errors import PictureError, one_line
 from esdnet_cli.pipeline.colour import cicp
 from esdnet_cli.pipeline.metadata import Metadata, checked_icc
 
@@ -50,7 +50,7 @@ def read(data: bytes, max_megapixels: float) -> tuple[NDArray[Any], Metadata, se
     try:
         # a copy: pi_heif's memory goes with the image; and its rows may be longer
         pixels = np.array(image)[: image.size[1], : image.size[0]]
-    except (ValueError, RuntimeError, OSError, EOFError, SyntaxError, MemoryError) as error:
+    except (ValueError, RuntimeError, OSError, EOFError, SyntaxError) as error:
         raise PictureError(f"is damaged or truncated HEIF ({one_line(error)[:80]}); copy it again") from error
     bits = image.info["bit_depth"]
     if pixels.dtype == np.uint16 and bits < 16:  # libheif puts them into the upper bits
@@ -61,6 +61,8 @@ def read(data: bytes, max_megapixels: float) -> tuple[NDArray[Any], Metadata, se
     exif = image.info.get("exif") or b""
     exif = exif[max(0, min(place for place in (exif.find(b"II*\0"), exif.find(b"MM\0*"), len(exif)) if place >= 0)) :]
     lost = {"depth map"} if image.info["depth_images"] else set()
+    if image.info.get("icc_profile") and not icc:
+        lost.add("ICC profile, which is broken")
     if any(name in kind.lower() for kind in image.info.get("aux", {}) for name in _GAIN_MAPS):
         lost.add("gain map")
     if len(image) > 1:
@@ -72,7 +74,8 @@ def _open(data: bytes) -> Any:
     try:
         import pi_heif
     except ImportError as error:
-        raise EsdnetError(f"pi_heif cannot load ({one_line(error)}); pip install --force-reinstall pi-heif") from error
+        reason = one_line(error)[:80]
+        raise PictureError(f"is HEIF, and pi_heif cannot load ({reason}); pip install pi-heif") from error
     try:
         image = pi_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
         if not len(image):
