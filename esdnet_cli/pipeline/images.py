@@ -260,7 +260,7 @@ def grey_again(rgb: NDArray[Any]) -> NDArray[Any]:
 
 
 def _is_avif(data: bytes) -> bool:
-    return data[4:12] in (b"ftypavif", b"ftypavis")
+    return data[4:8] == b"ftyp" and any(brand in data[8:64] for brand in (b"avif", b"avis"))
 
 
 def _turned_avif(pixels: NDArray[Any], data: bytes) -> tuple[NDArray[Any], bool]:

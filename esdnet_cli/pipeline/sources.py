@@ -132,25 +132,24 @@ def _find(
 def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | None) -> list[Job]:
     """Where each result goes: same relative path, stem and format (`file_format` changes its ending).
 
-    MPO becomes JPEG, bare JPEG 2000 gets its boxes, and HEIC becomes what `heif.written_ending` says.
+    MPO becomes JPEG, bare JPEG 2000 gets its boxes, and HEIC becomes what `heif.written_ending` says; beside an a.jpg,
+    a.heic becomes a.heic.jpg.
 
     Raises EsdnetError before any work if two inputs land on one name, or one on an input.
     """
+    endings = [None if file_format else _other_ending(source.path) for source in sources]
+    places = [folder / source.relative for source in sources]
+    if file_format:
+        places = [place.with_suffix(FORMATS[file_format]) for place in places]
+    converted = [place.with_suffix(ending) if ending else place for place, ending in zip(places, endings)]
+    wanted = Counter(map(_key, converted))
     jobs: list[Job] = []
     taken: dict[str, Path] = {}
     inputs = {os.path.realpath(source.path) for source in sources}
-    for source in sources:
-        output = folder / source.relative
-        ending = output.suffix.lower()
-        if file_format is not None:
-            output = output.with_suffix(FORMATS[file_format])
-        elif ending in _WRITTEN:
-            output = output.with_suffix(_WRITTEN[ending])
-        elif ending in _HEIF:
-            from esdnet_cli.pipeline import heif  # takes long to import, and few need it
-
-            output = output.with_suffix(heif.written_ending(source.path))
-        key = os.path.normcase(os.path.realpath(output))  # without case where the system knows none
+    for source, place, output, ending in zip(sources, places, converted, endings):
+        if ending and wanted[_key(output)] > 1:
+            output = place.with_name(place.name + ending)
+        key = _key(output)
         if key in taken:
             raise EsdnetError(
                 f"{taken[key]} and {source.path} would both become {output}; rename one, or use another output folder"
@@ -160,6 +159,19 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
         taken[key] = source.path
         jobs.append(Job(source, output))
     return jobs
+
+
+def _other_ending(path: Path) -> str | None:
+    """The ending of what is written as another format, None if it is written as what it is."""
+    if path.suffix.lower() not in _HEIF:
+        return _WRITTEN.get(path.suffix.lower())
+    from esdnet_cli.pipeline import heif  # takes long to import, and few need it
+
+    return heif.written_ending(path)
+
+
+def _key(path: Path) -> str:
+    return os.path.normcase(os.path.realpath(path))  # without case where the system knows none
 
 
 def with_ending(path: Path, ending: str) -> Path:
