@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import IFDRational
 
 CASES = Path(__file__).parent / "cases"
 Pixels = NDArray[np.generic]
@@ -97,6 +98,15 @@ def exif(orientation: int = 1, thumbnail: bool = False, padding: int = 0) -> byt
     links = struct.pack(">HHHIIHHIII", 2, 0x0201, 4, 1, start, 0x0202, 4, 1, len(small), 0)
     block = block.ljust(80, b"\0") + sizes
     return (block.ljust(120, b"\0") + links).ljust(200, b"\0") + description + (small if thumbnail else b"")
+
+
+def tiff_exif(orientation: int) -> Image.Exif:
+    """With a camera's make, exposure and place."""
+    block = Image.Exif()
+    block[0x0112], block[0x010F], block[0x0132] = orientation, "Acme", "2026:11:26 01:02:03"
+    block.get_ifd(0x8769).update({0x829A: IFDRational(1, 250), 0x8827: 400})
+    block.get_ifd(0x8825).update({1: "N", 2: (IFDRational(47), IFDRational(22), IFDRational(13, 2))})
+    return block
 
 
 def photoshop(iptc: bytes, thumbnail: bool = True) -> bytes:
@@ -197,6 +207,39 @@ def with_nclx(data: bytes, primaries: int, transfer: int) -> bytes:
     """AVIF or HEIF that says these code points (H.273)."""
     place = data.index(b"colrnclx") + 8
     return data[:place] + struct.pack(">HH", primaries, transfer) + data[place + 4 :]
+
+
+def tiff_with_exif(orientation: int, big: bool, order: str) -> bytes:
+    """TIFF of the camera of `tiff_exif`, with its directories of EXIF and GPS behind everything."""
+
+    def directory(start: int, *lines: tuple[int, int, int, bytes]) -> bytes:
+        counts, offset, inline = ("Q", "Q", 8) if big else ("H", "I", 4)
+        head = struct.calcsize(order + counts) + len(lines) * (4 + 2 * inline) + inline
+        table, behind = struct.pack(order + counts, len(lines)), b""
+        for tag, kind, count, content in lines:
+            value = content.ljust(inline, b"\0")
+            if len(content) > inline:
+                value = struct.pack(order + offset, start + head + len(behind))
+                behind += content
+            table += struct.pack(f"{order}HH{offset}", tag, kind, count) + value
+        return table + bytes(inline) + behind
+
+    def whole(exif: int, gps: int) -> bytes:
+        more = (
+            (271, 2, 5, b"Acme\0"),
+            (274, 3, 1, struct.pack(order + "H", orientation)),
+            (306, 2, 20, b"2026:11:26 01:02:03\0"),
+            (34665, 4, 1, struct.pack(order + "I", exif)),
+            (34853, 4, 1, struct.pack(order + "I", gps)),
+        )
+        return tiff(COLOUR, 2, big=big, order=order, more=more)
+
+    start = len(whole(0, 0))
+    exposure = (0x829A, 5, 1, struct.pack(order + "II", 1, 250)), (0x8827, 3, 1, struct.pack(order + "H", 400))
+    exif = directory(start, *exposure, (37500, 7, 9, b"the maker"))
+    place = struct.pack(order + "6I", 47, 1, 22, 1, 13, 2)
+    gps = directory(start + len(exif), (1, 2, 2, b"N\0"), (2, 5, 3, place))
+    return whole(start, start + len(exif)) + exif + gps
 
 
 def hollow(data: bytes, start: float = 0.5, end: float = 1) -> bytes:

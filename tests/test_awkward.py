@@ -130,6 +130,15 @@ def stored_icc(name: str) -> bytes:
     return data[start : start + int.from_bytes(data[start - 12 : start - 8], "big") - 12]
 
 
+def camera(output: Output) -> None:
+    """EXIF is as `made.tiff_exif` has it, upright."""
+    block = output.image.getexif()
+    assert (block[0x0112], block[0x010F], block[0x0132]) == (1, "Acme", "2026:11:26 01:02:03")
+    assert block.get_ifd(0x8769)[0x829A] == pytest.approx(1 / 250)
+    assert block.get_ifd(0x8769)[0x8827] == 400
+    assert block.get_ifd(0x8825)[1] == "N" and block.get_ifd(0x8825)[2] == (47.0, 22.0, 6.5)
+
+
 def shows_middle_as(level: int) -> Check:
     """The profile makes of 128, in the numbers of the file, this level of sRGB."""
 
@@ -205,6 +214,10 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "dpi.tif": (made.pillow("TIFF", dpi=(600, 600)), Back(COLOUR, "RGB", (info("dpi", (600, 600)),))),
     "dpi.bmp": (made.pillow("BMP", dpi=(118, 118)), Back(COLOUR, "RGB", (info("dpi", pytest.approx((118, 118), abs=0.1)),))),
     "iptc.jpg": (made.jpeg((0xED, made.photoshop(IPTC))), Back(COLOUR, "RGB", (holds(b"Photoshop 3.0\x008BIM\4\4", IPTC), lacks(b"the rainy thumbnail")), JPEG_NEAR)),
+    "exif.tif": (made.tiff_with_exif(6, False, "<"), Back(TURNED, "RGB", (camera, silent))),
+    "exif_big.tif": (made.tiff_with_exif(6, True, ">"), Back(TURNED, "RGB", (camera, lacks(b"the maker")))),
+    "exif_to_jpeg.tif": (made.tiff_with_exif(6, False, ">"), Back(TURNED, "RGB", (camera,), JPEG_NEAR, "exif_to_jpeg.jpg", "jpg")),
+    "exif_to_tiff.jpg": (made.jpeg(exif=made.tiff_exif(6)), Back(TURNED, "RGB", (camera, silent), JPEG_NEAR, "exif_to_tiff.tiff", "tiff")),
     "iptc.tif": (made.tiff(COLOUR, 2, more=((33723, 7, 9, IPTC),)), Back(COLOUR, "RGB", (holds(IPTC), tag(33723, IPTC)))),
     "comment.jpg": (made.jpeg((0xFE, b"a rainy day")), Back(COLOUR, "RGB", (info("comment", b"a rainy day"),), JPEG_NEAR)),
     "comment.png": (made.png((b"tEXt", b"Comment\0a rainy day")), Back(COLOUR, "RGB", (info("Comment", "a rainy day"),))),

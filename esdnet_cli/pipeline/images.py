@@ -53,7 +53,7 @@ _JPEG = Writer(
     params=(cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
 )
 _PNG = Writer(".png", sixteen_bit=True, alpha=True, holds=_TAGGED | {"comments", "density", "colour", "text"})
-_TIFF = Writer(".tiff", sixteen_bit=True, alpha=True, holds=frozenset(("icc", "xmp", "iptc", "comments", "density")))
+_TIFF = Writer(".tiff", sixteen_bit=True, alpha=True, holds=_TAGGED | {"iptc", "comments", "density"})
 _BMP = Writer(".bmp", alpha=True, holds=frozenset(("density",)))
 WRITERS = {
     ".png": _PNG,
@@ -317,7 +317,7 @@ def _read_metadata(data: bytes, blobs: dict[int, bytes]) -> tuple[Metadata, set[
     if data.startswith(png.SIGNATURE):
         return png.read_metadata(data)
     if tiff.is_tiff(data):
-        return tiff.read_metadata(tiff.read_tags(data))
+        return tiff.read_metadata(data)
     exif = blobs.get(cv2.IMAGE_METADATA_EXIF, b"").removeprefix(b"Exif\0\0")  # AVIF may keep JPEG's
     icc = checked_icc(blobs.get(cv2.IMAGE_METADATA_ICCP, b"") or mending.boxed_icc(data))
     said = () if icc else colour.cicp(*mending.boxed_cicp(data))

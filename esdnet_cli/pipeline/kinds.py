@@ -17,7 +17,7 @@ UNREAD = {  # endings of pictures, and of clips, that are not read
     ".dng": f"DNG {_RAW}", ".raf": f"Fujifilm {_RAW}", ".pef": f"Pentax {_RAW}", ".srw": f"Samsung {_RAW}",
     ".x3f": f"Sigma {_RAW}", ".iiq": f"Phase One {_RAW}",
     ".jxl": "JPEG XL", **dict.fromkeys((".psd", ".psb"), "Photoshop"), ".exr": "OpenEXR", ".hdr": "Radiance HDR",
-    **dict.fromkeys((".jxr", ".wdp", ".hdp"), "JPEG XR"), **dict.fromkeys((".jls",), "JPEG-LS"),
+    **dict.fromkeys((".jxr", ".wdp", ".hdp"), "JPEG XR"), ".jls": "JPEG-LS",
     **dict.fromkeys((".jpx", ".jpf", ".jpm"), "JPEG 2000 of several parts"), ".xcf": "GIMP", ".svg": "SVG",
     ".pdf": "PDF", ".tga": "TGA", ".pcx": "PCX", ".ico": "icon", ".dds": "DDS", ".qoi": "QOI", ".bpg": "BPG",
     ".avifs": "AVIF sequence", ".heics": "HEIC sequence", ".apng": "animated PNG", ".pfm": "PFM",

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from esdnet_cli.pipeline.directories import Directory, entries, packed, read_directory, values
 from esdnet_cli.pipeline.metadata import Density, Metadata, as_resource, checked_icc, iptc_of, without_thumbnails
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _ORIENTATION, _SAMPLES = 258, 259, 262, 270, 274, 277
 _X_DENSITY, _Y_DENSITY, _PLANAR, _DENSITY_UNIT, _SUBFILE = 282, 283, 284, 296, 254
 _SAMPLE_FORMAT, _UNSIGNED = 339, 1
-_EXIF, _GPS = 34665, 34853
+_EXIF, _GPS, _MAKER_NOTE, _INTEROPERABILITY = 34665, 34853, 37500, 40965
+_OF_EXIF = (271, 272, 274, 305, 306, 315, 18246, 18249, 33432)  # of the first directory: make, model, dates, rights ...
 _EXTRA_SAMPLES, _XMP, _IPTC, _PHOTOSHOP, _ICC, _DNG_VERSION = 338, 700, 33723, 34377, 34675, 50706
-_FORMATS = {1: "B", 2: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
-_FORMATS |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _YCBCR}
 _COLOUR_NAMES = {4: "a mask", 8: "Lab colours", 9: "Lab colours", 10: "Lab colours", 32803: "a camera's raw data"}
@@ -43,45 +42,15 @@ def read_tags(data: bytes) -> Tags:
 
     A file that is cut short or nonsense yields what it has.
     """
-    found: Tags = {}
-    for tag, kind, count, place in _entries(data):
-        order, form = _order(data), _FORMATS[kind]
-        if form == "B":
-            found[tag] = data[place : place + count]
-        else:
-            found[tag] = struct.unpack_from(f"{order}{count * len(form)}{form[0]}", data, place)
-    return found
+    return {tag: values(data, *where) for tag, *where in entries(data)}
 
 
 def with_plain_alpha(data: bytes) -> bytes:
     """A file of 8 bits whose alpha is said to be of no known meaning: else OpenCV multiplies it into the colours."""
-    for tag, kind, count, place in _entries(data):
+    for tag, kind, count, place in entries(data):
         if (tag, kind, count) == (_EXTRA_SAMPLES, 3, 1):
             return data[:place] + bytes(2) + data[place + 2 :]
     return data
-
-
-def _order(data: bytes) -> str:
-    return "<" if data[:2] == b"II" else ">"
-
-
-def _entries(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Tag, kind, count and place of the values of each entry of the first directory that the file holds."""
-    order, big = _order(data), data[2:4] in (b"+\0", b"\0+")
-    offset, counts, head, inline = ("Q", "Q", 20, 8) if big else ("I", "H", 12, 4)
-    try:
-        (start,) = struct.unpack_from(order + offset, data, 8 if big else 4)
-        (entries,) = struct.unpack_from(order + counts, data, start)
-        for position in range(start + struct.calcsize(order + counts), len(data), head)[: min(entries, 4096)]:
-            tag, kind, count = struct.unpack_from(f"{order}HH{offset}", data, position)
-            size = struct.calcsize(order + _FORMATS.get(kind, "")) * count
-            place = position + head - inline
-            if size > inline:
-                (place,) = struct.unpack_from(order + offset, data, place)
-            if kind in _FORMATS and size <= len(data) - place:
-                yield tag, kind, count, place
-    except (struct.error, OverflowError):  # BigTIFF's numbers may be larger than any file
-        return
 
 
 def is_turned(tags: Tags) -> bool:
@@ -127,8 +96,9 @@ def mended(pixels: NDArray[Any], tags: Tags) -> NDArray[Any]:
     return ~pixels if _one(tags, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO else pixels
 
 
-def read_metadata(tags: Tags) -> tuple[Metadata, set[str]]:
-    """What a TIFF's tags hold, without EXIF, and what of it cannot be kept."""
+def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
+    """What a TIFF's tags hold, and what of it cannot be kept."""
+    tags = read_tags(data)
     blobs = {tag: _bytes(tags, tag) for tag in (_XMP, _PHOTOSHOP, _ICC, _DESCRIPTION)}
     profile = checked_icc(blobs[_ICC])
     density = None
@@ -138,49 +108,59 @@ def read_metadata(tags: Tags) -> tuple[Metadata, set[str]]:
         density = Density(x[0] / x[1], y[0] / y[1], units) if units or x[0] * y[1] != y[0] * x[1] else None
     comments = tuple(filter(None, (blobs[_DESCRIPTION].rstrip(b"\0"),)))
     lost = {"ICC profile, which is broken"} if blobs[_ICC] and not profile else set()
-    if _EXIF in tags or _GPS in tags:
-        lost.add("EXIF")
-    return Metadata(
-        b"", profile, blobs[_XMP], _resources(tags, without_thumbnails(blobs[_PHOTOSHOP])), comments, density
-    ), lost
+    iptc = _resources(tags, without_thumbnails(blobs[_PHOTOSHOP]))
+    return Metadata(_exif_block(data), profile, blobs[_XMP], iptc, comments, density), lost
 
 
 def with_metadata(data: bytes, metadata: Metadata, alpha: bool) -> bytes:
     """An encoded TIFF (OpenCV's: classic, little-endian) with these tags besides its own; and with what `alpha` is."""
     (start,) = struct.unpack_from("<I", data, 4)
     (count,) = struct.unpack_from("<H", data, start)
-    entries = {}
-    for position in range(start + 2, start + 2 + 12 * count, 12):
-        entries[struct.unpack_from("<H", data, position)[0]] = data[position : position + 12]
-    data += bytes(len(data) % 2)
-
-    def add(tag: int, kind: int, count: int, content: bytes) -> None:
-        nonlocal data
-        value = content.ljust(4, b"\0")
-        if len(content) > 4:
-            value = struct.pack("<I", len(data))
-            data += content + bytes(len(content) % 2)
-        entries[tag] = struct.pack("<HHI", tag, kind, count) + value
-
+    lines = [data[position : position + 12] for position in range(start + 2, start + 2 + 12 * count, 12)]
+    directory, below = _exif_directories(metadata.exif)
     blobs = {_ICC: metadata.icc, _XMP: metadata.xmp, _PHOTOSHOP: metadata.iptc, _IPTC: iptc_of(metadata.iptc)}
-    for tag, content in blobs.items():
-        if content:
-            add(tag, 7 if tag == _ICC else 1, len(content), content)
+    directory |= {tag: (7 if tag == _ICC else 1, len(content), content) for tag, content in blobs.items() if content}
     if metadata.comments:
         description = metadata.comments[0] + b"\0"
-        add(_DESCRIPTION, 2, len(description), description)
+        directory[_DESCRIPTION] = 2, len(description), description
     if metadata.density is not None:
         density = metadata.density
         units = {0.0: 1, 100.0: 3}.get(density.units, 2)
         dots = density.per_inch if units == 2 else (density.x, density.y)  # TIFF knows inches and centimetres
         if max(dots) < 1 << 22:
             for tag, value in zip((_X_DENSITY, _Y_DENSITY), dots):
-                add(tag, 5, 1, struct.pack("<II", round(value * 1000), 1000))
-            add(_DENSITY_UNIT, 3, 1, struct.pack("<H", units))
+                directory[tag] = 5, 1, struct.pack("<II", round(value * 1000), 1000)
+            directory[_DENSITY_UNIT] = 3, 1, struct.pack("<H", units)
     if alpha:
-        add(_EXTRA_SAMPLES, 3, 1, struct.pack("<H", 2))
-    directory = struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
-    return data[:4] + struct.pack("<I", len(data)) + data[8:] + directory
+        directory[_EXTRA_SAMPLES] = 3, 1, struct.pack("<H", 2)
+    gap = bytes(len(data) % 2)
+    kept = {struct.unpack_from("<H", line)[0]: line for line in lines}
+    added, place = packed(directory, below, len(data) + len(gap), kept)
+    return b"".join((data[:4], struct.pack("<I", place), data[8:], gap, added))
+
+
+def _exif_block(data: bytes) -> bytes:
+    """A TIFF's EXIF as a block of its own, upright as OpenCV turns the picture; empty if it has none."""
+    directory, below = _exif_directories(data)
+    if not below and not directory.keys() - {_ORIENTATION}:
+        return b""
+    directory[_ORIENTATION] = 3, 1, struct.pack("<H", 1)
+    content, place = packed(directory, below, 8, {})
+    return b"II*\0" + struct.pack("<I", place) + content
+
+
+def _exif_directories(data: bytes) -> tuple[Directory, dict[int, Directory]]:
+    """What describes the picture in a TIFF's or EXIF block's first directory, and the directories of EXIF and GPS.
+
+    Without the maker's notes, whose own pointers would lead nowhere in another file.
+    """
+    first = read_directory(data)
+    below = {}
+    for pointer in (_EXIF, _GPS):
+        if pointer in first:
+            lower = read_directory(data, int.from_bytes(first[pointer][2], "little"))
+            below[pointer] = {tag: lower[tag] for tag in lower if tag not in (_MAKER_NOTE, _INTEROPERABILITY)}
+    return {tag: first[tag] for tag in _OF_EXIF if tag in first}, below
 
 
 def _one(tags: Tags, tag: int, default: int) -> int:
