@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -19,7 +20,12 @@ from esdnet_cli.errors import EsdnetError, printable
 
 COMMANDS = ("images", "video", "energy", "evaluate", "train", "synth", "convert", "weights", "bench")
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
+_ONE_PRESS = 0.1  # seconds in which a second signal is an echo of the first
 _SPINS = "20000"  # the OpenMP runtime has 300000: measured in benchmarks/README.md
+
+
+_presses: list[float] = []  # when signals came during this command
+_watching = threading.Event()
 
 
 class _Failure(click.ClickException):
@@ -76,23 +82,48 @@ def _wait_politely() -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM end a command alike: the picture being written is finished, the summary printed, once.
+    """SIGINT and SIGTERM end a command alike: the picture being written is finished, the summary printed.
 
-    A second one would only cut that short, in the middle of anything: it is ignored until the process has ended.
+    A second one ends the process at once. Some launchers hand one Ctrl-C on, so that it comes twice: that is one.
     """
 
     def interrupt(*_: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, lambda *_: None)  # the watch counts them
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # only there are signals handled
         yield
         return
+    _watch_signals()
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():  # not after an interruption or error: the process is about to end
         signal.signal(number, handler)
+
+
+def _watch_signals() -> None:
+    """End the process at a second signal, from a thread: the main one may be in a computation that lets no handler run.
+
+    Files are whole or absent whenever that happens.
+    """
+    _presses.clear()
+    if _watching.is_set():
+        return
+    _watching.set()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while number := os.read(reader, 1):
+            now = time.monotonic()
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                if _presses and now - _presses[0] > _ONE_PRESS:
+                    os._exit(INTERRUPTED)
+                _presses.append(now)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

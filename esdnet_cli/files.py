@@ -15,18 +15,19 @@ _PREFIX, _SUFFIX = ".esdnet-", ".part"
 _LEFT_OVER_SECONDS = 3600  # no write takes so long: what is younger may belong to a run beside this one
 
 
-def write_atomically(path: Path, data: bytes, replace: bool = True) -> None:
+def write_atomically(path: Path, data: bytes, replace: bool = True, modified_ns: int | None = None) -> None:
     """Write a file so that its name never stands for half of it: see `whole_file`."""
-    with whole_file(path, replace) as file:
+    with whole_file(path, replace, modified_ns) as file:
         file.write(data)
 
 
 @contextmanager
-def whole_file(path: Path, replace: bool = True) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, replace: bool = True, modified_ns: int | None = None) -> Iterator[IO[bytes]]:
     """A file to write that gets its name when all is in it: temporary file in the same folder, then rename.
 
     Makes the folder if need be. Without `replace`, a file that has the name already raises FileExistsError, even if it
-    came a moment ago. Raises OSError, and leaves nothing behind then.
+    came a moment ago. modified_ns: its modification time, in nanoseconds since 1970, where the file system takes it.
+    Raises OSError, and leaves nothing behind then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=path.parent)
@@ -37,6 +38,9 @@ def whole_file(path: Path, replace: bool = True) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's files are private
+        if modified_ns is not None:
+            with suppress(OSError):
+                os.utime(temporary, ns=(time.time_ns(), modified_ns))
         if replace or not _linked(temporary, path):
             os.replace(temporary, path)
     except BaseException:

@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
@@ -174,22 +174,32 @@ def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str
 
 def to_csv(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     """One row for each picture, the JSON keys as header."""
-    text = io.StringIO()
     keys = IMAGE_KEYS + (QUALITY_KEYS if totals.quality else ())
-    writer = csv.DictWriter(text, keys, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(image_dict(result, run.costs) for result in results)
-    return text.getvalue()
+    return csv_text(keys, (image_dict(result, run.costs) for result in results))
 
 
 def to_layers_csv(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     """One row for each layer of each picture."""
+    rows = ({"input": each.input, **layer} for each in results for layer in _layers(each.activity, run.costs))
+    return csv_text(("input", *LAYER_KEYS), rows)
+
+
+def csv_text(keys: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
+    """CSV that spreadsheets open as it is meant: what begins like a formula gets an apostrophe, which makes it text.
+
+    Where there is more than ASCII, a byte order mark comes first, without which Excel takes UTF-8 for something else.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, ("input", *LAYER_KEYS), lineterminator="\n")
+    writer = csv.DictWriter(text, keys, lineterminator="\n")
     writer.writeheader()
-    for result in results:
-        writer.writerows({"input": result.input, **layer} for layer in _layers(result.activity, run.costs))
-    return text.getvalue()
+    for row in rows:
+        writer.writerow({key: f"'{cell}" if _is_formula(cell) else cell for key, cell in row.items()})
+    written = text.getvalue()
+    return written if written.isascii() else "\ufeff" + written
+
+
+def _is_formula(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
 
 
 def image_dict(result: ImageResult, costs: EnergyCosts) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -24,6 +25,7 @@ from esdnet_cli.merge import merge
 from esdnet_cli.model.inference import choose_device, keep_freed_memory
 from esdnet_cli.pipeline.derainer import Derainer, load
 from esdnet_cli.pipeline.journal import Journal
+from esdnet_cli.pipeline.kinds import unread_line
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Totals, totals
 from esdnet_cli.pipeline.run import Output, Witness, derain_files, pixel_settings, plan
 from esdnet_cli.pipeline.sources import Job, Source, Unusable, plan_outputs
@@ -80,11 +82,12 @@ def tell(message: str) -> None:
 
 def show_run(
     derainer: Derainer | None, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | None,
-    options: RunOptions, targets: Mapping[Source, Path] | None = None,
+    options: RunOptions, targets: Mapping[Source, Path] | None = None, unread: Counter[str] | None = None,
 ) -> int:  # fmt: skip
     """Derain (or measure, without `output`) and print each result as it comes; returns the exit code.
 
-    With `targets` each picture is scored too; without a derainer pictures are scored as they are.
+    With `targets` each picture is scored too; without a derainer pictures are scored as they are. unread: pictures that
+    were passed over, by ending.
     Interrupted, it still prints the summary and writes the report, then raises KeyboardInterrupt.
     """
     witnesses = _witnesses(derainer, jobs, output, options, targets)
@@ -118,7 +121,10 @@ def show_run(
         started, seconds, meter.end(meters),
     )  # fmt: skip
     summary = totals(results, options.costs)
-    show_summary(results, info, summary, options, short=output is not None)
+    if jobs:
+        show_summary(results, info, summary, options, short=output is not None)
+    if unread and not options.quiet:
+        tell(unread_line(unread))
     if interrupted and not options.quiet:
         resume = "; the same command goes on from here" if output else ""
         tell(f"Interrupted after {summary.ok + summary.skipped} of {len(jobs)} pictures{resume}.")
@@ -186,8 +192,9 @@ def _witnesses(
 
 
 def show_plan(
-    derainer: Derainer | None, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | None
-) -> int:
+    derainer: Derainer | None, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | None,
+    unread: Counter[str] | None = None,
+) -> int:  # fmt: skip
     """Print what a run would do with each input, touching nothing; returns the exit code that it would begin with."""
     failed = len(unusable)
     for entry in unusable:
@@ -199,6 +206,8 @@ def show_plan(
         verb = {"ok": work, "skipped": "skip", "failed": "fail"}[fate.status]
         arrow = f" -> {fate.output}" if fate.output else ""
         _print(f"{verb:<8} {fate.input}{arrow}{f': {fate.error}' if fate.error else ''}")
+    if unread:
+        tell(unread_line(unread))
     tell(f"Dry run: {_network(derainer) if derainer else 'no network'}; nothing was written.")
     return 1 if failed else 0
 
@@ -217,14 +226,17 @@ def libraries_muted() -> Iterator[None]:
         yield  # redirected within Python: they do not reach it
         return
     descriptor = os.dup(2)
+    results = sys.stdout  # which goes to stderr, too, where a picture goes to stdout
     with open(os.devnull, "w") as nowhere, open(descriptor, "w", buffering=1, errors="replace") as ours:
         python_stderr.flush()
         os.dup2(nowhere.fileno(), 2)
         sys.stderr = ours
+        if results is python_stderr:
+            sys.stdout = ours
         try:
             yield
         finally:
-            sys.stderr = python_stderr
+            sys.stderr, sys.stdout = python_stderr, results
             os.dup2(descriptor, 2)
 
 
@@ -233,6 +245,8 @@ def _show(result: ImageResult, options: RunOptions) -> None:
         tell(f"{result.input}: {result.error}")
     if options.quiet:
         return
+    if result.lost:
+        tell(f"{result.input}: not in the output: {', '.join(result.lost)}.")
     _print(report.row(result, options.costs))
     if options.verbose and result.activity is not None:
         _print(*report.layer_rows(result.activity, options.costs))

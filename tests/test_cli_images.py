@@ -391,7 +391,8 @@ def test_interrupted_runs_end_cleanly_and_go_on(how: signal.Signals, tiny: Path,
     assert f"{40 - len(done)} done, {len(done)} skipped, 0 failed" in result.stdout
 
 
-def test_a_second_signal_does_not_cut_the_first_short(tiny: Path, tmp_path: Path) -> None:
+def test_an_echo_of_the_first_signal_does_not_cut_it_short(tiny: Path, tmp_path: Path) -> None:
+    """As when a launcher hands on the Ctrl-C that the terminal has sent to both."""
     _many(tmp_path / "in", 40)
     out = tmp_path / "out"
     command = [*ESDNET, "images", str(tmp_path / "in"), "-o", str(out), "--weights", str(tiny)]
@@ -399,11 +400,44 @@ def test_a_second_signal_does_not_cut_the_first_short(tiny: Path, tmp_path: Path
     _wait_for(lambda: len(list(out.glob("*.png"))) >= 3)
     for how in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGINT):
         process.send_signal(how)
-        time.sleep(0.02)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr and "Exception ignored" not in stderr
     assert f"{len(list(out.glob('*.png')))} done, " in stdout
+
+
+SLOW = """
+import hashlib, sys, time
+from esdnet_cli.cli import cli
+from esdnet_cli.pipeline import run
+
+def slow(*arguments, **options):
+    print("busy", flush=True)
+    time.sleep(60)
+
+def slow_in_c(*arguments, **options):
+    print("busy", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+
+if sys.argv[1] == "writer":
+    run.write_atomically = slow
+else:
+    run._derain = slow_in_c
+cli(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("where", ["writer", "network"])
+def test_a_second_signal_ends_at_once(where: str, tiny: Path, tmp_path: Path) -> None:
+    write(tmp_path / "a.png")
+    command = ["images", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--weights", str(tiny), "-q"]
+    with subprocess.Popen([sys.executable, "-c", SLOW, where, *command], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "busy\n"
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None, "the first one waits for what is in hand"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=5) == 130
 
 
 def test_killed_runs_leave_whole_files_and_go_on(tiny: Path, tmp_path: Path, run: Run) -> None:
@@ -490,3 +524,107 @@ def test_an_ensemble_is_the_mean_of_its_copies_and_costs_their_sum(tiny: Path, t
     assert 0 < abs(plain - averaged).mean() < 10
     again = run("images", picture, "-o", tmp_path / "out0", "--weights", tiny, "--ensemble", 2)
     assert again.exit_code == 0 and "1 done" in again.stdout, "another ensemble is another picture"
+
+
+def test_outputs_carry_the_dates_of_their_inputs(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    for path in rainy.glob("*.*"):
+        os.utime(path, ns=(0, 1_000_000_000_123_456_700))
+    command = ("images", rainy, "--weights", tiny, "-o")
+    run(*command, tmp_path / "out")
+    run(*command, tmp_path / "new", "--new-dates")
+    for name in ("a.png", "b.jpg", "c.png"):
+        assert (tmp_path / "out" / name).stat().st_mtime_ns == (rainy / name).stat().st_mtime_ns
+        assert (tmp_path / "new" / name).stat().st_mtime > 1_700_000_000
+    assert "3 skipped" in run(*command, tmp_path / "out").stdout
+
+
+def test_what_was_passed_over_is_counted(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    for name in ("a.jxl", "b.JXL", "c.dng", "d.cr2", "e.CR3", "f.mp4", "notes.txt", ".hidden.jxl"):
+        (rainy / name).write_bytes(b"x")
+    line = "Not read: 2 Canon camera raw (.cr2, .cr3), 1 DNG camera raw (.dng), 2 JPEG XL (.jxl), 1 clip (.mp4); "
+    line += "develop raw files first, convert pictures of other kinds to PNG, esdnet video takes clips."
+    command = ("images", rainy, "-o", tmp_path / "out", "--weights", tiny)
+    for options in (("--dry-run",), ()):
+        result = run(*command, *options)
+        assert result.exit_code == 0 and line in result.stderr.splitlines()
+    assert "2 JPEG XL (.jxl), 1 clip" in run("energy", rainy / "*", "--weights", tiny).stderr
+    assert "Not read" not in run("images", rainy / "a.png", "-o", tmp_path / "out", "--weights", tiny).stderr
+
+
+def test_no_input_means_no_folder_no_checkpoint_no_table(tmp_path: Path, run: Run) -> None:
+    for command in ("images", "energy"):
+        result = run(command, tmp_path / "nosuch", *(("-o", tmp_path / "x") if command == "images" else ()))
+        assert result.exit_code == 1 and result.stdout == ""
+        assert result.stderr == f"{tmp_path / 'nosuch'}: no such file or folder; check the name\n"
+    assert not (tmp_path / "x").exists()
+    result = run("images", tmp_path / "nosuch", "-o", tmp_path / "x", "--weights", tmp_path / "broken")
+    assert result.exit_code == 1 and "broken" not in result.stderr
+    run("images", tmp_path / "nosuch", "-o", tmp_path / "x", "--report", tmp_path / "r.json")
+    assert load_json(tmp_path / "r.json")["totals"]["failed"] == 1
+
+
+def test_lists_name_inputs(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "lines.txt").write_text(f"{rainy / 'a.png'}\n\n{rainy / 'b.jpg'}\n")
+    (tmp_path / "zeros.txt").write_bytes(os.fsencode(rainy / "a.png") + b"\0" + os.fsencode(rainy / "c.png") + b"\0")
+    lists = [f"@{tmp_path / name}" for name in ("lines.txt", "zeros.txt", "gone.txt")]
+    result = run("images", *lists, "-o", tmp_path / "out", "--weights", tiny)
+    assert result.exit_code == 1 and "3 done, 0 skipped, 1 failed" in result.stdout
+    assert "gone.txt: the list cannot be read: No such file or directory; check the name after the @" in result.stderr
+
+
+def stream(*arguments: object, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*ESDNET, "images", *map(str, arguments)], input=data, capture_output=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("ending, start", [("png", b"\x89PNG"), ("jpg", b"\xff\xd8"), ("tif", b"II*"), ("ppm", b"P6")])
+def test_a_stream_is_one_picture(ending: str, start: bytes, tiny: Path, tmp_path: Path, run: Run) -> None:
+    source = write(tmp_path / f"a.{ending}")
+    run("images", source, "-o", tmp_path / "out", "--weights", tiny)
+    done = stream("-", "-o", "-", "--weights", tiny, data=source.read_bytes())
+    assert done.returncode == 0
+    assert done.stdout.startswith(start) and done.stdout == (tmp_path / "out" / source.name).read_bytes()
+    assert b"30x24" in done.stderr and b"1 done, 0 skipped, 0 failed" in done.stderr
+    assert stream(source, "-o", "-", "--weights", tiny, "-q").stdout == done.stdout
+
+
+def test_streams_change_format_and_fail_without_output(tiny: Path, tmp_path: Path, run: Run) -> None:
+    data = write(tmp_path / "a.png").read_bytes()
+    options = ("-o", "-", "--weights", tiny, "--report", tmp_path / "r.json")
+    assert stream("-", *options, "--format", "webp", data=data).stdout[8:12] == b"WEBP"
+    (image,) = load_json(tmp_path / "r.json")["images"]
+    assert (image["input"], image["output"], image["status"]) == ("-", "-", "ok")
+    failed = stream("-", *options, data=data[:99])
+    assert (failed.returncode, failed.stdout) == (1, b"") and b"-: is truncated or damaged" in failed.stderr
+    for arguments in (("-", "-o", tmp_path), ("-", tmp_path / "a.png", "-o", "-")):
+        result = run("images", *arguments)
+        assert result.exit_code == 2 and "- is for one picture" in result.stderr
+
+
+def test_csv_is_harmless_in_spreadsheets(tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["=1+1.png", "+a.png", "-a.png", "@a.png", "plain.png"]
+    for name in (*names, "雨.png"):
+        write(tmp_path / name, photo(8, 8))
+    for report in ("r.csv", "r.layers.csv"):
+        run("energy", "--weights", tiny, "--report", report, "--", *names)
+        text = (tmp_path / report).read_text()
+        assert text.isascii()
+        inputs = {row["input"] for row in csv.DictReader(text.splitlines())}
+        assert inputs == {"'=1+1.png", "'+a.png", "'-a.png", "'@a.png", "plain.png"}
+        run("energy", "雨.png", "--weights", tiny, "--report", report)
+        assert (tmp_path / report).read_bytes().startswith(b"\xef\xbb\xbf"), "Excel takes it for UTF-8"
+
+
+def test_names_as_long_as_the_system_takes(tiny: Path, tmp_path: Path, run: Run) -> None:
+    for last in "xy":
+        write(tmp_path / "in" / f"{'雨' * 83}{last}.png", photo(8, 8))  # 254 bytes
+    options = ("--weights", tiny, "--spike-map", tmp_path / "maps")
+    result = run("images", tmp_path / "in", "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.stderr
+    maps = [path.name for path in (tmp_path / "maps").glob("*.png")]
+    assert len(maps) == 6 and all("~" in name and ".level" in name for name in maps)
+    result = run("images", tmp_path / "in", "-o", tmp_path / "webp", *options[:2], "--format", "webp", "--dry-run")
+    assert result.stdout.count("output's name would be longer than 255 bytes; rename it") == 0
+    write(tmp_path / "in" / f"{'z' * 251}.png", photo(8, 8))
+    result = run("images", tmp_path / "in", "-o", tmp_path / "webp", *options[:2], "--format", "webp")
+    assert "name would be longer than 255 bytes; rename it" in result.stderr and "2 done" in result.stdout

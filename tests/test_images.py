@@ -48,7 +48,7 @@ DEEP = COLOUR.astype(np.uint16) * 257 ^ 37  # the lower bytes must survive too
     "ending, pixels",
     [(ending, COLOUR) for ending in (".png", ".PNG", ".webp", ".tif", ".tiff", ".bmp", ".jp2", ".ppm", ".pnm")]
     + [(ending, GREY) for ending in (".png", ".tif", ".bmp", ".jp2", ".pgm")]
-    + [(ending, WITH_ALPHA) for ending in (".png", ".webp", ".tif", ".bmp", ".jp2")]
+    + [(ending, WITH_ALPHA) for ending in (".png", ".webp", ".bmp", ".jp2")]
     + [(ending, DEEP) for ending in (".png", ".tif", ".ppm")]
     + [(ending, DEEP[..., 0]) for ending in (".png", ".tif", ".pgm")]
     + [(".png", np.dstack((DEEP, DEEP[..., 0]))), (".tif", np.dstack((DEEP, DEEP[..., 0])))],
@@ -231,7 +231,6 @@ def _flipped_bit(path: Path) -> Path:
 
 ODD = {
     "deep.avif": (_deep_avif, "AVIF of 10 or 12 bits"),
-    "alpha.tiff": (_alpha_tiff("RGBA"), "TIFF with alpha"),
     "grey-alpha.tiff": (_alpha_tiff("LA"), "TIFF with alpha"),
     "damaged.png": (_flipped_bit, "truncated or damaged"),
     "count.pgm": (lambda path: (path.write_bytes(b"P5 # rain\n2 2\n1023\n" + bytes(8)), path)[1], "counts to 1023"),

@@ -74,7 +74,7 @@ def test_pictures_scored_as_they_are(tmp_path: Path, run: Run) -> None:
 
 def test_two_hundred_noisy_pictures_stay_under_20_megabytes() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), dtype=np.uint8)
-    picture = Picture(noise, None, False, ())
+    picture = Picture(noise, None, False)
     done = Done(Source(Path("a.png"), Path("a.png")), "", picture, picture, noise.astype(np.float16) / 255)
     preview = previews(PREVIEW_BYTES // max(200, PREVIEW_FEWEST))(done, ImageResult("a.png", None, "ok")).preview
     assert preview is not None

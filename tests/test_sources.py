@@ -78,6 +78,15 @@ def test_two_inputs_on_one_name_are_refused(tmp_path: Path) -> None:
         plan_outputs(sources, tmp_path / "out", "webp")
 
 
+def test_what_becomes_another_format_makes_room(tmp_path: Path) -> None:
+    sources = [Source(tmp_path / name, Path(name)) for name in ("a.HEIC", "a.jpg", "a.mpo", "b.heic", "b.png", "c.j2k")]
+    jobs = plan_outputs(sources, tmp_path / "out", None)
+    names = [job.output.name for job in jobs if job.output]
+    assert names == ["a.HEIC.jpg", "a.jpg", "a.mpo.jpg", "b.jpg", "b.png", "c.jp2"]
+    with pytest.raises(EsdnetError, match=r"a\.HEIC and .*a\.jpg would both become"):
+        plan_outputs(sources, tmp_path / "out", "webp")
+
+
 def test_writing_over_an_input_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png")
     (tmp_path / "link").symlink_to(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -41,10 +42,11 @@ def command(
             ctx.get_parameter_source(name) != ParameterSource.DEFAULT for name in ("energy_preset", "pj_mac", "pj_ac")
         )
         ctx.exit(show_merged([Path(path) for path in inputs], options.costs if given else None, options))
-    sources, unusable = find_sources(inputs, recursive, leave_out=[options.spike_map])
+    unread: Counter[str] = Counter()
+    sources, unusable = find_sources(inputs, recursive, [options.spike_map], unread)
     part = find_shard(shard)
     jobs, unusable, options = split(part, [Job(source, None) for source in sources], unusable, options)
-    derainer = load_derainer(options)
+    derainer = load_derainer(options) if sources else None
     if options.dry_run:
-        ctx.exit(show_plan(derainer, jobs, unusable, None))
-    ctx.exit(part.exit_code(show_run(derainer, jobs, unusable, None, options)))
+        ctx.exit(show_plan(derainer, jobs, unusable, None, unread))
+    ctx.exit(part.exit_code(show_run(derainer, jobs, unusable, None, options, unread=unread)))

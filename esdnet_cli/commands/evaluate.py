@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -53,10 +54,11 @@ def command(
     from esdnet_cli.pipeline.sources import Job, find_sources, pair_up
     from esdnet_cli.terminal import load_derainer, show_plan, show_run
 
-    sources, unusable = find_sources([str(inputs)], recursive, leave_out=[options.spike_map])
+    unread: Counter[str] = Counter()
+    sources, unusable = find_sources([str(inputs)], recursive, [options.spike_map], unread)
     pairs, alone = pair_up(sources, targets)
     jobs = [Job(source, None) for source, _ in pairs]
-    derainer = None if as_is else load_derainer(options)
+    derainer = None if as_is or not jobs else load_derainer(options)
     if options.dry_run:
-        ctx.exit(show_plan(derainer, jobs, [*unusable, *alone], None))
-    ctx.exit(show_run(derainer, jobs, [*unusable, *alone], None, options, dict(pairs)))
+        ctx.exit(show_plan(derainer, jobs, [*unusable, *alone], None, unread))
+    ctx.exit(show_run(derainer, jobs, [*unusable, *alone], None, options, dict(pairs), unread))

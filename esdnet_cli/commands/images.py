@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ from esdnet_cli.settings import RunOptions
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for the derained pictures.",
+    help="Folder for the derained pictures; -: one picture to standard output.",
 )
 @recursive_option
 @option(
@@ -28,26 +29,36 @@ from esdnet_cli.settings import RunOptions
     help="Write this format.  [default: the input's]",
 )
 @overwrite_option
+@option("--new-dates", is_flag=True, help="Date the outputs now.  [default: as their inputs]")
 @shard_option
 @run_options()
 @click.pass_context
 def command(
     ctx: click.Context, inputs: tuple[str, ...], output: Path, recursive: bool, file_format: str | None,
-    overwrite: bool, shard: str | None, options: RunOptions,
+    overwrite: bool, new_dates: bool, shard: str | None, options: RunOptions,
 ) -> None:  # fmt: skip
-    """Derain pictures: files, folders, quoted patterns.
+    """Derain pictures: files, folders, quoted patterns, @LIST of a file that names them.
 
-    Outputs keep name, size, bit depth, alpha, EXIF and ICC profile. A rerun skips what is done. Under torchrun or srun,
-    or with --shard, each process takes its share.
+    Outputs keep name, size, bit depth, alpha, metadata and date; HEIC becomes JPEG or PNG. A rerun skips what is done.
+    Under torchrun or srun, or with --shard, each process takes its share. With - for input and output, one picture goes
+    through standard input and output, and figures to stderr.
 
     \b
     Examples:
       esdnet images holiday/ -o derained/ -r
       esdnet images 'rain-*.jpg' -o derained/ --format png --report run.json
+      curl example.org/rain.jpg | esdnet images - -o - > clear.jpg
     """
+    if "-" in (*inputs, str(output)):
+        if str(output) != "-" or len(inputs) > 1:
+            raise click.UsageError("- is for one picture: esdnet images - -o -, or a file in place of the first -.")
+        from esdnet_cli.stream import derain_stream
+
+        ctx.exit(derain_stream(inputs[0], file_format, options))
     from esdnet_cli.pipeline.sources import find_sources, plan_outputs
 
-    sources, unusable = find_sources(inputs, recursive, leave_out=[output, options.spike_map])
+    unread: Counter[str] = Counter()
+    sources, unusable = find_sources(inputs, recursive, [output, options.spike_map], unread)
     jobs = plan_outputs(sources, output, file_format)
     # only now what takes seconds to import: a mistyped name is answered at once
     from esdnet_cli.pipeline.journal import Journal
@@ -57,10 +68,12 @@ def command(
 
     part = find_shard(shard)
     jobs, unusable, options = split(part, jobs, unusable, options)
-    derainer = load_derainer(options)
-    journal = Journal(output, pixel_settings(derainer))
-    target = Output(journal, overwrite)
+    derainer = load_derainer(options) if sources else None
+    target = None
+    if derainer is not None:
+        target = Output(Journal(output, pixel_settings(derainer)), overwrite, dates=not new_dates)
     if options.dry_run:
-        ctx.exit(show_plan(derainer, jobs, unusable, target))
-    journal.prepare()
-    ctx.exit(part.exit_code(show_run(derainer, jobs, unusable, target, options)))
+        ctx.exit(show_plan(derainer, jobs, unusable, target, unread))
+    if target is not None:
+        target.journal.prepare()
+    ctx.exit(part.exit_code(show_run(derainer, jobs, unusable, target, options, unread=unread)))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import struct
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import EsdnetError, PictureError, one_line
+from esdnet_cli.pipeline import colour, heif, jpeg, kinds, mending, png, tiff
+from esdnet_cli.pipeline.metadata import Metadata, checked_icc, icc_space, orientation, upright
 from esdnet_cli.pipeline.sources import READABLE
 from esdnet_cli.settings import MAX_MEGAPIXELS
 
@@ -30,44 +29,61 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a bad file 
 
 @dataclass(frozen=True)
 class Writer:
-    """What a file format holds, and how OpenCV is asked for it."""
+    """What a file format holds, and how OpenCV is asked for it.
+
+    holds: which of Metadata's fields. longest: side in pixels.
+    """
 
     encoder: str
     sixteen_bit: bool = False
     alpha: bool = False
     grey: bool = True
+    holds: frozenset[str] = frozenset()
+    longest: int = 1 << 20
     params: tuple[int, ...] = ()
     opaque_params: tuple[int, ...] = ()  # besides, for pictures without alpha
 
 
+_TAGGED = frozenset(("exif", "icc", "xmp"))
 _JPEG = Writer(
     ".jpg",
+    holds=_TAGGED | {"iptc", "comments", "density"},
+    longest=65500,
     # colour at full resolution: what the source had is not halved
     params=(cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
 )
-_TIFF = Writer(".tiff", sixteen_bit=True, alpha=True)
+_PNG = Writer(".png", sixteen_bit=True, alpha=True, holds=_TAGGED | {"comments", "density", "colour", "text"})
+_TIFF = Writer(".tiff", sixteen_bit=True, alpha=True, holds=_TAGGED | {"iptc", "comments", "density"})
+_BMP = Writer(".bmp", alpha=True, holds=frozenset(("density",)))
 WRITERS = {
-    ".png": Writer(".png", sixteen_bit=True, alpha=True),
+    ".png": _PNG,
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
-    ".webp": Writer(".webp", alpha=True, grey=False, params=(cv2.IMWRITE_WEBP_QUALITY, 101)),  # over 100: lossless
+    ".webp": Writer(
+        ".webp", alpha=True, grey=False, holds=_TAGGED, longest=16383,
+        params=(cv2.IMWRITE_WEBP_QUALITY, 101),  # over 100: lossless
+    ),
     **dict.fromkeys((".tif", ".tiff"), _TIFF),
-    **dict.fromkeys((".bmp", ".dib"), Writer(".bmp", alpha=True)),
+    **dict.fromkeys((".bmp", ".dib"), _BMP),
     ".jp2": Writer(".jp2", sixteen_bit=True, alpha=True, params=(cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)),
-    ".avif": Writer(".avif", alpha=True, params=(cv2.IMWRITE_AVIF_QUALITY, 95)),
+    ".avif": Writer(".avif", alpha=True, holds=_TAGGED, longest=65535, params=(cv2.IMWRITE_AVIF_QUALITY, 95)),
     ".gif": Writer(
         ".gif",
         alpha=True,
         grey=False,
+        longest=65535,
         params=(cv2.IMWRITE_GIF_DITHER, 3),  # less speckles flat areas
         opaque_params=(cv2.IMWRITE_GIF_TRANSPARENCY, 0),
     ),
     ".ppm": Writer(".ppm", sixteen_bit=True, grey=False),
     **dict.fromkeys((".pgm", ".pnm"), Writer(".pnm", sixteen_bit=True)),
-}
-_EXIF_PREFIX = b"Exif\0\0"
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNM = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d{1,5})\s")
-_ORIENTATION, _SAMPLES, _EXTRA_SAMPLES = 0x0112, 0x0115, 0x0152  # TIFF and EXIF tags
+}  # fmt: skip
+_STARTS = {  # first bytes of what is read and written
+    b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF....WEBP": ".webp", b"II[*+]": ".tif", b"MM\0[*+]": ".tif",
+    b"BM": ".bmp", b"GIF8": ".gif", b"\0\0\0\x0cjP": ".jp2", b"\xff\x4f\xff\x51": ".jp2", b"P[25]": ".pgm",
+    b"P[36]": ".ppm",
+}  # fmt: skip
+_SAID = {"exif": "EXIF", "icc": "ICC profile", "xmp": "XMP", "iptc": "IPTC", "comments": "comment"}  # in notes
+_TRIAL = 32  # side of the piece that is encoded to see whether the whole will be
 
 
 @dataclass(frozen=True)
@@ -76,13 +92,14 @@ class Picture:
 
     rgb: uint8 or uint16 [H, W, 3], full range. alpha: [H, W] of the same dtype, or None.
     grey: all three channels are equal, and shall be so in the output.
-    metadata: OpenCV's (type, bytes) pairs: EXIF (its orientation set to upright), ICC profile, XMP.
+    metadata: of the upright picture. lost: what the file had besides, and no output has.
     """
 
     rgb: NDArray[Any]
     alpha: NDArray[Any] | None
     grey: bool
-    metadata: tuple[tuple[int, bytes], ...]
+    metadata: Metadata = Metadata()
+    lost: frozenset[str] = field(default=frozenset())
 
     @property
     def height(self) -> int:
@@ -97,33 +114,60 @@ def read_picture(data: bytes, path: Path, max_megapixels: float = MAX_MEGAPIXELS
     """Decode a file's bytes. Raises PictureError, without the file's name, if they are no whole picture of integers."""
     if not data:
         raise PictureError("is empty; copy it again")
-    if data.startswith(_PNG) and not _png_is_whole(data):
+    if heif.is_heif(data):
+        pixels, metadata, lost = heif.read(data, max_megapixels)
+        if pixels.ndim == 3:
+            pixels = pixels[..., [[0, 1], [0, 0, 0, 1], [2, 1, 0], [2, 1, 0, 3]][pixels.shape[2] - 1]]
+        return _picture(pixels, metadata, lost, turned=False)
+    if data.startswith(png.SIGNATURE) and not png.is_whole(data):
         raise PictureError("is truncated or damaged; copy it again from where it came")  # libpng would print on its own
+    if (kind := kinds.raw_kind(data, path)) is not None:
+        raise PictureError(f"is of a kind that is not read ({kind}); {kinds.mend(kind)}")
+    if trouble := mending.why_not_read(data):
+        raise PictureError(trouble)
     try:
-        pixels, kinds, blobs = cv2.imdecodeWithMetadata(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        encoded = np.frombuffer(mending.mended_file(data), np.uint8)
+        pixels, types, blobs = cv2.imdecodeWithMetadata(encoded, cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         if "validateInputImageSize" in str(error):
             raise PictureError(_too_large(max_megapixels)) from error
         raise PictureError("cannot be decoded; open and save it with another program") from error
     if pixels is None:
-        raise PictureError(_why_undecodable(path))
+        raise PictureError(_why_undecodable(data, path))
     if pixels.shape[0] * pixels.shape[1] > max_megapixels * 1e6:  # OpenCV was loaded under another limit
         raise PictureError(_too_large(max_megapixels))
     if pixels.dtype not in (np.uint8, np.uint16):
         raise PictureError(f"has {pixels.dtype} pixels; save it with 8 or 16 bits a channel")
     if _frames(path) > 1:
         raise PictureError("holds several frames or pages; split it into single pictures")
-    if trouble := _misread(data, pixels):
-        raise PictureError(trouble)
-    metadata = {int(kind): np.asarray(blob).tobytes() for kind, blob in zip(np.ravel(kinds), blobs)}
-    orientation = 1
-    if cv2.IMAGE_METADATA_EXIF in metadata:
-        orientation, metadata[cv2.IMAGE_METADATA_EXIF] = _upright_exif(metadata[cv2.IMAGE_METADATA_EXIF])
-    # AVIF has turns of its own, and readers pass over its EXIF's
-    pixels = _turned_avif(pixels, data) if _is_avif(data) else _turned(pixels, orientation)
-    if _icc_space(metadata) == b"CMYK":
-        del metadata[cv2.IMAGE_METADATA_ICCP]  # it describes inks, and OpenCV has made RGB of them
-    return _picture(pixels, tuple(metadata.items()))
+    if _is_avif(data) and pixels.dtype == np.uint16:
+        raise PictureError("is AVIF of 10 or 12 bits, which would come back darker; save it as PNG with 16 bits")
+    pixels = mending.mended_pixels(pixels, data)
+    blobs_by_type = {int(kind): np.asarray(blob).tobytes() for kind, blob in zip(np.ravel(types), blobs)}
+    metadata, lost = _read_metadata(data, blobs_by_type)
+    turn = orientation(metadata.exif)
+    if _is_avif(data):  # AVIF has turns of its own, and readers pass over its EXIF's
+        pixels, turned = _turned_avif(pixels, data)
+    elif tiff.is_tiff(data):
+        turned = tiff.is_turned(tiff.read_tags(data))  # by OpenCV already
+    else:
+        pixels, turned = _turned(pixels, turn), turn >= 5
+    if icc_space(metadata.icc) not in (b"RGB ", b"GRAY", b""):  # it describes inks, and OpenCV has made RGB of them
+        metadata, lost = replace(metadata, icc=b""), lost | {"ICC profile of other colours than RGB"}
+    return _picture(pixels, metadata, lost, turned)
+
+
+def ending_of(data: bytes) -> str:
+    """The ending of the format that a file's first bytes show; .png if they show none."""
+    if heif.is_heif(data):
+        return ".heic"
+    if _is_avif(data):
+        return ".avif"
+    return _start(data) or ".png"
+
+
+def _start(data: bytes) -> str | None:
+    return next((ending for start, ending in _STARTS.items() if re.match(start, data, re.DOTALL)), None)
 
 
 def writer_for(path: Path) -> Writer:
@@ -135,37 +179,64 @@ def writer_for(path: Path) -> Writer:
     return writer
 
 
+def check_output(picture: Picture, path: Path) -> tuple[str, ...]:
+    """What of a picture an output of this name will lack, before the work. Raises PictureError if there can be none."""
+    writer = writer_for(path)
+    if max(picture.rgb.shape[:2]) > writer.longest:
+        raise PictureError(f"is longer than the {writer.longest} pixels that {path.suffix} takes; use --format png")
+    if (name := colour.hdr(picture.metadata.colour)) and "colour" not in writer.holds:
+        raise PictureError(f"is an HDR picture ({name}), which {path.suffix} cannot say; use --format png")
+    piece = (slice(_TRIAL), slice(_TRIAL))
+    alpha = None if picture.alpha is None else picture.alpha[piece]
+    encode_picture(replace(picture, rgb=picture.rgb[piece], alpha=alpha), path)
+    metadata, lost = _fitted(picture, writer)
+    if picture.alpha is not None and not picture.alpha.all() and not writer.alpha:
+        lost.add("transparency")
+    if picture.rgb.dtype == np.uint16 and not writer.sixteen_bit:
+        lost.add("the lower 8 of 16 bits")
+    return tuple(sorted(lost | picture.lost))
+
+
 def encode_picture(picture: Picture, path: Path) -> bytes:
     """The file's bytes in the format of the path's ending. Raises PictureError if the format cannot hold or take it.
 
-    A format without 16 bits gets 8, one without alpha drops it (that happens under --format only).
+    A format without 16 bits gets 8, one without alpha drops it, and what it does not hold of the metadata is left out.
     """
     writer = writer_for(path)
     if picture.rgb.dtype == np.uint16 and not writer.sixteen_bit:
         alpha = None if picture.alpha is None else eight_bit(picture.alpha)
         picture = replace(picture, rgb=eight_bit(picture.rgb), alpha=alpha)
-    metadata = dict(picture.metadata)
-    space = _icc_space(metadata)
-    params = [*writer.params]
+    metadata, _ = _fitted(picture, writer)
+    params = [*writer.params, *(writer.opaque_params if picture.alpha is None else ())]
+    one_channel = _one_channel(picture, writer, metadata)
+    if picture.alpha is not None and writer is _PNG and one_channel:
+        return png.with_metadata(png.encode_grey_alpha(picture.rgb[..., 0], picture.alpha), metadata)
     if picture.alpha is not None and writer.alpha:
         pixels = np.dstack((picture.rgb[..., ::-1], picture.alpha))
-    elif picture.grey and writer.grey and space != b"RGB ":  # a profile of colours needs three channels
-        pixels = picture.rgb[..., 0]
     else:
-        pixels = picture.rgb[..., ::-1]
-    if picture.alpha is None:
-        params += writer.opaque_params
-    if space == b"GRAY" and pixels.ndim == 3:
-        del metadata[cv2.IMAGE_METADATA_ICCP]
-    kinds = list(metadata)
-    blobs = [np.frombuffer(blob, np.uint8) for blob in metadata.values()]
+        pixels = picture.rgb[..., 0] if one_channel else picture.rgb[..., ::-1]
+    blobs: dict[int, bytes] = {}
+    if writer.holds == _TAGGED:
+        blobs = {
+            cv2.IMAGE_METADATA_EXIF: metadata.exif,
+            cv2.IMAGE_METADATA_ICCP: metadata.icc,
+            cv2.IMAGE_METADATA_XMP: metadata.xmp,
+        }
+    types = [kind for kind, blob in blobs.items() if blob]
+    arrays = [np.frombuffer(blobs[kind], np.uint8) for kind in types]
     try:
-        done, data = cv2.imencodeWithMetadata(writer.encoder, np.ascontiguousarray(pixels), kinds, blobs, params)
+        done, data = cv2.imencodeWithMetadata(writer.encoder, np.ascontiguousarray(pixels), types, arrays, params)
     except cv2.error as error:
-        raise PictureError(f"cannot be written as {path.suffix} ({one_line(error)[:100]}); use --format png") from error
+        raise PictureError(f"cannot be written as {path.suffix} ({one_line(error)[:100]}){_other(path)}") from error
     if not done:
-        raise PictureError(f"cannot be written as {path.suffix}; use --format png")
-    return bytes(data)
+        raise PictureError(f"cannot be written as {path.suffix}{_other(path)}")
+    if writer is _JPEG:
+        return jpeg.with_metadata(bytes(data), metadata)
+    if writer is _PNG:
+        return png.with_metadata(bytes(data), metadata)
+    if writer is _TIFF:
+        return tiff.with_metadata(bytes(data), metadata, alpha=picture.alpha is not None)
+    return mending.with_bmp_density(bytes(data), metadata.density) if writer is _BMP else bytes(data)
 
 
 def without_hidden_colours(picture: Picture) -> NDArray[Any]:
@@ -188,57 +259,33 @@ def grey_again(rgb: NDArray[Any]) -> NDArray[Any]:
     return np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
 
 
-def _png_is_whole(data: bytes) -> bool:
-    """Do a PNG's chunks reach its IEND, each as its checksum says?"""
-    position = len(_PNG)
-    while position + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        end = position + 8 + length
-        if end + 4 > len(data) or zlib.crc32(data[position + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            return False
-        if kind == b"IEND":
-            return True
-        position = end + 4
-    return False
-
-
-def _misread(data: bytes, pixels: NDArray[Any]) -> str | None:
-    """Why OpenCV's pixels are not what the file means; None if they are."""
-    if _is_avif(data) and pixels.dtype == np.uint16:
-        return "is AVIF of 10 or 12 bits, which would come back darker; save it as PNG with 16 bits"
-    if (header := _PNM.match(data)) and int(header[1]) not in (255, 65535):
-        return f"counts to {int(header[1])}, not to 255 or 65535; save it as PNG"
-    if data[:4] in (b"II*\0", b"MM\0*"):
-        tags = {tag: value for tag, _, _, value, _ in _tags(data)}
-        if tags.get(_SAMPLES) == 2 or (_EXTRA_SAMPLES in tags and pixels.dtype == np.uint8):
-            return "is TIFF with alpha, whose colours OpenCV reads with loss; save it as PNG"
-    return None
-
-
 def _is_avif(data: bytes) -> bool:
-    return data[4:12] in (b"ftypavif", b"ftypavis")
+    return data[4:8] == b"ftyp" and any(brand in data[8:64] for brand in (b"avif", b"avis"))
 
 
-def _turned_avif(pixels: NDArray[Any], data: bytes) -> NDArray[Any]:
-    """As the file's `irot` (quarter turns counterclockwise), then `imir` (0: upside down, 1: left to right) want it."""
+def _turned_avif(pixels: NDArray[Any], data: bytes) -> tuple[NDArray[Any], bool]:
+    """As `irot` (counterclockwise), then `imir` (0: upside down, 1: left to right) want it; and if it lay before."""
     properties = data[: data.find(b"mdat")]
-    if (turn := properties.find(b"irot")) >= 0:
-        pixels = np.rot90(pixels, properties[turn + 4] & 3)
+    turns = properties[place + 4] & 3 if (place := properties.find(b"irot")) >= 0 else 0
+    pixels = np.rot90(pixels, turns)
     if (mirror := properties.find(b"imir")) >= 0:
         pixels = pixels[:, ::-1] if properties[mirror + 4] & 1 else pixels[::-1]
-    return pixels
-
-
-def _icc_space(metadata: dict[int, bytes]) -> bytes:
-    """The colour space that the ICC profile describes, such as b"RGB "; empty without one."""
-    return metadata.get(cv2.IMAGE_METADATA_ICCP, b"")[16:20]
+    return pixels, turns % 2 == 1
 
 
 def _too_large(max_megapixels: float) -> str:
     return f"claims more than {max_megapixels:g} megapixels; cut it into parts, or trust it by --max-megapixels"
 
 
-def _why_undecodable(path: Path) -> str:
+def _other(path: Path) -> str:
+    return "" if path.suffix.lower() == ".png" else "; use --format png"
+
+
+def _why_undecodable(data: bytes, path: Path) -> str:
+    if kind := kinds.kind_of(data):
+        return f"is of a kind that is not read ({kind}); {kinds.mend(kind)}"
+    if _start(data):
+        return "is damaged, truncated or of an unusual kind; copy it again, or save it as PNG with another program"
     if path.suffix.lower() in READABLE:
         return "is damaged, truncated or not a picture at all; copy it again or open it with another program"
     return "is not a picture in a format that OpenCV reads; convert it to PNG"
@@ -252,35 +299,6 @@ def _frames(path: Path) -> int:
         return 1  # OpenCV would crash on a name that is no UTF-8
 
 
-def _upright_exif(exif: bytes) -> tuple[int, bytes]:
-    """Orientation (1 to 8) that EXIF asks for, and the block with it set to 1: the pixels are turned instead."""
-    start = len(_EXIF_PREFIX) if exif.startswith(_EXIF_PREFIX) else 0  # AVIF may keep JPEG's
-    for tag, kind, count, value, position in _tags(exif[start:]):
-        if (tag, kind, count) == (_ORIENTATION, 3, 1) and 1 <= value <= 8:
-            patched = bytearray(exif)
-            struct.pack_into("<H" if exif[start:].startswith(b"II") else ">H", patched, start + position, 1)
-            return value, bytes(patched)
-    return 1, exif
-
-
-def _tags(block: bytes) -> Iterator[tuple[int, int, int, int, int]]:
-    """Tag, kind, count, first 16 bits of the value and their position, for the first directory of TIFF or EXIF.
-
-    A block that is cut short or nonsense yields what it has: it says nothing about orientation then, and is kept.
-    """
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    if order is None:
-        return
-    try:
-        (directory,) = struct.unpack_from(f"{order}I", block, 4)
-        (entries,) = struct.unpack_from(f"{order}H", block, directory)
-        for entry in range(entries):
-            position = directory + 2 + 12 * entry
-            yield (*struct.unpack_from(f"{order}HHIH", block, position), position + 8)
-    except struct.error:
-        return
-
-
 def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Stored pixels as EXIF orientation 1 to 8 wants them shown."""
     if orientation >= 5:
@@ -292,14 +310,59 @@ def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return pixels
 
 
-def _picture(pixels: NDArray[Any], metadata: tuple[tuple[int, bytes], ...]) -> Picture:
-    """From OpenCV's grey, BGR or BGRA."""
+def _read_metadata(data: bytes, blobs: dict[int, bytes]) -> tuple[Metadata, set[str]]:
+    """What a file carries, from its own segments, chunks or tags where we know them, else from OpenCV's `blobs`."""
+    if data.startswith(b"\xff\xd8"):
+        return jpeg.read_metadata(data)
+    if data.startswith(png.SIGNATURE):
+        return png.read_metadata(data)
+    if tiff.is_tiff(data):
+        return tiff.read_metadata(data)
+    exif = blobs.get(cv2.IMAGE_METADATA_EXIF, b"").removeprefix(b"Exif\0\0")  # AVIF may keep JPEG's
+    icc = checked_icc(blobs.get(cv2.IMAGE_METADATA_ICCP, b"") or mending.boxed_icc(data))
+    said = () if icc else colour.cicp(*mending.boxed_cicp(data))
+    xmp = blobs.get(cv2.IMAGE_METADATA_XMP, b"")
+    return Metadata(exif, icc, xmp, density=mending.bmp_density(data), colour=said), set()
+
+
+def _picture(pixels: NDArray[Any], metadata: Metadata, lost: set[str], turned: bool) -> Picture:
+    """From OpenCV's grey, BGR or BGRA, upright; turned: by a quarter."""
+    metadata, gone = upright(metadata, pixels.shape[1], pixels.shape[0], turned)
+    away = frozenset(lost | gone)
     if pixels.ndim == 2:
-        return Picture(np.repeat(pixels[..., None], 3, axis=2), None, True, metadata)
+        return Picture(np.repeat(pixels[..., None], 3, axis=2), None, True, metadata, away)
     alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None
     rgb = np.ascontiguousarray(pixels[..., 2::-1])
     grey = bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all())
-    return Picture(rgb, alpha, grey, metadata)
+    return Picture(rgb, alpha, grey, metadata, away)
+
+
+def _one_channel(picture: Picture, writer: Writer, metadata: Metadata) -> bool:
+    return picture.grey and writer.grey and icc_space(metadata.icc) != b"RGB "  # a profile of colours needs three
+
+
+def _fitted(picture: Picture, writer: Writer) -> tuple[Metadata, set[str]]:
+    """The metadata that a format holds, and what else there was: the colours of PNG's chunks become an ICC profile."""
+    metadata = picture.metadata
+    lost = set()
+    if metadata.colour and not metadata.icc and "colour" not in writer.holds:
+        icc = colour.icc_profile(metadata.colour)
+        if icc is None or (icc and "icc" not in writer.holds):
+            lost.add("what its numbers mean as colours")
+        metadata = replace(metadata, icc=icc or b"")
+    missing = {name for name in _SAID if name not in writer.holds and getattr(metadata, name)}
+    lost |= {_SAID[name] for name in missing if getattr(picture.metadata, name)}
+    metadata = replace(metadata, **{name: type(getattr(metadata, name))() for name in missing})
+    if writer is _JPEG:
+        for name, said in _SAID.items():
+            if said in jpeg.unwritable(metadata):
+                lost.add(f"{said}, which is too long")
+                metadata = replace(metadata, **{name: type(getattr(metadata, name))()})
+    grey = _one_channel(picture, writer, metadata) and (writer is _PNG or picture.alpha is None)
+    if icc_space(metadata.icc) == b"GRAY" and not grey:
+        lost.add("ICC profile of grey")
+        metadata = replace(metadata, icc=b"")
+    return metadata, lost
 
 
 def eight_bit(pixels: NDArray[Any]) -> NDArray[Any]:

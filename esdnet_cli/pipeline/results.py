@@ -27,7 +27,7 @@ class Preview:
 class ImageResult:
     """One input's fate. seconds: cutting, network and blending, without waiting for files.
 
-    quality, spike_rain: if scored. preview: if asked for.
+    quality, spike_rain: if scored. preview: if asked for. lost: what the input has besides, and the output has not.
     """
 
     input: str
@@ -41,6 +41,7 @@ class ImageResult:
     quality: Quality | None = None
     spike_rain: SpikeRain | None = None
     preview: Preview | None = None
+    lost: tuple[str, ...] = ()
 
     @property
     def tiling_share(self) -> float | None:

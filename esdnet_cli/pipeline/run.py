@@ -20,6 +20,7 @@ from esdnet_cli.files import digest, write_atomically
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.images import (
     Picture,
+    check_output,
     encode_picture,
     grey_again,
     read_picture,
@@ -28,7 +29,7 @@ from esdnet_cli.pipeline.images import (
 )
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.results import ImageResult
-from esdnet_cli.pipeline.sources import Job, Source
+from esdnet_cli.pipeline.sources import NAME_BYTES, Job, Source
 from esdnet_cli.settings import MAX_MEGAPIXELS
 
 R = TypeVar("R")
@@ -52,15 +53,18 @@ def pixel_settings(derainer: Derainer) -> dict[str, Any]:
 class Output:
     """Where pictures go: `journal` knows what is done; `overwrite` replaces whatever is in the way.
 
-    mend: what to do about it otherwise.
+    mend: what to do about it otherwise. dates: outputs carry their input's modification time.
     """
 
     journal: Journal
     overwrite: bool
     mend: str = field(default="--overwrite replaces it", kw_only=True)
+    dates: bool = field(default=True, kw_only=True)
 
     def is_done(self, path: Path, source_sha256: str) -> bool:
         """True to skip, False to go on. Raises PictureError if something that is not ours is in the way."""
+        if len(os.fsencode(path.name)) > NAME_BYTES:
+            raise PictureError(f"its output's name would be longer than {NAME_BYTES} bytes; rename it")
         if os.path.isdir(path):
             raise PictureError(f"{printable(path)} is a folder and in the way; move it, or choose another place")
         if self.overwrite:
@@ -72,28 +76,36 @@ class Output:
             )
         return state == "done"
 
-    def write(self, path: Path, picture: Picture, source_sha256: str) -> None:
-        """Encode one picture, note it, give it its name. Raises PictureError if something came in the way meanwhile."""
+    def write(self, path: Path, picture: Picture, source_sha256: str, modified_ns: int | None = None) -> None:
+        """Encode one picture, note it, give it its name and its input's modification time.
+
+        Raises PictureError if something came in the way meanwhile.
+        """
         encoded = encode_picture(picture, path)
         if self.is_done(path, source_sha256):
             return  # by another run, while this one computed
         path.parent.mkdir(parents=True, exist_ok=True)
         self.journal.note(path, source_sha256, digest(encoded))
         try:
-            write_atomically(path, encoded, replace=self.overwrite or os.path.lexists(path))
+            replaced = self.overwrite or os.path.lexists(path)
+            write_atomically(path, encoded, replaced, modified_ns if self.dates else None)
         except FileExistsError:
             self.is_done(path, source_sha256)
 
 
 @dataclass(frozen=True)
 class Done:
-    """A picture before and after. sha256: of the source's bytes. spike_map: [H, W, levels], if asked for."""
+    """A picture before and after. sha256: of the source's bytes. spike_map: [H, W, levels], if asked for.
+
+    modified_ns: when the source was last changed, in nanoseconds since 1970.
+    """
 
     source: Source
     sha256: str
     rainy: Picture
     derained: Picture
     spike_map: NDArray[np.float16] | None
+    modified_ns: int | None = None
 
 
 Witness = Callable[[Done, ImageResult], ImageResult]  # adds what it found; PictureError makes the picture failed
@@ -102,7 +114,9 @@ Witness = Callable[[Done, ImageResult], ImageResult]  # adds what it found; Pict
 @dataclass(frozen=True)
 class _Read:
     sha256: str
+    modified_ns: int
     picture: Picture
+    lost: tuple[str, ...]
 
 
 def derain_files(
@@ -122,19 +136,19 @@ def derain_files(
     """
 
     def read(job: Job) -> _Read | ImageResult:
+        modified_ns = os.stat(job.source.path).st_mtime_ns
         data = job.source.path.read_bytes()
         sha256 = digest(data)
         if output is not None and job.output is not None and output.is_done(job.output, sha256):
             return _result(job, "skipped")
         picture = read_picture(data, job.source.path, max_megapixels)
-        if job.output is not None:
-            writer_for(job.output)  # a format that is not written is said before the work
-        return _Read(sha256, picture)
+        lost = () if job.output is None else check_output(picture, job.output)
+        return _Read(sha256, modified_ns, picture, lost)
 
     def write(job: Job, derained: tuple[Done, ImageResult]) -> ImageResult:
         done, result = derained
         if output is not None and job.output is not None:
-            output.write(job.output, done.derained, done.sha256)
+            output.write(job.output, done.derained, done.sha256, done.modified_ns)
         for witness in witnesses:
             result = witness(done, result)
         return result
@@ -216,11 +230,13 @@ def _derain(
         rgb[picture.alpha == 0] = picture.rgb[picture.alpha == 0]  # what nobody sees stays as it was
     seconds = time.perf_counter() - started
     result = _result(job, "ok", None, picture.width, picture.height, seconds, derained.activity)
-    return Done(job.source, read.sha256, picture, replace(picture, rgb=rgb), derained.spike_map), result
+    done = Done(job.source, read.sha256, picture, replace(picture, rgb=rgb), derained.spike_map, read.modified_ns)
+    return done, replace(result, lost=read.lost)
 
 
 def _result(job: Job, status: Literal["ok", "skipped", "failed"], *rest: Any) -> ImageResult:
-    return ImageResult(printable(job.source.path), None if job.output is None else printable(job.output), status, *rest)
+    output = None if job.output is None else job.shown or printable(job.output)
+    return ImageResult(job.source.shown or printable(job.source.path), output, status, *rest)
 
 
 def _or_failed(job: Job, step: Callable[..., R], *args: Any) -> R | ImageResult:

@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.files import digest
 from esdnet_cli.pipeline.journal import JOURNAL, noted_outputs
+from esdnet_cli.pipeline.kinds import unread_ending
 
+_HEIF = (".heic", ".heif", ".hif")
 READABLE = frozenset(
     # what OpenCV decodes to whole numbers
     (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".jp2", ".avif", ".gif")
-    + (".ppm", ".pgm", ".pnm", ".pbm", ".pam", ".ras", ".sr")
+    + (".ppm", ".pgm", ".pnm", ".pbm", ".pam", ".ras", ".sr", ".mpo", ".j2k", ".j2c")
+    + _HEIF  # what libheif decodes
 )
+_WRITTEN = {".mpo": ".jpg", ".j2k": ".jp2", ".j2c": ".jp2"}  # endings of what is written as another format
+NAME_BYTES = 255  # of one file, on all common systems
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}  # of --format
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to derain. relative: its place below the folder or pattern that named it; its output goes there too."""
+    """A file to derain. relative: its place below the folder or pattern that named it; its output goes there too.
+
+    shown: what it is called in tables, if not by its path.
+    """
 
     path: Path
     relative: Path
+    shown: str | None = None
 
 
 @dataclass(frozen=True)
 class Job:
-    """A source and the file that its result goes to, None if it is only measured."""
+    """A source and the file that its result goes to, None if it is only measured; shown: what that is called."""
 
     source: Source
     output: Path | None
+    shown: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,10 +56,11 @@ class Unusable:
 
 
 def find_sources(
-    inputs: Sequence[str], recursive: bool, leave_out: Sequence[Path | None] = ()
+    inputs: Sequence[str], recursive: bool, leave_out: Sequence[Path | None] = (), unread: Counter[str] | None = None
 ) -> tuple[list[Source], list[Unusable]]:
     """Pictures named by files, folders (by ending; below them too if `recursive`) and patterns, in order, each once.
 
+    @LIST stands for what the lines of that file name. unread: counts pictures of kinds that are not read, by ending.
     Folders and patterns pass over hidden files, and over everything below the folders `leave_out` (our own outputs)
     where these lie inside them; folders also over what a journal inside them knows as ours.
     Raises EsdnetError if one of `leave_out` is itself an input.
@@ -55,8 +68,9 @@ def find_sources(
     ours = [folder for folder in leave_out if folder is not None]
     sources: dict[str, Source] = {}
     unusable: list[Unusable] = []
-    for text in inputs:
-        found, trouble = _find(text, recursive, ours, unusable)
+    unread = Counter() if unread is None else unread
+    for text in _listed(inputs, unusable):
+        found, trouble = _find(text, recursive, ours, unusable, unread)
         if not found and trouble:
             unusable.append(Unusable(printable(text), trouble))
         for source in found:
@@ -64,8 +78,24 @@ def find_sources(
     return list(sources.values()), unusable
 
 
+def _listed(inputs: Sequence[str], unusable: list[Unusable]) -> Iterator[str]:
+    """The inputs, with what a list names in its place: one on a line, or ended by zero bytes as find -print0 does."""
+    for text in inputs:
+        if not text.startswith("@") or os.path.lexists(text):
+            yield text
+            continue
+        try:
+            lines = Path(text[1:]).read_bytes()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            unusable.append(Unusable(printable(text), f"the list cannot be read: {reason}; check the name after the @"))
+            continue
+        names = lines.split(b"\0") if b"\0" in lines else lines.splitlines()
+        yield from (os.fsdecode(name) for name in names if name.strip())
+
+
 def _find(
-    text: str, recursive: bool, leave_out: Sequence[Path], unusable: list[Unusable]
+    text: str, recursive: bool, leave_out: Sequence[Path], unusable: list[Unusable], unread: Counter[str]
 ) -> tuple[list[Source], str | None]:
     """What one input names; or no source, and why. Folders that cannot be listed are added to `unusable`."""
     path = Path(text)
@@ -74,7 +104,7 @@ def _find(
         if os.path.realpath(text) in map(os.path.realpath, leave_out):
             raise EsdnetError(f"{text}: is input and output folder at once; choose another output folder")
         before = len(unusable)
-        found = list(_in_folder(path, recursive, _inside(leave_out, path), unusable))
+        found = list(_in_folder(path, recursive, _inside(leave_out, path), unusable, unread))
         hint = "" if recursive else "; -r looks into subfolders"
         return found, None if len(unusable) > before else f"no pictures in this folder{hint or '; name another'}"
     if os.path.isfile(text):
@@ -88,9 +118,13 @@ def _find(
         seen = set()  # "**" follows links, which may loop
         for match in map(Path, sorted(glob.glob(text, recursive=True))):
             place = os.path.join(os.path.realpath(match.parent), match.name)
-            if place not in seen and _is_picture(match) and not _skipped(match, outputs):
-                seen.add(place)
+            if place in seen or _skipped(match, outputs):
+                continue
+            seen.add(place)
+            if _is_picture(match):
                 found.append(Source(match, match.relative_to(root)))
+            else:
+                _count(match, unread)
         return found, "the pattern matches no picture; check it, and its quotes"
     return [], "no such file or folder; check the name"
 
@@ -98,16 +132,24 @@ def _find(
 def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | None) -> list[Job]:
     """Where each result goes: same relative path, stem and format (`file_format` changes its ending).
 
+    MPO becomes JPEG, bare JPEG 2000 gets its boxes, and HEIC becomes what `heif.written_ending` says; beside an a.jpg,
+    a.heic becomes a.heic.jpg.
+
     Raises EsdnetError before any work if two inputs land on one name, or one on an input.
     """
+    endings = [None if file_format else _other_ending(source.path) for source in sources]
+    places = [folder / source.relative for source in sources]
+    if file_format:
+        places = [place.with_suffix(FORMATS[file_format]) for place in places]
+    converted = [place.with_suffix(ending) if ending else place for place, ending in zip(places, endings)]
+    wanted = Counter(map(_key, converted))
     jobs: list[Job] = []
     taken: dict[str, Path] = {}
     inputs = {os.path.realpath(source.path) for source in sources}
-    for source in sources:
-        output = folder / source.relative
-        if file_format is not None:
-            output = output.with_suffix(FORMATS[file_format])
-        key = os.path.normcase(os.path.realpath(output))  # without case where the system knows none
+    for source, place, output, ending in zip(sources, places, converted, endings):
+        if ending and wanted[_key(output)] > 1:
+            output = place.with_name(place.name + ending)
+        key = _key(output)
         if key in taken:
             raise EsdnetError(
                 f"{taken[key]} and {source.path} would both become {output}; rename one, or use another output folder"
@@ -117,6 +159,29 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
         taken[key] = source.path
         jobs.append(Job(source, output))
     return jobs
+
+
+def _other_ending(path: Path) -> str | None:
+    """The ending of what is written as another format, None if it is written as what it is."""
+    if path.suffix.lower() not in _HEIF:
+        return _WRITTEN.get(path.suffix.lower())
+    from esdnet_cli.pipeline import heif  # takes long to import, and few need it
+
+    return heif.written_ending(path)
+
+
+def _key(path: Path) -> str:
+    return os.path.normcase(os.path.realpath(path))  # without case where the system knows none
+
+
+def with_ending(path: Path, ending: str) -> Path:
+    """A path with another ending; a name that would be too long is cut, and told from others by a part of its hash."""
+    name = path.stem + ending
+    if len(os.fsencode(name)) > NAME_BYTES:
+        mark = f"~{digest(os.fsencode(path.name))[:8]}{ending}"
+        stem = os.fsencode(path.stem)[: NAME_BYTES - len(mark)].decode("utf-8", "ignore")
+        name = stem + mark
+    return path.with_name(name)
 
 
 def pair_up(sources: Sequence[Source], targets: Path) -> tuple[list[tuple[Source, Path]], list[Unusable]]:
@@ -140,7 +205,9 @@ def pair_up(sources: Sequence[Source], targets: Path) -> tuple[list[tuple[Source
     return pairs, unusable
 
 
-def _in_folder(folder: Path, recursive: bool, outputs: Sequence[str], unusable: list[Unusable]) -> Iterable[Source]:
+def _in_folder(
+    folder: Path, recursive: bool, outputs: Sequence[str], unusable: list[Unusable], unread: Counter[str]
+) -> Iterable[Source]:
     def note(error: OSError) -> None:
         reason = f"cannot be listed: {error.strerror}; check its permissions"
         unusable.append(Unusable(printable(str(error.filename)), reason))
@@ -153,8 +220,18 @@ def _in_folder(folder: Path, recursive: bool, outputs: Sequence[str], unusable: 
         folders[:] = sorted(name for name in folders if not _skipped(here / name, outputs)) if recursive else []
         for name in sorted(files):
             path = here / name
-            if _is_picture(path) and not _skipped(path, outputs) and str(path) not in ours:
+            if _skipped(path, outputs) or str(path) in ours:
+                continue
+            if _is_picture(path):
                 yield Source(path, path.relative_to(folder))
+            else:
+                _count(path, unread)
+
+
+def _count(path: Path, unread: Counter[str]) -> None:
+    ending = unread_ending(path)
+    if ending and os.path.isfile(path):
+        unread[ending] += 1
 
 
 def _is_picture(path: Path) -> bool:

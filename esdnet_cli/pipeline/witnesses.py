@@ -16,7 +16,7 @@ from esdnet_cli.metrics import quality, spike_rain
 from esdnet_cli.pipeline.images import Picture, eight_bit, read_picture
 from esdnet_cli.pipeline.results import ImageResult, Preview
 from esdnet_cli.pipeline.run import Done, Output, Witness
-from esdnet_cli.pipeline.sources import Source
+from esdnet_cli.pipeline.sources import Source, with_ending
 
 SHOWN = (1, 99)  # percentiles of a map that become the darkest and the brightest colour
 MAPS_SMALLER = 2  # a preview's maps, against its pictures
@@ -48,8 +48,8 @@ def spike_pictures(names: Mapping[Source, Path], output: Output) -> Witness:
         assert done.spike_map is not None
         colours, _ = heat(done.spike_map)
         for level, colour in enumerate(colours, 1):
-            path = names[done.source].with_suffix(f".level{level}.png")
-            output.write(path, Picture(colour[..., ::-1], None, False, ()), done.sha256)
+            path = with_ending(names[done.source], f".level{level}.png")
+            output.write(path, Picture(colour[..., ::-1], None, False), done.sha256)
         return result
 
     return witness

@@ -67,7 +67,7 @@ def write_pair(folder: Path, name: Path, pair: Pair, overwrite: bool) -> bool:
     written = False
     for kind, rgb in zip(("input", "target"), pair):
         path = folder / kind / name
-        encoded = encode_picture(Picture(rgb, None, False, ()), path)
+        encoded = encode_picture(Picture(rgb, None, False), path)
         if path.is_file() and path.read_bytes() == encoded:
             continue
         if os.path.lexists(path) and not overwrite:

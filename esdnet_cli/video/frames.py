@@ -69,7 +69,7 @@ class FrameOutput(Output):
     max_megapixels: float
     _seen: list[int] = field(default_factory=lambda: [-1])  # the frame that came last
 
-    def write(self, path: Path, picture: Picture, source_sha256: str) -> None:
+    def write(self, path: Path, picture: Picture, source_sha256: str, modified_ns: int | None = None) -> None:
         """As Output.write."""
         place = self.places[path]
         if self.deflicker is not None:
@@ -82,7 +82,7 @@ class FrameOutput(Output):
             before = read_picture(source.read_bytes(), source, self.max_megapixels)
             alpha = picture.alpha if picture.alpha is None else np.hstack((picture.alpha, picture.alpha))
             picture = replace(picture, rgb=np.hstack((before.rgb, picture.rgb)), alpha=alpha)
-        super().write(path, picture, source_sha256)
+        super().write(path, picture, source_sha256, modified_ns)
 
     def _written(self, place: int) -> NDArray[Any] | None:
         path = self.jobs[place].output

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Sequence
@@ -217,13 +215,9 @@ def _write_report(
     if name.endswith(".layers.csv"):
         text = report.to_layers_csv(images, info, totals)
     elif name.endswith(".csv"):
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, (*report.IMAGE_KEYS, "frame", "time"), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
         fates = (ImageResult(i.input, i.output, i.status, i.error) for i in images if i.status != "ok")
-        writer.writerows(report.image_dict(fate, options.costs) for fate in fates)
-        text = stream.getvalue()
+        others = [report.image_dict(fate, options.costs) for fate in fates]
+        text = report.csv_text((*report.IMAGE_KEYS, "frame", "time"), [*rows, *others])
     else:
         whole = json.loads(report.to_json(images, info, totals))
         clips = whole.pop("images")

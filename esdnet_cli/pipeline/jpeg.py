@@ -1,0 +1,137 @@
+"""JPEG's segments (ITU-T T.81, annex B): what OpenCV does not read of them, and writes none of."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from esdnet_cli.pipeline.metadata import Density, Metadata, checked_icc, tags, without_thumbnails
+
+_SOI, _SOS, _APP0, _APP1, _APP2, _APP13, _COM = 0xD8, 0xDA, 0xE0, 0xE1, 0xE2, 0xED, 0xFE
+_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
+_LARGEST = 65533  # bytes in a segment
+_EXIF, _XMP, _MORE_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+_ICC, _MPF, _GAIN_MAP = b"ICC_PROFILE\0", b"MPF\0", b"urn:iso:std:iso:ts:21496:-1\0"
+_PHOTOSHOP = b"Photoshop 3.0\0"
+_PICTURES = 0xB001  # MPF's NumberOfImages (CIPA DC-007)
+_JFIF_UNITS = {0: 0.0, 1: 1 / 0.0254, 2: 100.0}  # dots by inch and by centimetre: units that make a metre
+
+
+def why_not_decoded(data: bytes) -> str | None:
+    """What OpenCV cannot decode about a JPEG: its bits or its process; None if it is an ordinary one."""
+    if data[:4] == b"\xff\xd8\xff\xf7":
+        return "JPEG-LS"
+    for marker, content in _segments(data):
+        if marker in _FRAMES and content:
+            if marker in (0xC3, 0xC7, 0xCB, 0xCF):
+                return "lossless JPEG"
+            if content[0] != 8:
+                return f"JPEG of {content[0]} bits"
+            if marker in (0xC5, 0xC6, 0xCD, 0xCE):
+                return "hierarchical JPEG"
+    return None
+
+
+def is_whole(data: bytes) -> bool:
+    """Does a JPEG's end come after its first scan? A file of which only a part was copied often ends in zeros."""
+    start = 2 + sum(4 + len(content) for _, content in _segments(data))  # not later than the first scan
+    return data.find(b"\xff\xd9", start) >= 0
+
+
+def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
+    """What a JPEG's segments hold, and what belongs to it that lies behind the picture or cannot be kept.
+
+    An ICC profile is put together by the numbers of its segments; one that is not whole, or none, is left out.
+    """
+    exif = xmp = photoshop = b""
+    density = None
+    icc: dict[int, bytes] = {}
+    comments = []
+    lost = set()
+    further = 0
+    for marker, content in _segments(data):
+        if marker == _APP0 and content[:5] == b"JFIF\0" and len(content) >= 12:
+            unit, x, y = struct.unpack_from(">BHH", content, 7)
+            if unit in _JFIF_UNITS and x and y and (unit or x != y):
+                density = Density(x, y, _JFIF_UNITS[unit])
+        elif marker == _APP1 and content.startswith(_EXIF):
+            exif = exif or content[len(_EXIF) :]
+        elif marker == _APP1 and content.startswith(_XMP):
+            xmp = xmp or content[len(_XMP) :]
+        elif marker == _APP1 and content.startswith(_MORE_XMP):
+            lost.add("extended XMP")
+        elif marker == _APP2 and content.startswith(_ICC) and len(content) > 14:
+            icc.setdefault(content[12], content[14:])
+        elif marker == _APP2 and content.startswith(_GAIN_MAP):
+            lost.add("gain map")
+        elif marker == _APP2 and content.startswith(_MPF):
+            further = max(further, _pictures(content[len(_MPF) :]) - 1)
+        elif marker == _APP13 and content.startswith(_PHOTOSHOP):
+            photoshop += content[len(_PHOTOSHOP) :]
+        elif marker == _COM:
+            comments.append(content)
+    profile = checked_icc(b"".join(icc[number] for number in sorted(icc)))
+    if icc and not profile:
+        lost.add("ICC profile, which is broken")
+    if b"MotionPhoto_Data" in data[-(1 << 28) :]:
+        lost.add("motion clip")
+    if further > 0 and "gain map" not in lost:
+        lost.add("further picture" if further == 1 else f"{further} further pictures")
+    return Metadata(exif, profile, xmp, without_thumbnails(photoshop), tuple(comments), density), lost
+
+
+def unwritable(metadata: Metadata) -> set[str]:
+    """What of it no JPEG has room for."""
+    parts = {"EXIF": _EXIF + metadata.exif, "XMP": _XMP + metadata.xmp, "comment": max(metadata.comments, default=b"")}
+    lost = {name for name, content in parts.items() if len(content) > _LARGEST}
+    if len(metadata.icc) > 255 * (_LARGEST - 14):
+        lost.add("ICC profile")
+    return lost
+
+
+def with_metadata(data: bytes, metadata: Metadata) -> bytes:
+    """An encoded JPEG with these segments in place of its JFIF one."""
+    segments = []
+    density = metadata.density or Density(1, 1, 0)
+    unit = {0.0: 0, 100.0: 2}.get(density.units, 1)
+    x, y = density.per_inch if unit == 1 else (density.x, density.y)
+    if not (1 <= round(x) <= 65535 and 1 <= round(y) <= 65535):
+        unit, x, y = 0, 1, 1
+    segments.append((_APP0, b"JFIF\0" + struct.pack(">HBHHBB", 0x0101, unit, round(x), round(y), 0, 0)))
+    if metadata.exif:
+        segments.append((_APP1, _EXIF + metadata.exif))
+    if metadata.xmp:
+        segments.append((_APP1, _XMP + metadata.xmp))
+    parts = _split(metadata.icc, _LARGEST - 14)
+    segments += [(_APP2, _ICC + bytes((number, len(parts))) + part) for number, part in enumerate(parts[:255], 1)]
+    segments += [(_APP13, _PHOTOSHOP + part) for part in _split(metadata.iptc, _LARGEST - len(_PHOTOSHOP))]
+    segments += [(_COM, comment) for comment in metadata.comments]
+    packed = b"".join(struct.pack(">BBH", 0xFF, marker, 2 + len(content)) + content for marker, content in segments)
+    skip = 4 + len(next(content for _, content in _segments(data))) if data[2:4] == b"\xff\xe0" else 0
+    return data[:2] + packed + data[2 + skip :]
+
+
+def _split(content: bytes, length: int) -> list[bytes]:
+    return [content[start : start + length] for start in range(0, len(content), length)]
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and content of each segment before the first scan; as far as they can be read."""
+    position = 0
+    while (position := data.find(b"\xff", position)) >= 0 and position + 4 <= len(data):
+        marker = data[position + 1]
+        if marker in (0x00, 0xFF):  # stray bytes, fill bytes
+            position += 1
+        elif marker in _ALONE:
+            position += 2
+        else:
+            (length,) = struct.unpack_from(">H", data, position + 2)
+            if marker == _SOS or length < 2:
+                return
+            yield marker, data[position + 4 : position + 2 + length]
+            position += 2 + length
+
+
+def _pictures(block: bytes) -> int:
+    return next((value for tag, _, _, value, _ in tags(block) if tag == _PICTURES), 1)

@@ -1,0 +1,93 @@
+"""Kinds of files by name or first bytes: what is not read, and what it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+_RAW, _CLIP = "camera raw", "clip"
+UNREAD = {  # endings of pictures, and of clips, that are not read
+    **dict.fromkeys((".cr2", ".cr3", ".crw"), f"Canon {_RAW}"),
+    **dict.fromkeys((".nef", ".nrw"), f"Nikon {_RAW}"),
+    **dict.fromkeys((".arw", ".sr2", ".srf"), f"Sony {_RAW}"),
+    **dict.fromkeys((".orf", ".ori"), f"Olympus {_RAW}"),
+    **dict.fromkeys((".rw2", ".rwl"), f"Panasonic or Leica {_RAW}"),
+    **dict.fromkeys((".3fr", ".fff"), f"Hasselblad {_RAW}"),
+    **dict.fromkeys((".dcr", ".kdc", ".erf", ".mrw", ".mos", ".mef", ".raw", ".gpr"), _RAW),
+    ".dng": f"DNG {_RAW}", ".raf": f"Fujifilm {_RAW}", ".pef": f"Pentax {_RAW}", ".srw": f"Samsung {_RAW}",
+    ".x3f": f"Sigma {_RAW}", ".iiq": f"Phase One {_RAW}",
+    ".jxl": "JPEG XL", **dict.fromkeys((".psd", ".psb"), "Photoshop"), ".exr": "OpenEXR", ".hdr": "Radiance HDR",
+    **dict.fromkeys((".jxr", ".wdp", ".hdp"), "JPEG XR"), ".jls": "JPEG-LS",
+    **dict.fromkeys((".jpx", ".jpf", ".jpm"), "JPEG 2000 of several parts"), ".xcf": "GIMP", ".svg": "SVG",
+    ".pdf": "PDF", ".tga": "TGA", ".pcx": "PCX", ".ico": "icon", ".dds": "DDS", ".qoi": "QOI", ".bpg": "BPG",
+    ".avifs": "AVIF sequence", ".heics": "HEIC sequence", ".apng": "animated PNG", ".pfm": "PFM",
+    **dict.fromkeys((".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".3gp"), _CLIP),
+}  # fmt: skip
+_STARTS = (  # place, bytes there, kind
+    (0, b"\xff\x0a", "JPEG XL"), (0, b"\0\0\0\x0cJXL ", "JPEG XL"), (0, b"8BPS", "Photoshop"),
+    (0, b"v/1\x01", "OpenEXR"), (0, b"#?RADIANCE", "Radiance HDR"), (0, b"#?RGBE", "Radiance HDR"),
+    (0, b"II\xbc", "JPEG XR"), (0, b"\xff\xd8\xff\xf7", "JPEG-LS"), (0, b"gimp xcf", "GIMP"), (0, b"%PDF", "PDF"),
+    (0, b"<svg", "SVG"), (0, b"\0\0\x01\0", "icon"), (0, b"DDS ", "DDS"), (0, b"qoif", "QOI"), (0, b"BPG\xfb", "BPG"),
+    (0, b"FUJIFILMCCD-RAW", f"Fujifilm {_RAW}"), (0, b"IIRO", f"Olympus {_RAW}"), (0, b"IIRS", f"Olympus {_RAW}"),
+    (0, b"MMOR", f"Olympus {_RAW}"), (0, b"IIU\0", f"Panasonic or Leica {_RAW}"), (0, b"FOVb", f"Sigma {_RAW}"),
+    (8, b"CR\x02", f"Canon {_RAW}"), (6, b"HEAPCCDR", f"Canon {_RAW}"), (4, b"ftypcrx", f"Canon {_RAW}"),
+    (0, b"\x1aE\xdf\xa3", _CLIP), (8, b"AVI ", _CLIP), (4, b"ftyp", _CLIP), (0, b"SIMPLE  =", "FITS"),
+    (128, b"DICM", "DICOM"), (0, b"PF\n", "PFM"), (0, b"Pf\n", "PFM"), (0, b"PK\x03\x04", "ZIP archive"),
+    (0, b"Rar!", "RAR archive"), (0, b"7z\xbc\xaf", "7-Zip archive"), (0, b"\x1f\x8b", "gzip file"),
+    (0, b"version https://git-lfs", "Git LFS pointer, not the file itself"),
+)  # fmt: skip
+
+
+def kind_of(data: bytes) -> str | None:
+    """What a file is that is no picture of the kinds that are read, by its first bytes; None if they say nothing."""
+    if data[4:8] == b"ftyp" and any(brand in data[8:64] for brand in (b"avif", b"mif1", b"heic", b"heix")):
+        return None  # of a kind that is read, so damaged
+    for place, start, kind in _STARTS:
+        if data.startswith(start, place):
+            return kind
+    text = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "web page"
+    return "SVG" if text.startswith(b"<?xml") and b"<svg" in text else None
+
+
+def raw_kind(data: bytes, path: Path) -> str | None:
+    """The kind of a camera's raw file, by its first bytes or its name: what decodes of one is a small preview."""
+    kind = kind_of(data)
+    if kind is None and data[:2] in (b"II", b"MM"):
+        kind = UNREAD.get(path.suffix.lower())
+    return kind if kind and kind.endswith(_RAW) else None
+
+
+def mend(kind: str) -> str:
+    """What to do about a file of such a kind."""
+    if kind == _CLIP:
+        return "esdnet video derains it"
+    if kind.endswith(_RAW):
+        return "develop it to TIFF, PNG or JPEG first"
+    if kind.startswith(("web page", "Git LFS")):
+        return "fetch the file itself"
+    return "unpack it" if kind.endswith(("archive", "gzip file")) else "convert it to PNG"
+
+
+def unread_line(unread: Counter[str]) -> str:
+    """One line that counts by kind what was passed over; such as "Not read: 2 JPEG XL (.jxl); ..."."""
+    endings: dict[str, list[str]] = {}
+    for ending in sorted(unread):
+        endings.setdefault(UNREAD[ending], []).append(ending)
+    counts = ", ".join(
+        f"{sum(unread[ending] for ending in group)} {kind} ({', '.join(group)})" for kind, group in endings.items()
+    )
+    kinds = {UNREAD[ending] for ending in unread}
+    mends = ["develop raw files first"] if any(kind.endswith(_RAW) for kind in kinds) else []
+    if any(kind != _CLIP and not kind.endswith(_RAW) for kind in kinds):
+        mends.append("convert pictures of other kinds to PNG")
+    if _CLIP in kinds:
+        mends.append("esdnet video takes clips")
+    return f"Not read: {counts}; {', '.join(mends)}."
+
+
+def unread_ending(path: Path) -> str | None:
+    """The ending by which a file is counted as not read, if it is one of those."""
+    ending = path.suffix.lower()
+    return ending if ending in UNREAD else None

@@ -1,0 +1,180 @@
+"""TIFF's first directory (TIFF 6.0, BigTIFF): which files OpenCV reads as meant, and what it does not write."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esdnet_cli.pipeline.directories import Directory, entries, packed, read_directory, values
+from esdnet_cli.pipeline.metadata import Density, Metadata, as_resource, checked_icc, iptc_of, without_thumbnails
+
+_BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _ORIENTATION, _SAMPLES = 258, 259, 262, 270, 274, 277
+_X_DENSITY, _Y_DENSITY, _PLANAR, _DENSITY_UNIT, _SUBFILE = 282, 283, 284, 296, 254
+_SAMPLE_FORMAT, _UNSIGNED = 339, 1
+_EXIF, _GPS, _MAKER_NOTE, _INTEROPERABILITY = 34665, 34853, 37500, 40965
+_OF_EXIF = (271, 272, 274, 305, 306, 315, 18246, 18249, 33432)  # of the first directory: make, model, dates, rights ...
+_EXTRA_SAMPLES, _XMP, _IPTC, _PHOTOSHOP, _ICC, _DNG_VERSION = 338, 700, 33723, 34377, 34675, 50706
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _YCBCR = 0, 1, 2, 3, 5, 6
+_COLOURS = {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _YCBCR}
+_COLOUR_NAMES = {4: "a mask", 8: "Lab colours", 9: "Lab colours", 10: "Lab colours", 32803: "a camera's raw data"}
+_COLOUR_NAMES |= {34892: "a camera's raw data", 32844: "LogL", 32845: "LogLuv"}
+_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}  # none, CCITT, LZW, JPEG, Deflate, PackBits, Deflate's old number
+_COMPRESSION_NAMES = {
+    6: "JPEG of the old kind", 34661: "JBIG", 34712: "JPEG 2000", 34887: "LERC", 34892: "lossy DNG", 34925: "LZMA",
+    34933: "PNG", 34934: "JPEG XR", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
+    33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 32809: "ThunderScan", 32766: "NeXT",
+}  # fmt: skip
+_UNITS = {1: 0.0, 2: 1 / 0.0254, 3: 100.0}
+
+Tags = dict[int, tuple[float, ...] | bytes]
+
+
+def is_tiff(data: bytes) -> bool:
+    """By its first bytes; classic or BigTIFF."""
+    return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def read_tags(data: bytes) -> Tags:
+    """The first directory: values of each tag (bytes as they are; a fraction as numerator, denominator).
+
+    A file that is cut short or nonsense yields what it has.
+    """
+    return {tag: values(data, *where) for tag, *where in entries(data)}
+
+
+def with_plain_alpha(data: bytes) -> bytes:
+    """A file of 8 bits whose alpha is said to be of no known meaning: else OpenCV multiplies it into the colours."""
+    for tag, kind, count, place in entries(data):
+        if (tag, kind, count) == (_EXTRA_SAMPLES, 3, 1):
+            return data[:place] + bytes(2) + data[place + 2 :]
+    return data
+
+
+def is_turned(tags: Tags) -> bool:
+    """Do rows of the file stand upright in the picture? OpenCV turns it as it decodes."""
+    return _one(tags, _ORIENTATION, 1) >= 5
+
+
+def why_not_read(tags: Tags) -> str | None:
+    """What OpenCV does not read, or reads as something else than is meant; None if it reads the file as it is meant."""
+    bits, samples, planar = tags.get(_BITS) or (1,), _one(tags, _SAMPLES, 1), _one(tags, _PLANAR, 1)
+    compression, photometric = _one(tags, _COMPRESSION, 1), _one(tags, _PHOTOMETRIC, _BLACK_IS_ZERO)
+    if _DNG_VERSION in tags or _one(tags, _SUBFILE, 0) & 1:
+        return "a camera's raw file, of which only a small preview could be read; develop it first"
+    if compression not in _COMPRESSIONS:
+        name = _COMPRESSION_NAMES.get(compression, f"of kind {compression}")
+        return f"TIFF with {name} compression; save it with LZW or Deflate, or as PNG"
+    if photometric not in _COLOURS:
+        return f"TIFF with {_COLOUR_NAMES.get(photometric, f'colours of kind {photometric}')}; save it as RGB"
+    if len(set(bits)) > 1 or bits[0] not in (1, 8, 10, 12, 14, 16, 32, 64):  # 32 and 64: said by their type
+        return f"TIFF of {'/'.join(f'{depth:g}' for depth in bits)} bits; save it with 8 or 16"
+    if photometric == _INKS and (bits[0] != 8 or samples != 4):
+        return f"TIFF in CMYK of {bits[0]:g} bits and {samples} inks; save it as RGB"
+    if bits[0] > 8 and planar == 2 and samples > 1:
+        return f"TIFF of {bits[0]:g} bits with separate planes, which OpenCV mixes up; save it as PNG"
+    if samples == 2:
+        return "TIFF with alpha beside grey, which OpenCV does not read; save it as PNG"
+    if _one(tags, _EXTRA_SAMPLES, 0) == 1:
+        return "TIFF with alpha already multiplied into its colours; save it as PNG"
+    if samples not in ((1, 3) if 8 < bits[0] < 16 else (1, 3, 4)):
+        return f"TIFF of {bits[0]:g} bits and {samples} channels; save it as PNG"
+    if bits[0] <= 16 and _one(tags, _SAMPLE_FORMAT, _UNSIGNED) != _UNSIGNED:
+        return f"TIFF of {bits[0]:g} bits that are no whole numbers from 0; save it with 8 or 16 bits"
+    return None
+
+
+def mended(pixels: NDArray[Any], tags: Tags) -> NDArray[Any]:
+    """OpenCV's pixels of more than 8 bits as they are meant: black as 0, white as 65535."""
+    bits = int(_one(tags, _BITS, 1))
+    if pixels.dtype != np.uint16:
+        return pixels
+    if 8 < bits < 16:  # OpenCV puts them into the upper bits and leaves the lower ones at 0
+        pixels = pixels | pixels >> bits
+    return ~pixels if _one(tags, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO else pixels
+
+
+def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
+    """What a TIFF's tags hold, and what of it cannot be kept."""
+    tags = read_tags(data)
+    blobs = {tag: _bytes(tags, tag) for tag in (_XMP, _PHOTOSHOP, _ICC, _DESCRIPTION)}
+    profile = checked_icc(blobs[_ICC])
+    density = None
+    x, y = tags.get(_X_DENSITY, ()), tags.get(_Y_DENSITY, ())
+    if len(x) == len(y) == 2 and all((*x, *y)):
+        units = _UNITS.get(int(_one(tags, _DENSITY_UNIT, 2)), 0.0)
+        density = Density(x[0] / x[1], y[0] / y[1], units) if units or x[0] * y[1] != y[0] * x[1] else None
+    comments = tuple(filter(None, (blobs[_DESCRIPTION].rstrip(b"\0"),)))
+    lost = {"ICC profile, which is broken"} if blobs[_ICC] and not profile else set()
+    iptc = _resources(tags, without_thumbnails(blobs[_PHOTOSHOP]))
+    return Metadata(_exif_block(data), profile, blobs[_XMP], iptc, comments, density), lost
+
+
+def with_metadata(data: bytes, metadata: Metadata, alpha: bool) -> bytes:
+    """An encoded TIFF (OpenCV's: classic, little-endian) with these tags besides its own; and with what `alpha` is."""
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    lines = [data[position : position + 12] for position in range(start + 2, start + 2 + 12 * count, 12)]
+    directory, below = _exif_directories(metadata.exif)
+    blobs = {_ICC: metadata.icc, _XMP: metadata.xmp, _PHOTOSHOP: metadata.iptc, _IPTC: iptc_of(metadata.iptc)}
+    directory |= {tag: (7 if tag == _ICC else 1, len(content), content) for tag, content in blobs.items() if content}
+    if metadata.comments:
+        description = metadata.comments[0] + b"\0"
+        directory[_DESCRIPTION] = 2, len(description), description
+    if metadata.density is not None:
+        density = metadata.density
+        units = {0.0: 1, 100.0: 3}.get(density.units, 2)
+        dots = density.per_inch if units == 2 else (density.x, density.y)  # TIFF knows inches and centimetres
+        if max(dots) < 1 << 22:
+            for tag, value in zip((_X_DENSITY, _Y_DENSITY), dots):
+                directory[tag] = 5, 1, struct.pack("<II", round(value * 1000), 1000)
+            directory[_DENSITY_UNIT] = 3, 1, struct.pack("<H", units)
+    if alpha:
+        directory[_EXTRA_SAMPLES] = 3, 1, struct.pack("<H", 2)
+    gap = bytes(len(data) % 2)
+    kept = {struct.unpack_from("<H", line)[0]: line for line in lines}
+    added, place = packed(directory, below, len(data) + len(gap), kept)
+    return b"".join((data[:4], struct.pack("<I", place), data[8:], gap, added))
+
+
+def _exif_block(data: bytes) -> bytes:
+    """A TIFF's EXIF as a block of its own, upright as OpenCV turns the picture; empty if it has none."""
+    directory, below = _exif_directories(data)
+    if not below and not directory.keys() - {_ORIENTATION}:
+        return b""
+    directory[_ORIENTATION] = 3, 1, struct.pack("<H", 1)
+    content, place = packed(directory, below, 8, {})
+    return b"II*\0" + struct.pack("<I", place) + content
+
+
+def _exif_directories(data: bytes) -> tuple[Directory, dict[int, Directory]]:
+    """What describes the picture in a TIFF's or EXIF block's first directory, and the directories of EXIF and GPS.
+
+    Without the maker's notes, whose own pointers would lead nowhere in another file.
+    """
+    first = read_directory(data)
+    below = {}
+    for pointer in (_EXIF, _GPS):
+        if pointer in first:
+            lower = read_directory(data, int.from_bytes(first[pointer][2], "little"))
+            below[pointer] = {tag: lower[tag] for tag in lower if tag not in (_MAKER_NOTE, _INTEROPERABILITY)}
+    return {tag: first[tag] for tag in _OF_EXIF if tag in first}, below
+
+
+def _one(tags: Tags, tag: int, default: int) -> int:
+    return int(tags[tag][0]) if tags.get(tag) else default
+
+
+def _bytes(tags: Tags, tag: int) -> bytes:
+    value = tags.get(tag, b"")
+    return value if isinstance(value, bytes) else b""
+
+
+def _resources(tags: Tags, photoshop: bytes) -> bytes:
+    """Photoshop's image resources; made of IPTC where a file has only that."""
+    raw = tags.get(_IPTC)
+    if photoshop or not raw:
+        return photoshop
+    return as_resource(raw if isinstance(raw, bytes) else struct.pack(f"<{len(raw)}I", *map(int, raw)))  # or LONG

@@ -1,0 +1,49 @@
+"""One picture from standard input or a file to standard output; what else is printed goes to stderr."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+from esdnet_cli.errors import EsdnetError
+from esdnet_cli.pipeline.images import ending_of
+from esdnet_cli.pipeline.journal import Journal
+from esdnet_cli.pipeline.run import Output, pixel_settings
+from esdnet_cli.pipeline.sources import Source, Unusable, find_sources, plan_outputs
+from esdnet_cli.settings import RunOptions
+from esdnet_cli.terminal import load_derainer, show_plan, show_run
+
+
+def derain_stream(name: str, file_format: str | None, options: RunOptions) -> int:
+    """Derain the picture that `name` names, - for standard input, to standard output; returns the exit code.
+
+    It takes the way of all files, in a folder of its own that goes afterwards. Nothing is written if it fails.
+    """
+    out = sys.stdout.buffer
+    if out.isatty() and not options.dry_run:
+        raise EsdnetError("-o - would print a picture into this terminal; send it to a file: > clear.png")
+    with tempfile.TemporaryDirectory(prefix="esdnet-") as temporary, redirect_stdout(sys.stderr):
+        place = Path(temporary)
+        unusable: list[Unusable] = []
+        if name == "-":
+            data = sys.stdin.buffer.read()
+            relative = Path("stdin").with_suffix(ending_of(data))
+            (place / relative).write_bytes(data)
+            sources = [Source(place / relative, relative, shown="-")]
+        else:
+            sources, unusable = find_sources([name], recursive=False)
+            if len(sources) > 1:
+                raise EsdnetError(f"{name}: names {len(sources)} pictures, and -o - takes one; name a file")
+        jobs = [replace(job, shown="-") for job in plan_outputs(sources, place / "out", file_format)]
+        derainer = load_derainer(options) if sources else None
+        output = Output(Journal(place / "out", pixel_settings(derainer)), False) if derainer else None
+        if options.dry_run:
+            return show_plan(derainer, jobs, unusable, output)
+        code = show_run(derainer, jobs, unusable, output, options)
+        if code == 0 and jobs[0].output is not None:
+            out.write(jobs[0].output.read_bytes())
+            out.flush()
+    return code
