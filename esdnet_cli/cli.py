@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -16,9 +17,11 @@ import click
 
 from esdnet_cli import __version__
 from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.files import abandon_writes
 
 COMMANDS = ("images", "video", "energy", "evaluate", "train", "synth", "convert", "weights", "bench")
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
+_SAME_MOMENT = 0.2  # seconds
 _SPINS = "20000"  # the OpenMP runtime has 300000: measured in benchmarks/README.md
 
 
@@ -78,19 +81,31 @@ def _wait_politely() -> None:
 def _interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM end a command alike: the picture being written is finished, the summary printed, once.
 
-    A second one would only cut that short, in the middle of anything: it is ignored until the process has ended.
+    Ctrl-C again ends the process at once, in the middle of anything: files are whole or absent all the same. What
+    comes in the same moment is no second one, but a launcher that passes on what the terminal has sent already.
     """
 
     def interrupt(*_: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        began = time.monotonic()
+
+        def again(*_: object) -> None:
+            if time.monotonic() - began > _SAME_MOMENT:
+                abandon_writes()
+                os._exit(INTERRUPTED)
+
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, again)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # only there are signals handled
         yield
         return
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
+    try:
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: Python's last steps must not end in another code
+        raise
     for number, handler in before.items():  # not after an interruption or error: the process is about to end
         signal.signal(number, handler)
 

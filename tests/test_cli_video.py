@@ -175,6 +175,31 @@ def test_a_rerun_skips_and_what_is_not_ours_is_kept(still: Path, tmp_path: Path,
     assert "1 done" in run(*command, "--overwrite").stdout
 
 
+@pytest.mark.parametrize("size", [241, 242, 252, 255])
+@pytest.mark.parametrize("ending", ["mkv", "ts"])
+def test_names_as_long_as_they_may_be(size: int, ending: str, still: Path, tmp_path: Path, run: Run) -> None:
+    stem = "雨ß" * 60
+    while len(f"{stem}.{ending}".encode()) > size:
+        stem = stem[:-1]
+    stem += "x" * (size - len(f"{stem}.{ending}".encode()))
+    source = make_clip(tmp_path / f"x.{ending}", 8, unit=Fraction(1, 90000)).rename(tmp_path / f"{stem}.{ending}")
+    command = ("video", source, "-o", tmp_path / "out", "--weights", still)
+    (tmp_path / "out").mkdir()
+    result = run(*command)
+    assert result.exit_code == 0, result.stderr
+    (name,) = (name for name in files(tmp_path / "out") if name != JOURNAL)
+    assert name.startswith(stem[:70]) and name.endswith(".mkv")
+    assert (name == f"{stem}.mkv") == (len(f"{stem}.mkv".encode()) <= 255)
+    assert "1 skipped" in run(*command).stdout
+
+
+def test_the_output_has_the_date_of_its_source(still: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.mp4", 2)
+    os.utime(source, ns=(10**18, 10**18 + 1))
+    assert run("video", source, "-o", tmp_path / "y.mp4", "--weights", still).exit_code == 0
+    assert (tmp_path / "y.mp4").stat().st_mtime_ns == 10**18 + 1
+
+
 def test_killed_and_resumed_is_as_if_it_had_not_been(tiny: Path, tmp_path: Path, run: Run) -> None:
     source = make_clip(tmp_path / "x.mkv", 60, sound="libopus", unit=MILLISECONDS,
                        times=[int(index * 41.7 + index % 3 * 5) for index in range(60)])  # fmt: skip

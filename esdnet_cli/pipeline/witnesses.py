@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError
+from esdnet_cli.files import fitting_name
 from esdnet_cli.metrics import quality, spike_rain
 from esdnet_cli.pipeline.images import Picture, eight_bit, read_picture
 from esdnet_cli.pipeline.results import ImageResult, Preview
@@ -42,13 +43,15 @@ def score(targets: Mapping[Source, Path], max_megapixels: float) -> Witness:
 
 
 def spike_pictures(names: Mapping[Source, Path], output: Output) -> Witness:
-    """Writes a heat map of each level as PNG: name.level1.png (full resolution), level2 (half), level3 (quarter)."""
+    """Writes a heat map of each level that has neurons as PNG: name.level1.png (full resolution), level2 (half), ..."""
 
     def witness(done: Done, result: ImageResult) -> ImageResult:
         assert done.spike_map is not None
         colours, _ = heat(done.spike_map)
         for level, colour in enumerate(colours, 1):
-            path = names[done.source].with_suffix(f".level{level}.png")
+            name = names[done.source]
+            ending = f".level{level}.png"
+            path = name.with_name(fitting_name(name.name, len(ending))).with_suffix(ending)
             output.write(path, Picture(colour[..., ::-1], None, False, ()), done.sha256)
         return result
 

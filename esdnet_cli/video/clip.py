@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from esdnet_cli.energy.cost import Activity
 from esdnet_cli.errors import PictureError, printable
-from esdnet_cli.files import file_digest, whole_file
+from esdnet_cli.files import copy_times, file_digest, whole_file
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.images import grey_again
 from esdnet_cli.pipeline.journal import Journal
@@ -302,6 +302,7 @@ def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, tim
                     f"came out with {written} of {len(times)} frames; choose another ending, and report it"
                 )
             plan.output.journal.note(job.output, plan.sha256, file_digest(Path(file.name)))
+        copy_times(job.source, job.output)  # only now: an old file of a temporary name is taken for a leftover
     except FileExistsError:
         plan.output.is_done(job.output, plan.sha256)
     return dropped

@@ -24,7 +24,7 @@ from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.pipeline.sources import Unusable
 from esdnet_cli.settings import RunOptions
-from esdnet_cli.terminal import libraries_muted, model_info, show_summary, tell, typed_command
+from esdnet_cli.terminal import libraries_muted, model_info, show_summary, tell, tell_figures_missing, typed_command
 from esdnet_cli.video.clip import (
     ClipOptions,
     ClipPlan,
@@ -179,6 +179,7 @@ class _Show:
         show_summary([result.image for result in self.results], info, totals, options, short=True)
         if options.report is not None:
             _write_report(options.report, self.results, self._rows, info, totals, options)
+            tell_figures_missing(options, totals, "clips")
 
     def _tell(self, message: str) -> None:
         if not self._options.quiet:
