@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError, one_line
 from esdnet_cli.settings import MAX_MEGAPIXELS
+from esdnet_cli.video.clock import Clock, Join, find_joins
+from esdnet_cli.video.dolby import is_bare_dolby_vision
 
 HD = 1280, 720  # width or height from which untagged video counts as BT.709, as players take it
 # swscale's defaults are fast, and off by several levels
@@ -60,7 +63,7 @@ class ClipInfo:
 
     frames: as the file declares, None if it does not. ends: declared end of the video (or of the file, if
     `ends_with_file`) in seconds. first: pts of the first frame, in units of time_base. zero: the second on the file's
-    clock that is 0 in the output.
+    clock that is 0 in the output. joins: where that clock jumps.
     """
 
     width: int
@@ -80,6 +83,7 @@ class ClipInfo:
     frames: int | None
     ends: Fraction | None
     ends_with_file: bool
+    joins: tuple[Join, ...]
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -157,15 +161,22 @@ def open_clip(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
     """Look at a clip. Raises PictureError if it cannot be derained, with the reason; OSError if it cannot be read."""
+    with open_clip(path) as (container, _):
+        joins = find_joins(container)
     with open_clip(path) as (container, stream):
         if stream.codec_context.width * stream.codec_context.height > max_megapixels * 1e6:
             raise PictureError(f"has frames of more than {max_megapixels:g} megapixels; trust it by --max-megapixels")
-        frame = next(_decode(container, stream, _Tally()), None)
+        frame = next(_decode(container, stream, _Tally(), Clock(())), None)
         if frame is None:
             raise PictureError(f"has no frame that decodes ({stream.codec_context.name}); copy it again")
         name, bits = frame.format.name, max(component.bits for component in frame.format.components)
         if "float" in name or name.endswith(("f32le", "f32be", "f16le", "f16be")):
             raise PictureError(f"has floating-point pixels ({name}); convert it to 8 to 16 bits")
+        if is_bare_dolby_vision(stream, frame):
+            raise PictureError(
+                "is Dolby Vision without a picture for other players (profile 5), whose colours are not supported; "
+                "convert it to BT.709, or to profile 8"
+            )
         ends, by_file = _ends(container, stream)
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         assert stream.time_base is not None
@@ -185,8 +196,9 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
             display_matrix=None if matrix is None else tuple(np.frombuffer(bytes(matrix), np.int32).tolist()),
             turns=round(frame.rotation / 90) % 4,
             frames=_declared(container, stream),
-            ends=ends,
+            ends=None if joins else ends,  # what a header or the last packet says is one part's
             ends_with_file=by_file,
+            joins=joins,
         )
 
 
@@ -202,6 +214,14 @@ class _Tally:
     reached: int = 0
     video_ends: Fraction = Fraction(0)
     file_ends: Fraction = Fraction(0)
+    _stamps: dict[int, Fraction] = field(default_factory=dict)
+
+    def end_of(self, packet: Packet[Any], stamp: int) -> Fraction:
+        """When a packet ends, in seconds: where its length is not said, it is taken for as long as the one before."""
+        begins = stamp * packet.time_base
+        last = self._stamps.get(packet.stream_index, begins)
+        self._stamps[packet.stream_index] = begins
+        return begins + (packet.duration * packet.time_base if packet.duration else max(begins - last, Fraction(0)))
 
 
 class Frames:
@@ -274,11 +294,11 @@ class Frames:
 
     def _from(self, start: Fraction | None) -> Generator[VideoFrame]:
         """What decodes, from the key frame before a pts; from the beginning where the file's index leads past it."""
-        if start is not None:
+        if start is not None and not self._info.joins:
             with open_clip(self._path) as (container, stream):
                 with suppress(av.error.FFmpegError):  # some files cannot seek, and are read from their beginning
                     container.seek(int(start), stream=stream)
-                frames = _decode(container, stream, self._tally)
+                frames = _decode(container, stream, self._tally, Clock(()))
                 first = next(frames, None)
                 if first is not None and first.pts is not None and first.pts <= start:
                     yield first
@@ -287,7 +307,7 @@ class Frames:
             self._tally = _Tally()
         # opened again: not every container finds back to its first frame
         with open_clip(self._path) as (container, stream):
-            yield from _decode(container, stream, self._tally)
+            yield from _decode(container, stream, self._tally, Clock(self._info.joins))
 
 
 class RGBConverter:
@@ -315,7 +335,7 @@ class RGBConverter:
         return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), info.turns))
 
 
-def _decode(container: InputContainer, stream: VideoStream, tally: _Tally) -> Iterator[VideoFrame]:
+def _decode(container: InputContainer, stream: VideoStream, tally: _Tally, clock: Clock) -> Iterator[VideoFrame]:
     """Every frame of a stream that decodes. A file that breaks off ends there; damaged packets are counted."""
     packets = container.demux()
     while True:
@@ -327,10 +347,11 @@ def _decode(container: InputContainer, stream: VideoStream, tally: _Tally) -> It
             if isinstance(error, OSError) and not isinstance(error, av.error.InvalidDataError) and error.errno:
                 raise
             return
+        clock.set(packet)
         stamp = packet.pts if packet.pts is not None else packet.dts
         shown = not packet.is_discard
         if stamp is not None and packet.time_base and shown:
-            ends = (stamp + (packet.duration or 0)) * packet.time_base
+            ends = tally.end_of(packet, stamp)
             tally.file_ends = max(tally.file_ends, ends)
         if packet.stream.index != stream.index:  # the packets that flush have no index of their own
             continue
@@ -377,6 +398,8 @@ def _chroma(frame: VideoFrame) -> Chroma:
 
 def _ends(container: InputContainer, stream: VideoStream) -> tuple[Fraction | None, bool]:
     """Where the video ends by the file's word in seconds, and whether that is only known of the whole file."""
+    if "asf" in container.format.name:  # one for all streams, from the beginning of the clock
+        return None if container.duration is None else Fraction(container.duration, av.time_base), True
     parts = stream.metadata.get("DURATION", "").split(":")  # Matroska's tag
     try:
         hours, minutes, seconds = (Fraction(part) for part in parts)
@@ -396,7 +419,7 @@ def _zero(container: InputContainer, first: Fraction) -> Fraction:
         return Fraction(0)
     starts = (
         stream.start_time * stream.time_base for stream in container.streams
-        if stream.type in ("audio", "subtitle") and stream.start_time is not None and stream.time_base
+        if stream.type == "audio" and stream.codec_context and stream.start_time is not None and stream.time_base
     )  # fmt: skip
     return min([first, *starts])
 

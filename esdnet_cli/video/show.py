@@ -87,6 +87,8 @@ def show_clip_plans(
             try:
                 plan = plan_clip(derainer, job, clip_options, overwrite, options.max_megapixels)
                 verb, fate = "skip" if plan.done else "derain", f" -> {printable(job.output)}"
+                for note in plan.notes:
+                    tell(f"{printable(job.source)}: {note}.")
             except (PictureError, OSError, av.error.FFmpegError) as error:
                 verb, fate = "fail", f": {_why(error)}"
                 failed += 1

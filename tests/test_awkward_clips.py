@@ -1,0 +1,287 @@
+"""Clips as people have them, through a network that changes nothing: one line for each, what it is and what comes back.
+
+`made` writes the clip into a folder. `to` is the ending of the output. What is not given is as in the source: frames,
+their times, and of each stream of sound its codec, first second and length. `says` stands on stderr. Judged by PyAV.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from clips import make_clip, packets_of, times_of
+from conftest import Run
+
+CASES = Path(__file__).parent / "cases"
+BROADCAST = Fraction(1, 90000)
+UNITS = {
+    ".ts": BROADCAST,
+    ".m2ts": BROADCAST,
+    ".vob": Fraction(1, 25),
+    ".flv": Fraction(1, 1000),
+    ".wmv": Fraction(1, 1000),
+}
+Made = Callable[[Path], Path]
+Sound = tuple[str, float, float]  # codec, first second, seconds
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table. refused: nothing is written, and `says` is why."""
+
+    made: Made
+    to: str
+    says: str = ""
+    frames: int = 12
+    sound: list[Sound] = field(default_factory=list)
+    text: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    refused: bool = False
+
+
+def case(name: str) -> Made:
+    """A file of tests/cases."""
+    return lambda folder: Path(shutil.copy(CASES / name, folder))
+
+
+def clip(name: str, frames: int = 12, **details: Any) -> Made:
+    """As `make_clip`."""
+    details.setdefault("unit", UNITS.get(Path(name).suffix, Fraction(1, 12800)))
+    return lambda folder: make_clip(folder / name, frames, **details)
+
+
+def joined(*parts: Made) -> Made:
+    """Parts one after the other, as `cat` does it."""
+
+    def made(folder: Path) -> Path:
+        whole = b""
+        for part in parts:
+            path = part(folder)
+            whole += path.read_bytes()
+        path.write_bytes(whole)
+        return path
+
+    return made
+
+
+def beside(codec: str, whole: Made) -> Made:
+    """With one more stream, of a codec that nobody encodes here: its packets are noise."""
+
+    def made(folder: Path) -> Path:
+        path = whole(folder)
+        old = path.rename(folder / f"plain{path.suffix}")
+        last = 0
+        with av.open(str(old)) as source, av.open(str(path), "w") as target:
+            copies = {stream.index: target.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+            more = target.add_mux_stream(codec)
+            target.start_encoding()
+            for place, packet in enumerate(source.demux()):
+                if not packet.size:
+                    continue
+                packet.stream = copies[packet.stream_index]
+                begins = (packet.dts or 0) * packet.time_base
+                target.mux(packet)
+                if place % 4 == 0:
+                    noise: Any = av.Packet(bytes(range(1, 185)))
+                    noise.stream, noise.time_base = more, BROADCAST
+                    last = noise.pts = noise.dts = max(last + 1, round(begins / BROADCAST))
+                    noise.duration = 9000
+                    target.mux(noise)
+        old.unlink()
+        return path
+
+    return made
+
+
+def trimmed(begin: float, seconds: float, whole: Made) -> Made:
+    """By its edit lists, of all tracks: the rest is in the file, and nobody sees or hears it."""
+
+    def made(folder: Path) -> Path:
+        path = whole(folder)
+        data = bytearray(path.read_bytes())
+        at = 0
+        while (at := data.find(b"elst", at + 1)) > 0:
+            scale = struct.unpack_from(">I", data, data.find(b"mdhd", at) + 16)[0]
+            length, start = struct.unpack_from(">Ii", data, at + 12)
+            struct.pack_into(">Ii", data, at + 12, round(seconds * 1000), start + round(begin * scale))
+        path.write_bytes(data)
+        return path
+
+    return made
+
+
+AAC, SHORT = ("aac", 0.0, 0.48), ("pcm_s16le", 0.0, 0.48)
+CATTED = clip("x.ts", sound="aac")
+WHOLE = clip("x.mp4", 50, sound="aac")
+TABLE = {
+    "a sound that nobody decodes": Case(case("apac.mov"), ".mov", "left out: sound stream 2", 10, [("aac", 0, 1)]),
+    "the same in .mp4": Case(case("apac.mov"), ".mp4", "no container that is written holds it", 10, [("aac", 0, 1)]),
+    "the same in .mkv": Case(case("apac.mov"), ".mkv", "no container that is written holds it", 10, [("aac", 0, 1)]),
+    "teletext": Case(beside("dvb_teletext", CATTED), ".mkv", "left out: subtitle stream 2", sound=[AAC]),
+    "teletext in .mp4": Case(beside("dvb_teletext", CATTED), ".mp4", "no container that is written", sound=[AAC]),
+    "subtitles as pictures": Case(
+        beside("hdmv_pgs_subtitle", clip("x.m2ts")), ".mp4", "(pgssub); .mp4 does not hold it, .mkv does"
+    ),
+    "Blu-ray": Case(clip("x.m2ts", sound="pcm_bluray"), ".mkv", "is written as pcm_s16le: .mkv does", sound=[SHORT]),
+    "Blu-ray in .mp4": Case(clip("x.m2ts", sound="pcm_bluray"), ".mp4", "is written as pcm_s16le", sound=[SHORT]),
+    "Blu-ray in .mov": Case(clip("x.m2ts", sound="pcm_bluray"), ".mov", "is written as pcm_s16le", sound=[SHORT]),
+    "Blu-ray in .webm": Case(
+        clip("x.m2ts", sound="pcm_bluray"), ".webm", "is written as Opus", sound=[("opus", 0, 0.48)]
+    ),
+    "Blu-ray, 24 bits": Case(
+        clip("x.m2ts", sound="pcm_bluray:s32"), ".mkv", "is written as pcm_s24le", sound=[("pcm_s24le", 0, 0.48)]
+    ),
+    "DVD": Case(
+        clip("x.vob", codec="mpeg2video", sound="pcm_dvd"), ".mkv", "is written as pcm_s16le", sound=[SHORT]
+    ),
+    "several sounds": Case(
+        clip("x.m2ts", sound="aac+pcm_bluray+ac3"), ".mp4", "sound stream 2 (pcm_bluray) is written as pcm_s16le",
+        sound=[AAC, SHORT, ("ac3", 0, 0.48)],
+    ),
+    "sound of Windows": Case(
+        clip("x.wmv", codec="wmv2", sound="wmav2"), ".mp4", "(wmav2) is written as pcm_s16le",
+        sound=[("pcm_s16le", 0.09, 0.48)],  # the decoder is late
+    ),
+    "sound of Flash": Case(
+        clip("x.flv", codec="flv1", sound="adpcm_swf"), ".mkv", "(adpcm_swf) is written as pcm_s16le", sound=[SHORT]
+    ),
+    "AAC in .webm": Case(WHOLE, ".webm", "(aac) is written as Opus", 50, [("opus", 0, 2)]),
+    "SubRip in .mp4": Case(clip("x.mkv", subtitles="srt"), ".mp4", "(srt) is written as timed text", text="No rain"),
+    "SubRip in .webm": Case(clip("x.mkv", subtitles="srt"), ".webm", "(srt) is written as WebVTT", text="No rain"),
+    "joined": Case(joined(CATTED, CATTED), ".mkv", frames=24, sound=[("aac", 0, 1)]),
+    "joined, four parts": Case(joined(*[CATTED] * 4), ".mp4", frames=48, sound=[("aac", 0, 2)]),
+    "joined, later clock": Case(
+        joined(CATTED, clip("x.ts", sound="aac", offset=5000)), ".mkv", frames=24, sound=[("aac", 0, 1)]
+    ),
+    "joined, earlier clock": Case(
+        joined(clip("x.ts", sound="aac", offset=5000), CATTED), ".mp4", frames=24, sound=[("aac", 0, 1)]
+    ),
+    "joined, sound ends late": Case(
+        joined(clip("x.ts", sound="mp2", late=0.3), clip("x.ts", sound="mp2")), ".mkv", frames=24,
+        sound=[("mp2", 0, 1.28)],
+    ),
+    "joined Blu-ray": Case(
+        joined(*[clip("x.m2ts", sound="pcm_bluray")] * 2), ".mkv", "pcm_s16le", 24, [("pcm_s16le", 0, 0.98)]
+    ),
+    "trimmed": Case(trimmed(0.4, 1.2, WHOLE), ".mkv", frames=30, sound=[("aac", 0, 1.2)]),
+    "trimmed, .mp4 to .mp4": Case(trimmed(0.4, 1.2, WHOLE), ".mp4", frames=30, sound=[("aac", 0, 1.2)]),
+    "trimmed at its end": Case(trimmed(0, 0.8, WHOLE), ".mkv", frames=20, sound=[("aac", 0, 0.8)]),
+    "trimmed, to .webm": Case(trimmed(1, 0.8, WHOLE), ".webm", "as Opus", frames=20, sound=[("opus", 0, 0.8)]),
+    "trimmed PCM": Case(
+        trimmed(0.4, 1.2, clip("x.mov", 50, sound="pcm_s16le")), ".mkv", frames=30, sound=[("pcm_s16le", 0, 1.2)]
+    ),
+    "a phone's keys": Case(
+        case("keys.mov"), ".mov", frames=10, sound=[("aac", 0, 1)],
+        tags={"com.apple.quicktime.make": "Acme", "com.apple.quicktime.model": "Phone"},
+    ),
+    "a phone's keys in .mp4": Case(
+        case("keys.mov"), ".mp4", frames=10, sound=[("aac", 0, 1)],
+        tags={"com.apple.quicktime.make": "Acme", "location": "+48.1000-011.5000/"},
+    ),
+    "another phone's": Case(
+        clip("x.mp4", tags_of_file={"com.android.version": "15"}), ".mp4",
+        tags={"com.android.version": "15", "title": "A walk"},
+    ),
+    "Dolby Vision 5": Case(case("dvp5.mp4"), ".mp4", "is Dolby Vision without a picture for other", refused=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_awkward_clips_come_back_right(name: str, identity: Path, tmp_path: Path, run: Run) -> None:
+    case = TABLE[name]
+    source = case.made(tmp_path)
+    target = tmp_path / "out" / f"y{case.to}"
+    command = ("video", source, "-o", target, "--weights", identity)
+    assert case.says in run(*command, "--dry-run").stderr.replace("\n", " ") or case.refused
+    result = run(*command)
+    assert case.says in result.stderr
+    if case.refused:
+        assert result.exit_code == 1 and not (tmp_path / "out").exists()
+        return
+    assert result.exit_code == 0, result.stderr
+    if not case.says:
+        assert len(result.stderr.splitlines()) == 1, "nothing to say but what energy leaves out"
+    times = times_of(target)
+    steps = [float(b - a) for a, b in zip(times, times[1:])]
+    assert len(times) == case.frames and min(steps) > 0.03 and max(steps) < 0.5
+    heard = sounds(target)
+    assert [codec for codec, *_ in heard] == [codec for codec, *_ in case.sound]
+    for (_, begins, seconds), (_, should_begin, should_last) in zip(heard, case.sound):
+        assert begins == pytest.approx(should_begin, abs=0.06) and seconds == pytest.approx(should_last, abs=0.08)
+    assert case.text in texts(target)
+    with av.open(str(target)) as container:
+        assert case.tags.items() <= container.metadata.items()
+    assert_same_picture(source, target)
+
+
+def sounds(path: Path) -> list[Sound]:
+    """Of each stream of sound: codec, first second, seconds without a gap or silence."""
+    found = []
+    with av.open(str(path)) as container:
+        count = len(container.streams.audio)
+    for index in range(count):
+        with av.open(str(path)) as container:
+            stream = container.streams.audio[index]
+            frames = [frame for frame in container.decode(stream) if frame.samples]
+            mono = av.AudioResampler(format="flt", layout="mono", rate=frames[0].sample_rate)
+            loud = np.concatenate([out.to_ndarray()[0] for frame in frames for out in mono.resample(frame)])
+            begins, ends = (float(frame.pts * frame.time_base) for frame in (frames[0], frames[-1]))  # type: ignore
+            seconds = sum(frame.samples / frame.sample_rate for frame in frames)
+            assert ends + frames[-1].samples / frames[-1].sample_rate - begins == pytest.approx(seconds, abs=0.15)
+            assert np.sqrt(np.mean(loud**2)) == pytest.approx(0.1, abs=0.06), "the tone that was put in, not noise"
+            found.append((stream.codec_context.name.removeprefix("lib"), begins, seconds))
+    return [(codec.replace("float", ""), *rest) for codec, *rest in found]  # type: ignore[misc]
+
+
+def texts(path: Path) -> str:
+    """What all subtitles say."""
+    with av.open(str(path)) as container:
+        return "".join(
+            bytes(packet).decode(errors="replace") for packet in container.demux()
+            if packet.dts is not None and container.streams[packet.stream_index].type == "subtitle"
+        )  # fmt: skip
+
+
+def assert_same_picture(source: Path, target: Path) -> None:
+    """Frame by frame, but for what the codec loses."""
+    with av.open(str(source)) as before, av.open(str(target)) as after:
+        for index, (old, new) in enumerate(zip(before.decode(video=0), after.decode(video=0), strict=True)):
+            error = np.abs(old.to_ndarray(format="gray").astype(int) - new.to_ndarray(format="gray")).mean()
+            assert error < 4, f"frame {index} is another picture: {error:.1f}"
+
+
+def test_joined_sound_stays_with_its_picture(identity: Path, tmp_path: Path, run: Run) -> None:
+    """The second part's streams are shifted alike, so far that nothing overlaps."""
+    source = joined(clip("x.ts", sound="mp2", late=0.3), clip("x.ts", sound="mp2"))(tmp_path)
+    assert run("video", source, "-o", tmp_path / "y.mkv", "--weights", identity).exit_code == 0
+    pictures, pictures_after = times_of(source), times_of(tmp_path / "y.mkv")
+    sound, sound_after = (
+        [pts or 0 for pts, *_ in packets_of(path, "audio")[0]] for path in (source, tmp_path / "y.mkv")
+    )
+    join = next(place for place in range(1, len(sound)) if sound[place] < sound[place - 1])
+    assert len(sound_after) == len(sound) and sorted(sound_after) == sound_after
+    apart = pictures[12] - sound[join]
+    assert abs(pictures_after[12] - sound_after[join] - apart) < Fraction(2, 1000)
+    assert sound_after[join] - sound_after[join - 1] < Fraction(1, 20), "no gap in the sound"
+
+
+def test_dolby_vision_is_known_in_every_container(tmp_path: Path, identity: Path, run: Run) -> None:
+    with (
+        av.open(str(CASES / "dvp5.mp4")) as source,
+        av.open(str(tmp_path / "x.mkv"), "w", container_options={"strict": "unofficial"}) as target,
+    ):
+        copy = target.add_stream_from_template(source.streams.video[0], opaque=True)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                target.mux(packet)
+    result = run("video", tmp_path / "x.mkv", "-o", tmp_path / "y.mp4", "--weights", identity)
+    assert result.exit_code == 1 and "is Dolby Vision without" in result.stderr
