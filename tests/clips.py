@@ -32,19 +32,18 @@ def make_clip(
     tags: tuple[int, int] = (2, 2), rotation: int | None = None, aspect: Fraction | None = None, sound: str = "",
     subtitles: str = "", chapters: bool = False, options: dict[str, str] | None = None, fill: Any = None,
     declared: int | None = None, offset: float = 0, late: float = 0, tags_of_file: dict[str, str] | None = None,
+    muxer: dict[str, str] | None = None,
 ) -> Path:  # fmt: skip
     """Write a clip of `scene`s, or of one colour (`fill`, YUV of the stored depth).
 
     sound: codecs of its streams, joined by "+", each with the sample format after ":" if it is not the default.
     times: pts in units of `unit`. declared: how many frames a tag says there are.
-    offset: seconds by which all streams begin later. late: seconds by which the sound ends later than the picture.
+    muxer: its options. offset: seconds by which all streams begin later. late: by which the sound ends later.
     """
     width, height = size
     times = times if times is not None else [index * round(1 / (25 * unit)) for index in range(frames)]
-    shifted = {"output_ts_offset": str(offset)}
-    if tags_of_file:
-        shifted["movflags"] = "use_metadata_tags"
-    with av.open(str(path), "w", format=FORMATS[path.suffix], container_options=shifted) as target:
+    muxing = {"output_ts_offset": str(offset), **(muxer or {})}
+    with av.open(str(path), "w", format=FORMATS[path.suffix], container_options=muxing) as target:
         video: Any = target.add_stream(codec, rate=25, options=options or {})
         video.width, video.height, video.pix_fmt = width, height, pix_fmt
         video.codec_context.time_base = video.time_base = unit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,11 +16,25 @@ _BACK, _AHEAD = Fraction(1, 10), 10  # seconds by which a clock must jump; ahead
 
 
 @dataclass(frozen=True)
+class Late:
+    """A packet that FFmpeg gives out long after its turn: the last before a join, where streams are numbered anew."""
+
+    stream: int
+    position: int
+    pts: int | None
+    dts: int | None
+    duration: int
+    keyframe: bool
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Join:
-    """From a byte of the file on, times are shifted by so many seconds."""
+    """From a byte of the file on, times are shifted by so many seconds. late: what belongs before it."""
 
     position: int
     shift: Fraction
+    late: tuple[Late, ...] = ()
 
 
 @dataclass
@@ -48,12 +62,19 @@ def find_joins(container: InputContainer) -> tuple[Join, ...]:
     runs = {stream.index: list[_Run]() for stream in container.streams if stream.type in ("video", "audio")}
     doubtful: dict[int, _Run] = {}  # jumps that the next packet confirms, or not
     places = _Places()
+    late = []
     for packet in _packets(container):
         known = runs.get(packet.stream_index)
         if known is None or packet.dts is None:
             continue
-        run = _beginning(packet, places.of(packet), places.last(packet))
-        if not known:
+        position = places.of(packet)
+        run = _beginning(packet, position, places.last(packet))
+        if position < run.after:
+            late.append(_late(packet, position))
+            before = [other for other in known if other.position <= position]
+            if before:
+                _go_on(before[-1], run)
+        elif not known:
             known.append(run)
         elif packet.stream_index in doubtful:
             jump = doubtful.pop(packet.stream_index)
@@ -64,7 +85,17 @@ def find_joins(container: InputContainer) -> tuple[Join, ...]:
             _go_on(known[-1], run)
         else:
             doubtful[packet.stream_index] = run
-    return _joins(list(runs.values()))
+    joins = _joins(list(runs.values()))
+    return tuple(
+        replace(join, late=tuple(packet for packet in late if start <= packet.position < join.position))
+        for start, join in zip((0, *(join.position for join in joins)), joins)
+    )
+
+
+def _late(packet: Packet[Any], position: int) -> Late:
+    return Late(
+        packet.stream_index, position, packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, bytes(packet)
+    )
 
 
 def _packets(container: InputContainer) -> Iterator[Packet[Any]]:
@@ -122,28 +153,48 @@ class _Places:
         """Byte position of a packet, each asked for once and in order."""
         index = packet.stream_index
         last = self._before[index] = self._now.get(index, 0)
-        self._now[index] = last if packet.pos is None or packet.pos < 0 else packet.pos
-        return self._now[index]
+        place = last if packet.pos is None or packet.pos < 0 else packet.pos
+        self._now[index] = max(last, place)  # but for late ones
+        return place
 
     def last(self, packet: Packet[Any]) -> int:
-        """That of the one before it in its stream."""
+        """The furthest before it in its stream."""
         return self._before[packet.stream_index]
 
 
-class Clock:
-    """Makes the clocks of a joined file one: give it all packets, in the order of the file."""
+def one_clock(
+    container: InputContainer, packets: Iterator[Packet[Any]], joins: Sequence[Join]
+) -> Iterator[Packet[Any]]:
+    """All packets of a joined file in their order, shifted as `Join` says. Raises what the demuxer raises."""
+    if not joins:
+        yield from packets
+        return
+    places = _Places()
+    sections: dict[int, int] = {}
+    for packet in packets:
+        index, position = packet.stream_index, places.of(packet)
+        if position < places.last(packet):
+            continue  # late: it came in its turn
+        section = sum(join.position <= position for join in joins)
+        for place in range(sections.get(index, 0), section):
+            for late in joins[place].late:
+                if late.stream == index:
+                    yield _shifted(_in_turn(container, late), joins, place)
+        sections[index] = section
+        yield _shifted(packet, joins, section)
 
-    def __init__(self, joins: Sequence[Join]) -> None:
-        self._joins = joins
-        self._places = _Places()
 
-    def set(self, packet: Packet[Any]) -> None:
-        """Shift a packet's times, as `Join` says."""
-        if not self._joins:
-            return
-        position = self._places.of(packet)
-        shift = next((join.shift for join in reversed(self._joins) if join.position <= position), None)
-        if shift is not None and packet.time_base:
-            ticks = round(shift / packet.time_base)
-            packet.pts = None if packet.pts is None else packet.pts + ticks
-            packet.dts = None if packet.dts is None else packet.dts + ticks
+def _in_turn(container: InputContainer, late: Late) -> Packet[Any]:
+    packet: Packet[Any] = Packet(late.data)
+    packet.stream = container.streams[late.stream]
+    packet.time_base = packet.stream.time_base or Fraction(1)
+    packet.pts, packet.dts, packet.duration, packet.is_keyframe = late.pts, late.dts, late.duration, late.keyframe
+    return packet
+
+
+def _shifted(packet: Packet[Any], joins: Sequence[Join], section: int) -> Packet[Any]:
+    if section and packet.time_base:
+        ticks = round(joins[section - 1].shift / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts + ticks
+        packet.dts = None if packet.dts is None else packet.dts + ticks
+    return packet

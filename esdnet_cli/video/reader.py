@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError, one_line
 from esdnet_cli.settings import MAX_MEGAPIXELS
-from esdnet_cli.video.clock import Clock, Join, find_joins
+from esdnet_cli.video.clock import Join, find_joins, one_clock
 from esdnet_cli.video.dolby import is_bare_dolby_vision
+from esdnet_cli.video.length import declared_end, declared_frames, zero_of
 
 HD = 1280, 720  # width or height from which untagged video counts as BT.709, as players take it
 # swscale's defaults are fast, and off by several levels
@@ -34,6 +35,8 @@ EXACT = int(
     | Interpolation.FULL_CHR_H_INP
     | Interpolation.BITEXACT
 )
+# a playlist in a video's clothes opens nothing else; joined MPEG-TS is one clip even where parts number streams anew
+_OPTIONS = {"protocol_whitelist": "none", "merge_pmt_versions": "1"}
 UNSPECIFIED = 2  # of a matrix, primaries or transfer (ITU-T H.273)
 _BT709, _BT601 = 1, 6
 # swscale's names of the matrices of H.273: 1 BT.709, 4 FCC, 5 and 6 BT.601, 7 SMPTE 240M, 9 BT.2020
@@ -140,10 +143,8 @@ def open_clip(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if not os.fstat(file.fileno()).st_size:
             raise PictureError("is empty; copy it again")
         try:
-            # from a file object and without protocols: a playlist in a video's clothes opens nothing else
-            container = av.open(
-                file, "r", metadata_errors="replace", options={"protocol_whitelist": "none"}, buffer_size=2**20
-            )
+            # from a file object: FFmpeg opens nothing by name
+            container = av.open(file, "r", metadata_errors="replace", options=_OPTIONS, buffer_size=2**20)
         except av.error.FFmpegError as error:
             raise PictureError(f"cannot be opened as video ({error.strerror}); copy it again or convert it") from error
         with container:
@@ -166,7 +167,7 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
     with open_clip(path) as (container, stream):
         if stream.codec_context.width * stream.codec_context.height > max_megapixels * 1e6:
             raise PictureError(f"has frames of more than {max_megapixels:g} megapixels; trust it by --max-megapixels")
-        frame = next(_decode(container, stream, _Tally(), Clock(())), None)
+        frame = next(_decode(container, stream, _Tally()), None)
         if frame is None:
             raise PictureError(f"has no frame that decodes ({stream.codec_context.name}); copy it again")
         name, bits = frame.format.name, max(component.bits for component in frame.format.components)
@@ -177,7 +178,7 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
                 "is Dolby Vision without a picture for other players (profile 5), whose colours are not supported; "
                 "convert it to BT.709, or to profile 8"
             )
-        ends, by_file = _ends(container, stream)
+        ends, by_file = declared_end(container, stream)
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         assert stream.time_base is not None
         return ClipInfo(
@@ -186,7 +187,7 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
             time_base=stream.time_base,
             rate=stream.average_rate or stream.guessed_rate or Fraction(25),
             first=frame.pts or 0,
-            zero=_zero(container, (frame.pts or 0) * stream.time_base),
+            zero=zero_of(container, (frame.pts or 0) * stream.time_base),
             depth=min(bits, 16),
             chroma=_chroma(frame),
             alpha=any(component.is_alpha for component in frame.format.components),
@@ -195,7 +196,7 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
             aspect=stream.sample_aspect_ratio or None,
             display_matrix=None if matrix is None else tuple(np.frombuffer(bytes(matrix), np.int32).tolist()),
             turns=round(frame.rotation / 90) % 4,
-            frames=_declared(container, stream),
+            frames=declared_frames(container, stream),
             ends=None if joins else ends,  # what a header or the last packet says is one part's
             ends_with_file=by_file,
             joins=joins,
@@ -298,7 +299,7 @@ class Frames:
             with open_clip(self._path) as (container, stream):
                 with suppress(av.error.FFmpegError):  # some files cannot seek, and are read from their beginning
                     container.seek(int(start), stream=stream)
-                frames = _decode(container, stream, self._tally, Clock(()))
+                frames = _decode(container, stream, self._tally)
                 first = next(frames, None)
                 if first is not None and first.pts is not None and first.pts <= start:
                     yield first
@@ -307,7 +308,7 @@ class Frames:
             self._tally = _Tally()
         # opened again: not every container finds back to its first frame
         with open_clip(self._path) as (container, stream):
-            yield from _decode(container, stream, self._tally, Clock(self._info.joins))
+            yield from _decode(container, stream, self._tally, self._info.joins)
 
 
 class RGBConverter:
@@ -335,9 +336,11 @@ class RGBConverter:
         return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), info.turns))
 
 
-def _decode(container: InputContainer, stream: VideoStream, tally: _Tally, clock: Clock) -> Iterator[VideoFrame]:
+def _decode(
+    container: InputContainer, stream: VideoStream, tally: _Tally, joins: Sequence[Join] = ()
+) -> Iterator[VideoFrame]:
     """Every frame of a stream that decodes. A file that breaks off ends there; damaged packets are counted."""
-    packets = container.demux()
+    packets = one_clock(container, container.demux(), joins)
     while True:
         try:
             packet = next(packets)
@@ -347,7 +350,6 @@ def _decode(container: InputContainer, stream: VideoStream, tally: _Tally, clock
             if isinstance(error, OSError) and not isinstance(error, av.error.InvalidDataError) and error.errno:
                 raise
             return
-        clock.set(packet)
         stamp = packet.pts if packet.pts is not None else packet.dts
         shown = not packet.is_discard
         if stamp is not None and packet.time_base and shown:
@@ -394,42 +396,6 @@ def _chroma(frame: VideoFrame) -> Chroma:
     if chroma.width == frame.width and chroma.height == frame.height:
         return "444"
     return "422" if chroma.height == frame.height and 2 * chroma.width >= frame.width else "420"
-
-
-def _ends(container: InputContainer, stream: VideoStream) -> tuple[Fraction | None, bool]:
-    """Where the video ends by the file's word in seconds, and whether that is only known of the whole file."""
-    if "asf" in container.format.name:  # one for all streams, from the beginning of the clock
-        return None if container.duration is None else Fraction(container.duration, av.time_base), True
-    parts = stream.metadata.get("DURATION", "").split(":")  # Matroska's tag
-    try:
-        hours, minutes, seconds = (Fraction(part) for part in parts)
-        return hours * 3600 + minutes * 60 + seconds, False
-    except ValueError:
-        pass
-    if stream.duration is not None and stream.time_base is not None:
-        return (stream.duration + (stream.start_time or 0)) * stream.time_base, False
-    if container.duration is None:
-        return None, True
-    return Fraction(container.duration + max(container.start_time or 0, 0), av.time_base), True
-
-
-def _zero(container: InputContainer, first: Fraction) -> Fraction:
-    """Where a file's clock begins anywhere, as that of a broadcast (MPEG-TS): its first frame, or what comes before."""
-    if any(name in container.format.name for name in ("mp4", "matroska")):
-        return Fraction(0)
-    starts = (
-        stream.start_time * stream.time_base for stream in container.streams
-        if stream.type == "audio" and stream.codec_context and stream.start_time is not None and stream.time_base
-    )  # fmt: skip
-    return min([first, *starts])
-
-
-def _declared(container: InputContainer, stream: VideoStream) -> int | None:
-    """How many frames there are by the file's word."""
-    if stream.frames and "mp4" in container.format.name:
-        return sum(not entry.is_discard for entry in stream.index_entries)  # what the edit list shows of them
-    tag = stream.metadata.get("NUMBER_OF_FRAMES", "")  # mkvmerge's
-    return stream.frames or (int(tag) if tag.isdecimal() else 0) or None
 
 
 def reason(error: av.error.FFmpegError) -> str:

@@ -19,7 +19,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
-from esdnet_cli.video.clock import Clock
+from esdnet_cli.video.clock import one_clock
 from esdnet_cli.video.inputs import CONTAINERS
 from esdnet_cli.video.reader import ClipInfo, open_clip
 
@@ -116,8 +116,8 @@ def ending_of(container: str) -> str:
 class Writer:
     """One stream's packets on their way into the output. anew: decoded and encoded. damaged: how many did not decode.
 
-    What an edit list hides does not go along: but before the beginning where the output hides it again, or as the one
-    packet that a decoder wants before the first.
+    What an edit list hides does not go along: but before the clip's beginning, where the output hides it again, or as
+    the one packet that a decoder wants before the first.
     """
 
     def __init__(self, stream: Stream, copy: Stream, *, anew: bool) -> None:
@@ -135,7 +135,7 @@ class Writer:
             yield from self._encoded(packet)
             return
         if packet.is_discard:
-            if self._hides and not self._begun:
+            if self._hides and not self._begun and (packet.pts or 0) + (packet.duration or 0) <= 0:
                 yield self._own(packet)
             elif not self._begun and not _stands_alone(self.stream):
                 self._held = packet
@@ -192,14 +192,12 @@ def copied_packets(
     """The other streams' packets, in the order of the file; a file that breaks off ends there."""
     if not any(writer.stream.type != "attachment" for writer in writers.values()):
         return
-    clock = Clock(info.joins)
-    packets = origin.demux()
+    packets = one_clock(origin, origin.demux(), info.joins)
     while True:
         try:
             packet = next(packets)
         except (StopIteration, av.error.InvalidDataError, av.error.EOFError):
             break
-        clock.set(packet)
         stamp = packet.dts if packet.dts is not None else packet.pts
         writer = writers.get(packet.stream_index)
         if stamp is None or writer is None:
@@ -227,10 +225,9 @@ def _first_packets(origin: InputContainer, info: ClipInfo) -> dict[int, list[Pac
     found: dict[int, list[Packet[Any]]] = {
         stream.index: [] for stream in origin.streams if stream.type in ("audio", "subtitle")
     }
-    clock = Clock(info.joins)
+    packets = one_clock(origin, origin.demux(), info.joins)
     with suppress(av.error.FFmpegError):  # a file that breaks off
-        for packet in islice(origin.demux(), _LOOKED_AT if found else 0):
-            clock.set(packet)
+        for packet in islice(packets, _LOOKED_AT if found else 0):
             if packet.stream_index in found and packet.dts is not None and not packet.is_discard:
                 found[packet.stream_index].append(packet)
     return found
