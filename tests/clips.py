@@ -88,7 +88,7 @@ def make_clip(
 
 
 def _add_sound(target: Any, codec: str, sample_format: str = "") -> Any:
-    rate = 44100 if codec == "adpcm_swf" else 48000
+    rate = {"adpcm_swf": 44100, "pcm_alaw": 8000}.get(codec, 48000)  # what Flash has
     audio = target.add_stream(codec, rate=rate)
     audio.layout = "stereo" if codec.startswith(("pcm_bluray", "pcm_dvd")) else "mono"
     if codec.startswith("wma"):
@@ -115,7 +115,7 @@ def _frame(index: int, width: int, height: int, pix_fmt: str, matrix: int, full:
 
 
 def _sound(target: Any, audio: Any, seconds: float) -> None:
-    size = audio.codec_context.frame_size or 1024
+    size = audio.codec_context.frame_size or (4 if audio.codec_context.name == "pcm_alaw" else 1024)
     rate = audio.codec_context.sample_rate
     for start in range(0, int(seconds * rate), size):
         wave = 0.2 * np.sin(np.arange(start, start + size) * 2 * np.pi * 440 / rate)

@@ -22,6 +22,8 @@ from clips import make_clip, packets_of, times_of
 from conftest import Run
 from dolby import remuxed, with_descriptor, with_rpu
 
+from esdnet_cli.video.reader import Frames, Selection, read_info
+
 CASES = Path(__file__).parent / "cases"
 BROADCAST = Fraction(1, 90000)
 UNITS = {
@@ -79,8 +81,8 @@ def joined(*parts: Made) -> Made:
     return made
 
 
-def beside(codec: str, whole: Made) -> Made:
-    """With one more stream, of a codec that nobody encodes here: its packets are noise."""
+def beside(codec: str, whole: Made, early: float = 0) -> Made:
+    """With one more stream, of a codec that nobody encodes here: its packets are noise. early: seconds before all."""
 
     def made(folder: Path) -> Path:
         path = whole(folder)
@@ -94,7 +96,7 @@ def beside(codec: str, whole: Made) -> Made:
                 if not packet.size:
                     continue
                 packet.stream = copies[packet.stream_index]
-                begins = (packet.dts or 0) * packet.time_base
+                begins = (packet.dts or 0) * packet.time_base - (0 if place else Fraction(early))
                 target.mux(packet)
                 if place % 4 == 0:
                     noise: Any = av.Packet(bytes(range(1, 185)))
@@ -159,6 +161,9 @@ TABLE = {
     "the same in .mp4": Case(case("apac.mov"), ".mp4", "no container that is written holds it", 10, [("aac", 0, 1)]),
     "the same in .mkv": Case(case("apac.mov"), ".mkv", "no container that is written holds it", 10, [("aac", 0, 1)]),
     "teletext": Case(beside("dvb_teletext", CATTED), ".mkv", "left out: subtitle stream 2", sound=[AAC]),
+    "teletext from before": Case(
+        beside("dvb_teletext", clip("x.ts", sound="aac", offset=9), early=3), ".mkv", "left out", sound=[AAC]
+    ),
     "teletext in .mp4": Case(beside("dvb_teletext", CATTED), ".mp4", "no container that is written", sound=[AAC]),
     "subtitles as pictures": Case(
         beside("hdmv_pgs_subtitle", clip("x.m2ts")), ".mp4", "(pgssub); .mp4 does not hold it, .mkv does"
@@ -185,6 +190,9 @@ TABLE = {
     ),
     "sound of Flash": Case(
         clip("x.flv", codec="flv1", sound="adpcm_swf"), ".mkv", "(adpcm_swf) is written as pcm_s16le", sound=[SHORT]
+    ),
+    "sound in packets shorter than its clock's ticks": Case(
+        clip("x.flv", codec="flv1", sound="pcm_alaw"), ".mp4", "(pcm_alaw) is written as pcm_s16le", sound=[SHORT]
     ),
     "AAC in .webm": Case(WHOLE, ".webm", "(aac) is written as Opus", 50, [("opus", 0, 2)]),
     "SubRip in .mp4": Case(clip("x.mkv", subtitles="srt"), ".mp4", "(srt) is written as timed text", text="No rain"),
@@ -224,6 +232,9 @@ TABLE = {
     ),
     "its sound begins late": Case(
         edited(WHOLE, [(2, 0)], [(0.5, None), (1.4, 0)]), ".mp4", frames=50, sound=[("aac", 0.5, 1.4)]
+    ),
+    "its sound begins late, and is trimmed": Case(
+        edited(WHOLE, [(2, 0)], [(0.8, None), (1, 0.6)]), ".mp4", frames=50, sound=[("aac", 0.8, 1)]
     ),
     "its picture begins late": Case(
         edited(WHOLE, [(0.5, None), (1.4, 0)], [(2, 0)]), ".mkv", frames=35, sound=[("aac", 0, 2)]
@@ -279,12 +290,21 @@ def test_awkward_clips_come_back_right(name: str, identity: Path, tmp_path: Path
     assert len(times) == case.frames and min(steps) > 0.03 and max(steps) < 0.5
     heard = sounds(target)
     assert [codec for codec, *_ in heard] == [codec for codec, *_ in case.sound]
+    assert min(float(times[0]), *(begins for _, begins, _ in heard), 1) < 0.1
     for (_, begins, seconds), (_, should_begin, should_last) in zip(heard, case.sound):
         assert begins == pytest.approx(should_begin, abs=0.06) and seconds == pytest.approx(should_last, abs=0.08)
     assert case.text in texts(target)
     with av.open(str(target)) as container:
         assert case.tags.items() <= container.metadata.items()
     assert_same_picture(case.like(tmp_path) if case.like else source, target)
+
+
+@pytest.mark.parametrize("start, left", [("0.2", 19), ("0.6", 9), ("0.8", 4)])
+def test_a_part_of_a_joined_clip(start: str, left: int, tmp_path: Path) -> None:
+    source = joined(CATTED, CATTED)(tmp_path)
+    info = read_info(source)
+    frames = list(Frames(source, info, Selection(Fraction(start)), 0))
+    assert len(frames) == left and frames[0].pts - info.first >= Fraction(start) / info.time_base
 
 
 def test_a_dry_run_says_what_would_be_left_out(identity: Path, tmp_path: Path, run: Run) -> None:

@@ -39,7 +39,7 @@ def zero_of(container: InputContainer, first: Fraction) -> Fraction:
         return Fraction(0)
     starts = (
         stream.start_time * stream.time_base for stream in container.streams
-        if stream.type == "audio" and stream.codec_context and stream.start_time is not None and stream.time_base
+        if stream.type == "audio" and stream.start_time is not None and stream.time_base
     )  # fmt: skip
     return min([first, *starts])
 
