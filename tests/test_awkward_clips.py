@@ -199,6 +199,9 @@ TABLE = {
     "SubRip in .webm": Case(clip("x.mkv", subtitles="srt"), ".webm", "(srt) is written as WebVTT", text="No rain"),
     "joined": Case(joined(CATTED, CATTED), ".mkv", frames=24, sound=[("aac", 0, 1)]),
     "joined, four parts": Case(joined(*[CATTED] * 4), ".mp4", frames=48, sound=[("aac", 0, 2)]),
+    "joined, of few pictures": Case(
+        joined(*[clip("x.ts", 5, sound="mp2")] * 5), ".mkv", frames=25, sound=[("mp2", 0, 1.2)]
+    ),
     "joined, later clock": Case(
         joined(CATTED, clip("x.ts", sound="aac", offset=5000)), ".mkv", frames=24, sound=[("aac", 0, 1)]
     ),
@@ -306,6 +309,19 @@ def test_a_part_of_a_joined_clip(tmp_path: Path) -> None:
     for start in (Fraction(1, 5), Fraction(9, 10), Fraction(1)):
         part = [frame.pts for frame in Frames(source, info, Selection(start), 0)]
         assert part == [pts for pts in whole if pts - info.first >= start / info.time_base] and part
+
+
+@pytest.mark.parametrize("lost", ["audio", "video"])
+def test_a_stream_that_pauses_is_no_join(lost: str, tmp_path: Path) -> None:
+    source = clip("x.ts", 340, sound="mp2")(tmp_path)
+    with av.open(str(source)) as old, av.open(str(tmp_path / "y.ts"), "w") as new:
+        copies = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
+        for packet in old.demux():
+            moment = (packet.dts or 0) * packet.time_base
+            if packet.size and not (packet.stream.type == lost and 1 < moment < 12):
+                packet.stream = copies[packet.stream_index]
+                new.mux(packet)
+    assert read_info(tmp_path / "y.ts").joins == ()
 
 
 def test_a_dry_run_says_what_would_be_left_out(identity: Path, tmp_path: Path, run: Run) -> None:

@@ -39,12 +39,13 @@ class Join:
 
 @dataclass
 class _Run:
-    """Packets of one stream between two jumps of its clock. after: the last byte position before it.
+    """Packets of one stream between two jumps of its clock. position, until: of its first and last one in the file.
 
-    dts, step: of the last packet; start, end: the first and the last second.
+    after: of the last one before it. dts, step: of the last packet; start, end: the first and the last second.
     """
 
     position: int
+    until: int
     after: int
     dts: Fraction
     start: Fraction
@@ -55,7 +56,7 @@ class _Run:
 def find_joins(container: InputContainer) -> tuple[Join, ...]:
     """Read a file whose format lets clocks jump, and find where they do; none of another format.
 
-    All streams jump together: what comes after is shifted so that none begins before it has ended.
+    Pictures and sound jump together: what comes after is shifted so that none begins before it has ended.
     """
     if not Flags(container.format.flags) & Flags.ts_discont:
         return ()
@@ -78,7 +79,8 @@ def find_joins(container: InputContainer) -> tuple[Join, ...]:
             known.append(run)
         elif packet.stream_index in doubtful:
             jump = doubtful.pop(packet.stream_index)
-            if abs(run.dts - jump.dts) < abs(run.dts - known[-1].dts):
+            still_back = jump.dts < known[-1].dts and run.dts <= known[-1].dts
+            if still_back or abs(run.dts - jump.dts) < abs(run.dts - known[-1].dts):
                 known.append(jump)
             _go_on(known[-1], run)
         elif -_BACK < run.dts - known[-1].dts < _AHEAD:
@@ -111,12 +113,13 @@ def _beginning(packet: Packet[Any], position: int, after: int) -> _Run:
     unit, length = packet.time_base, packet.duration or 0
     assert packet.dts is not None
     shown = packet.dts if packet.pts is None else packet.pts
-    return _Run(position, after, packet.dts * unit, shown * unit, (shown + length) * unit)
+    return _Run(position, position, after, packet.dts * unit, shown * unit, (shown + length) * unit)
 
 
 def _go_on(run: _Run, packet: _Run) -> None:
     run.step = packet.dts - run.dts
     run.dts, run.start = packet.dts, min(run.start, packet.start)
+    run.until = max(run.until, packet.position)
     unknown = run.step if packet.end == packet.start else 0  # a packet's length
     run.end = max(run.end, packet.end + unknown)
 
@@ -130,13 +133,18 @@ def _joins(streams: Sequence[Sequence[_Run]]) -> tuple[Join, ...]:
             positions[-1] = min(positions[-1], position)
         else:
             positions.append(position)
+    # a stream that goes on as before has only lost the others for a while
+    positions = [
+        position for position in positions
+        if not any(run.position < position <= run.until for runs in streams for run in runs)
+    ]  # fmt: skip
     shifts = [Fraction(0)]
     for place in range(1, len(positions) + 1):
         needed = []
         for runs in streams:
             section = [sum(position <= run.position for position in positions) for run in runs]
             for before, run in enumerate(runs[1:]):
-                if section[before + 1] == place:
+                if section[before + 1] == place > section[before]:
                     needed.append(runs[before].end + shifts[section[before]] - run.start)
         shifts.append(max(needed, default=shifts[-1]))
     return tuple(Join(position, shift) for position, shift in zip(positions, shifts[1:]))
