@@ -200,7 +200,8 @@ TABLE = {
     "joined": Case(joined(CATTED, CATTED), ".mkv", frames=24, sound=[("aac", 0, 1)]),
     "joined, four parts": Case(joined(*[CATTED] * 4), ".mp4", frames=48, sound=[("aac", 0, 2)]),
     "joined, of few pictures": Case(
-        joined(*[clip("x.ts", 5, sound="mp2")] * 5), ".mkv", frames=25, sound=[("mp2", 0, 1.2)]
+        joined(*[clip("x.ts", times=[0, 9000, 18000], sound="mp2", late=0.06)] * 8), ".mkv",
+        frames=24, sound=[("mp2", 0, 2.5)],
     ),
     "joined, later clock": Case(
         joined(CATTED, clip("x.ts", sound="aac", offset=5000)), ".mkv", frames=24, sound=[("aac", 0, 1)]
