@@ -221,6 +221,10 @@ TABLE = {
         like=joined(CATTED, CATTED),
         sound=[("aac", 0, 1)],
     ),
+    "joined, of two sizes": Case(
+        joined(CATTED, clip("x.ts", size=(64, 48), sound="aac")), ".mkv",
+        "changes its size midway, from 48x32 to 64x48; split it there", refused=True,
+    ),
     "trimmed": Case(edited(WHOLE, [(1.2, 0.4)]), ".mkv", frames=30, sound=[("aac", 0, 1.2)]),
     "trimmed, .mp4 to .mp4": Case(edited(WHOLE, [(1.2, 0.4)]), ".mp4", frames=30, sound=[("aac", 0, 1.2)]),
     "trimmed at its end": Case(edited(WHOLE, [(0.8, 0)]), ".mkv", frames=20, sound=[("aac", 0, 0.8)]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -11,6 +12,8 @@ import av.error
 from av.container import InputContainer
 from av.format import Flags
 from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 _BACK, _AHEAD = Fraction(1, 10), 10  # seconds by which a clock must jump; ahead as FFmpeg has it, a gap is shorter
 
@@ -190,6 +193,24 @@ def one_clock(
                     yield _shifted(_in_turn(container, late), joins, place)
         sections[index] = section
         yield _shifted(packet, joins, section)
+
+
+def first_frames(container: InputContainer, stream: VideoStream, joins: Sequence[Join]) -> Iterator[VideoFrame]:
+    """The first frame that decodes after each join, without decoding the rest."""
+    places = _Places()
+    section, found = 0, True
+    for packet in _packets(container):
+        if packet.stream_index != stream.index or not packet.size:
+            continue
+        reached = sum(join.position <= places.of(packet) for join in joins)
+        if reached > section:
+            section, found = reached, False
+            stream.codec_context.flush_buffers()
+        if not found:
+            with suppress(av.error.FFmpegError):
+                for frame in stream.decode(packet)[:1]:
+                    found = True
+                    yield frame
 
 
 def _in_turn(container: InputContainer, late: Late) -> Packet[Any]:

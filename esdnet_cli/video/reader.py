@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError, one_line
 from esdnet_cli.settings import MAX_MEGAPIXELS
-from esdnet_cli.video.clock import Join, find_joins, one_clock
+from esdnet_cli.video.clock import Join, find_joins, first_frames, one_clock
 from esdnet_cli.video.dolby import is_bare_dolby_vision
 from esdnet_cli.video.length import declared_end, declared_frames, zero_of
 
@@ -164,12 +164,18 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
     """Look at a clip. Raises PictureError if it cannot be derained, with the reason; OSError if it cannot be read."""
     with open_clip(path) as (container, _):
         joins = find_joins(container)
+    later = []
+    if joins:
+        with open_clip(path) as (container, stream):
+            later = [(frame.width, frame.height) for frame in first_frames(container, stream, joins)]
     with open_clip(path) as (container, stream):
         if stream.codec_context.width * stream.codec_context.height > max_megapixels * 1e6:
             raise PictureError(f"has frames of more than {max_megapixels:g} megapixels; trust it by --max-megapixels")
         frame = next(_decode(container, stream, _Tally()), None)
         if frame is None:
             raise PictureError(f"has no frame that decodes ({stream.codec_context.name}); copy it again")
+        for size in later:
+            _check_size((frame.width, frame.height), size)
         name, bits = frame.format.name, max(component.bits for component in frame.format.components)
         if "float" in name or name.endswith(("f32le", "f32be", "f16le", "f16be")):
             raise PictureError(f"has floating-point pixels ({name}); convert it to 8 to 16 bits")
@@ -320,11 +326,7 @@ class RGBConverter:
 
     def __call__(self, frame: VideoFrame) -> NDArray[Any]:
         info = self._info
-        if (frame.width, frame.height) != (info.width, info.height):
-            raise PictureError(
-                f"changes its size midway, from {info.width}x{info.height} to {frame.width}x{frame.height}; "
-                "split it there"
-            )
+        _check_size((info.width, info.height), (frame.width, frame.height))
         rgb = self._reformatter.reformat(
             frame,
             format="rgb24" if info.depth == 8 else "rgb48le",
@@ -368,6 +370,14 @@ def _decode(
             tally.damaged += 1
             continue
         yield from frames
+
+
+def _check_size(first: tuple[int, int], later: tuple[int, int]) -> None:
+    if later != first:
+        (width, height), (new_width, new_height) = first, later
+        raise PictureError(
+            f"changes its size midway, from {width}x{height} to {new_width}x{new_height}; split it there"
+        )
 
 
 def _colour(frame: VideoFrame) -> Colour:
