@@ -17,10 +17,11 @@ import click
 
 from esdnet_cli import __version__
 from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.files import abandon_writes
 
 COMMANDS = ("images", "video", "energy", "evaluate", "train", "synth", "convert", "weights", "bench")
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
-_ONE_PRESS = 0.1  # seconds in which a second signal is an echo of the first
+_ONE_PRESS = 0.2  # seconds in which a second signal is an echo of the first
 _SPINS = "20000"  # the OpenMP runtime has 300000: measured in benchmarks/README.md
 
 
@@ -97,7 +98,11 @@ def _interruptible() -> Iterator[None]:
         return
     _watch_signals()
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
+    try:
+        yield
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: Python's last steps must not end in another code
+        raise
     for number, handler in before.items():  # not after an interruption or error: the process is about to end
         signal.signal(number, handler)
 
@@ -120,6 +125,7 @@ def _watch_signals() -> None:
             now = time.monotonic()
             if number[0] in (signal.SIGINT, signal.SIGTERM):
                 if _presses and now - _presses[0] > _ONE_PRESS:
+                    abandon_writes()
                     os._exit(INTERRUPTED)
                 _presses.append(now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -13,6 +14,11 @@ from typing import IO, Any
 
 _PREFIX, _SUFFIX = ".esdnet-", ".part"
 _LEFT_OVER_SECONDS = 3600  # no write takes so long: what is younger may belong to a run beside this one
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of fsync: this file system has none
+_NAME_BYTES = 255  # the longest name of a file that common file systems take
+_LONGEST_ENDING = 16  # what is longer behind a dot is no ending
+
+_in_hand: set[str] = set()  # temporary files being written
 
 
 def write_atomically(path: Path, data: bytes, replace: bool = True, modified_ns: int | None = None) -> None:
@@ -31,13 +37,15 @@ def whole_file(path: Path, replace: bool = True, modified_ns: int | None = None)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=_PREFIX, suffix=_SUFFIX, dir=path.parent)
+    _in_hand.add(temporary)
     os.close(handle)
     try:
         with open(temporary, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's files are private
+            _sync(file)
+        with suppress(OSError):  # many shares have no permissions, and say so
+            os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's files are private
         if modified_ns is not None:
             with suppress(OSError):
                 os.utime(temporary, ns=(time.time_ns(), modified_ns))
@@ -46,6 +54,48 @@ def whole_file(path: Path, replace: bool = True, modified_ns: int | None = None)
     except BaseException:
         os.unlink(temporary)
         raise
+    finally:
+        _in_hand.discard(temporary)
+
+
+def _sync(file: IO[bytes]) -> None:
+    """Have a file on the disk, where the file system knows how. Raises OSError if the disk does not take it."""
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+
+
+def abandon_writes() -> None:
+    """Remove what is half written, in a process that is about to end in the middle of it."""
+    for temporary in list(_in_hand):
+        with suppress(OSError):
+            os.unlink(temporary)
+
+
+def copy_times(source: Path, target: Path) -> None:
+    """Give a file the access and modification time of another; where that is not possible, it keeps its own."""
+    with suppress(OSError):
+        times = os.stat(source)
+        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def fitting_name(name: str, spare: int = 0) -> str:
+    """A name that with `spare` bytes more is short enough for a file: itself, or cut, with a digest in its place.
+
+    The ending stays.
+    """
+    if len(os.fsencode(name)) + spare <= _NAME_BYTES:
+        return name
+    stem, ending = os.path.splitext(name)
+    if len(ending) > _LONGEST_ENDING:
+        stem, ending = name, ""
+    mark = f"~{digest(os.fsencode(name))[:8]}{ending}"
+    room = _NAME_BYTES - spare - len(os.fsencode(mark))
+    while len(os.fsencode(stem)) > room:
+        stem = stem[:-1]  # whole characters
+    return stem + mark
 
 
 class HeldErrors:

@@ -8,7 +8,7 @@ SSIM: 11x11 Gaussian window, sigma 1.5, valid region (Wang et al., IEEE TIP 2004
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class SpikeRain:
     """Pearson's correlation of firing rates with the true rain over a picture's places: of the mean of all
     levels' rates, and of each level.
 
-    None where it is not defined: no rain, or a level that fires alike everywhere.
+    None where it is not defined: no rain, or a level that fires alike everywhere or has no neurons.
     """
 
     spike_rain_r: float | None
@@ -70,9 +70,9 @@ def spike_rain(spike_map: NDArray[np.float16], rainy: NDArray[Any], target: NDAr
     """Hold firing rates [H, W, levels] against the rain: the mean over channels of rainy - target, uint8 [H, W, 3]."""
     rain = (rainy.astype(np.float32) - target).mean(2)
     rates = spike_map.astype(np.float32)
-    return SpikeRain(
-        _correlation(rates.mean(2), rain), *(_correlation(level, rain) for level in np.moveaxis(rates, 2, 0))
-    )
+    by_level = [_correlation(level, rain) for level in np.moveaxis(rates, 2, 0)]
+    absent = [None] * (len(fields(SpikeRain)) - 1 - len(by_level))
+    return SpikeRain(_correlation(rates.mean(2), rain), *by_level, *absent)
 
 
 def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float | None:

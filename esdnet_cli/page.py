@@ -80,7 +80,7 @@ def _facts(totals: Totals, run: RunInfo) -> str:
 def _pictures(results: Sequence[ImageResult], run: RunInfo) -> str:
     shown = [_picture(result, run) for result in results if result.preview]
     told = [
-        f"<li><strong>{escape(result.input)}</strong>: {escape(result.error or result.status)}</li>"
+        f"<li><strong>{escape(result.input)}</strong>: {escape(_fate(result))}</li>"
         for result in results
         if result.status != "ok"
     ]
@@ -90,6 +90,12 @@ def _pictures(results: Sequence[ImageResult], run: RunInfo) -> str:
         + f'<div class="pictures">{"".join(shown)}</div>'
         + (f"<ul>{''.join(told)}</ul>" if told else "")
     )
+
+
+def _fate(result: ImageResult) -> str:
+    if result.status == "skipped":
+        return "skipped: done before, its figures are in the report of that run"
+    return result.error or result.status
 
 
 def _picture(result: ImageResult, run: RunInfo) -> str:
@@ -224,7 +230,7 @@ def _table(results: Sequence[ImageResult], run: RunInfo) -> str:
     rows = []
     for result in results:
         if result.status != "ok":
-            rows.append([result.input, result.error or result.status])
+            rows.append([result.input, _fate(result)])
             continue
         cells = [result.input, f"{result.width}x{result.height}"]
         if scored:

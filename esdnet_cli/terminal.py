@@ -130,6 +130,7 @@ def show_run(
         tell(f"Interrupted after {summary.ok + summary.skipped} of {len(jobs)} pictures{resume}.")
     if options.report is not None:
         _write_report(options.report, results, info, summary)
+        tell_figures_missing(options, summary, "pictures")
     if interrupted:
         raise KeyboardInterrupt
     return 1 if summary.failed else 0
@@ -148,6 +149,15 @@ def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOp
     if options.report is not None:
         _write_report(options.report, results, info, summary)
     return 1 if summary.failed else 0
+
+
+def tell_figures_missing(options: RunOptions, summary: Totals, what: str) -> None:
+    """Say that what an earlier run has done stands in the report without figures."""
+    if options.report is not None and summary.skipped and not options.quiet:
+        tell(
+            f"{printable(options.report)}: without the figures of {summary.skipped} {what} done before; "
+            "they are in the report of that run, or --overwrite computes them again."
+        )
 
 
 def typed_command() -> str:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FORMATS = {
-    ".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".ts": "mpegts", ".avi": "avi", ".h264": "h264",
+    ".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".ts": "mpegts", ".m2ts": "mpegts",
+    ".vob": "vob", ".avi": "avi", ".h264": "h264", ".flv": "flv", ".wmv": "asf",
 }  # fmt: skip
 SUBTITLES = b"1\n00:00:00,100 --> 00:00:00,400\nRain\n\n2\n00:00:00,500 --> 00:00:00,700\nNo rain\n\n"
 
@@ -30,17 +31,19 @@ def make_clip(
     unit: Fraction = Fraction(1, 12800), times: Sequence[int] | None = None, matrix: int = 2, full: bool = False,
     tags: tuple[int, int] = (2, 2), rotation: int | None = None, aspect: Fraction | None = None, sound: str = "",
     subtitles: str = "", chapters: bool = False, options: dict[str, str] | None = None, fill: Any = None,
-    declared: int | None = None, offset: int = 0,
+    declared: int | None = None, offset: float = 0, late: float = 0, tags_of_file: dict[str, str] | None = None,
+    muxer: dict[str, str] | None = None,
 ) -> Path:  # fmt: skip
     """Write a clip of `scene`s, or of one colour (`fill`, YUV of the stored depth).
 
+    sound: codecs of its streams, joined by "+", each with the sample format after ":" if it is not the default.
     times: pts in units of `unit`. declared: how many frames a tag says there are.
-    offset: seconds by which all streams begin later.
+    muxer: its options. offset: seconds by which all streams begin later. late: by which the sound ends later.
     """
     width, height = size
     times = times if times is not None else [index * round(1 / (25 * unit)) for index in range(frames)]
-    late = {"output_ts_offset": str(offset)}
-    with av.open(str(path), "w", format=FORMATS[path.suffix], container_options=late) as target:
+    muxing = {"output_ts_offset": str(offset), **(muxer or {})}
+    with av.open(str(path), "w", format=FORMATS[path.suffix], container_options=muxing) as target:
         video: Any = target.add_stream(codec, rate=25, options=options or {})
         video.width, video.height, video.pix_fmt = width, height, pix_fmt
         video.codec_context.time_base = video.time_base = unit
@@ -54,10 +57,7 @@ def make_clip(
             video.metadata["NUMBER_OF_FRAMES"] = str(declared)
         if rotation is not None:
             video.set_display_rotation(rotation)
-        audio: Any = target.add_stream(sound, rate=48000) if sound else None
-        if audio:
-            audio.layout = "mono"
-            audio.metadata["language"] = "deu"
+        audios = [_add_sound(target, *kind.split(":")) for kind in sound.split("+") if kind]
         text = av.open(io.BytesIO(SUBTITLES), format="srt") if subtitles == "srt" else None
         copied: Any = target.add_stream_from_template(text.streams[0]) if text else None
         if chapters:
@@ -67,6 +67,7 @@ def make_clip(
                  {"id": 2, "start": 200, "end": 480, "time_base": unit_of, "metadata": {"title": "Wet"}}]
             )  # fmt: skip
         target.metadata["title"] = "A walk"
+        target.metadata.update(tags_of_file or {})
         target.start_encoding()
         if text:
             for packet in text.demux():
@@ -81,9 +82,21 @@ def make_clip(
             frame.pts, frame.time_base = pts, unit
             target.mux(video.encode(frame))
         target.mux(video.encode(None))
-        if audio:
-            _sound(target, audio, float(times[-1] * unit) + 0.04)
+        for audio in audios:
+            _sound(target, audio, float(times[-1] * unit) + 0.04 + late)
     return path
+
+
+def _add_sound(target: Any, codec: str, sample_format: str = "") -> Any:
+    rate = {"adpcm_swf": 44100, "pcm_alaw": 8000}.get(codec, 48000)  # what Flash has
+    audio = target.add_stream(codec, rate=rate)
+    audio.layout = "stereo" if codec.startswith(("pcm_bluray", "pcm_dvd")) else "mono"
+    if codec.startswith("wma"):
+        audio.bit_rate = 64_000  # it has no default
+    if sample_format:
+        audio.format = sample_format
+    audio.metadata["language"] = "deu"
+    return audio
 
 
 def _frame(index: int, width: int, height: int, pix_fmt: str, matrix: int, full: bool, fill: Any) -> av.VideoFrame:
@@ -102,13 +115,12 @@ def _frame(index: int, width: int, height: int, pix_fmt: str, matrix: int, full:
 
 
 def _sound(target: Any, audio: Any, seconds: float) -> None:
-    size = audio.codec_context.frame_size or 1024
-    kind = audio.codec_context.format.name
-    for start in range(0, int(seconds * 48000), size):
-        wave = 0.2 * np.sin(np.arange(start, start + size) * 2 * np.pi * 440 / 48000)
-        data = (wave * 32767).astype(np.int16) if kind.startswith("s16") else wave.astype(np.float32)
-        frame = av.AudioFrame.from_ndarray(data[None], format=kind, layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = 48000, start, Fraction(1, 48000)
+    size = audio.codec_context.frame_size or (4 if audio.codec_context.name == "pcm_alaw" else 1024)
+    rate = audio.codec_context.sample_rate
+    for start in range(0, int(seconds * rate), size):
+        wave = 0.2 * np.sin(np.arange(start, start + size) * 2 * np.pi * 440 / rate)
+        frame = av.AudioFrame.from_ndarray(wave.astype(np.float32)[None], format="flt", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
         target.mux(audio.encode(frame))
     target.mux(audio.encode(None))
 

@@ -60,6 +60,17 @@ def tiny(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def identity(tmp_path: Path) -> Path:
+    """A checkpoint that gives back what it gets: whatever differs in the output was not the network."""
+    state = tiny_network().state_dict()
+    state["output.0.weight"].zero_()
+    state["output.0.bias"].zero_()
+    path = tmp_path / "weights" / "identity.safetensors"
+    save(path, state, TINY, {"tile": "0", "overlap": "0"})
+    return path
+
+
+@pytest.fixture
 def run() -> Run:
     """Call the command line in this process: run("images", path, "-o", folder)."""
 

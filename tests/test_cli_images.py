@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from clips import make_clip
 from conftest import Run, load_json, photo, read, write
 
 from esdnet_cli.pipeline.journal import JOURNAL
@@ -389,6 +390,36 @@ def test_interrupted_runs_end_cleanly_and_go_on(how: signal.Signals, tiny: Path,
     result = run("images", tmp_path / "in", "-o", out, "--weights", tiny)
     assert result.exit_code == 0
     assert f"{40 - len(done)} done, {len(done)} skipped, 0 failed" in result.stdout
+
+
+@pytest.mark.parametrize("kind", ["images", "video"])
+def test_outputs_of_older_code_are_made_again(
+    kind: str, tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from esdnet_cli.pipeline import run as pipeline
+
+    source = write(tmp_path / "a.png") if kind == "images" else make_clip(tmp_path / "a.mp4", 2)
+    command = (kind, source, "-o", tmp_path / ("out" if kind == "images" else "b.mp4"), "--weights", tiny)
+    for fate in ("1 done, 0 skipped", "0 done, 1 skipped"):
+        assert fate in run(*command).stdout
+    monkeypatch.setattr(pipeline, "PIXELS", pipeline.PIXELS + 1)
+    for fate in ("1 done, 0 skipped", "0 done, 1 skipped"):
+        assert fate in run(*command).stdout
+
+
+@pytest.mark.parametrize("kind, what", [("images", "pictures"), ("video", "clips")])
+def test_a_rerun_says_whose_figures_its_report_lacks(
+    kind: str, what: str, tiny: Path, tmp_path: Path, run: Run
+) -> None:
+    source = write(tmp_path / "a.png") if kind == "images" else make_clip(tmp_path / "a.mp4", 2)
+    command = (kind, source, "-o", tmp_path / ("out" if kind == "images" else "b.mp4"), "--weights", tiny)
+    report = ("--report", tmp_path / "r.json")
+    assert "without the figures" not in run(*command, *report).stderr
+    assert f"r.json: without the figures of 1 {what} done before" in run(*command, *report).stderr
+    assert "without the figures" not in run(*command).stderr, "no report, nothing to say"
+    if kind == "images":
+        run(*command, "--report", tmp_path / "r.html")
+        assert (tmp_path / "r.html").read_text().count("done before, its figures are in the report of that run") == 2
 
 
 def test_an_echo_of_the_first_signal_does_not_cut_it_short(tiny: Path, tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ import torch
 from conftest import INTEGER, Run, load_json, photo, read, tiny_network, write
 
 import esdnet_cli
+from esdnet_cli.checkpoint.store import save
 from esdnet_cli.energy.spikemap import LEVELS, SpikeMapper
 from esdnet_cli.metrics import mean_spike_rain, spike_rain
+from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.layers import LIF
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline.witnesses import heat
@@ -84,6 +86,37 @@ def test_three_pngs_for_each_picture(tiny: Path, tmp_path: Path, run: Run) -> No
     names = [str(path.relative_to(maps)) for path in sorted(maps.rglob("*.png"))]
     assert names == [f"{stem}.level{level}.png" for stem in ("a", "sub/b") for level in (1, 2, 3)]
     assert read(maps / "a.level3.png").shape == (24, 30, 3) and read(maps / "sub" / "b.level1.png").shape == (20, 50, 3)
+
+
+def test_a_network_without_neurons_at_a_level(tmp_path: Path, run: Run) -> None:
+    config = ESDNetConfig(dim=8, encoder_blocks=(1, 1, 0), decoder_blocks=(1, 1, 0))
+    weights = tmp_path / "two-levels.safetensors"
+    save(weights, tiny_network(config).state_dict(), config, {"tile": "16", "overlap": "4"})
+    for folder, seed in (("in", 0), ("target", 1)):
+        write(tmp_path / folder / "a.png", photo(30, 40, seed=seed))
+    maps, report = tmp_path / "maps", tmp_path / "r.html"
+    command = ("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", weights)
+    result = run(*command, "--spike-map", maps, "--report", report)
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in maps.glob("*.png")) == ["a.level1.png", "a.level2.png"]
+    page = report.read_text()
+    assert "at half resolution" in page and "at quarter resolution" not in page
+    pairs = ("--input", tmp_path / "in", "--target", tmp_path / "target")
+    result = run("evaluate", *pairs, "--weights", weights, "--report", tmp_path / "r.json")
+    assert result.exit_code == 0, result.stderr
+    scores = load_json(tmp_path / "r.json")["totals"]
+    assert scores["spike_rain_r_level2"] is not None and scores["spike_rain_r_level3"] is None
+
+
+@pytest.mark.parametrize("size", [200, 240, 255])
+def test_maps_of_long_names(size: int, tiny: Path, tmp_path: Path, run: Run) -> None:
+    name = "雨" * ((size - 4) // 3) + "x" * ((size - 4) % 3) + ".png"
+    write(tmp_path / "a.png").rename(tmp_path / name)
+    result = run("energy", tmp_path / name, "--weights", tiny, "--spike-map", tmp_path / "maps")
+    assert result.exit_code == 0, result.stderr
+    names = sorted(path.name for path in (tmp_path / "maps").glob("*.png"))
+    assert len(names) == 3 and all(name.endswith(f".level{level}.png") for level, name in enumerate(names, 1))
+    assert (names[0] == name.replace(".png", ".level1.png")) == (size < 248)
 
 
 def test_maps_are_no_pictures_of_theirs_and_replace_nobody_else(tiny: Path, tmp_path: Path, run: Run) -> None:

@@ -1,6 +1,6 @@
 """Write docs/cli.md: the help of every command, as `esdnet COMMAND --help` prints it 100 columns wide.
 
-    python tools/write_cli_docs.py
+python tools/write_cli_docs.py
 """
 
 from __future__ import annotations

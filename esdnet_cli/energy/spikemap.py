@@ -17,12 +17,13 @@ from esdnet_cli.energy.counter import spikes_by_place
 from esdnet_cli.model.layers import LIF
 from esdnet_cli.model.network import ESDNet
 
-LEVELS = 3  # the network's own resolution, half and quarter of it
+LEVELS = 3  # the network's own resolution, half and quarter; without blocks at the third no neuron is there
 
 
 class SpikeMapper:
-    """Runs a network while it is entered, and hands its firing rates back as LEVELS more channels.
+    """Runs a network while it is entered, and hands its firing rates back as more channels, one for each level.
 
+    Levels without neurons, which can only be the last, have none: LEVELS is the most.
     Rate of a place at a level: spikes / (neurons x T x D) of all neuron layers of that resolution, 0 to 1.
     """
 
@@ -45,17 +46,16 @@ class SpikeMapper:
             handle.remove()
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Rainy [N, 3, H, W] -> derained and rates [N, 3 + LEVELS, H, W], rates of coarse levels interpolated."""
+        """Rainy [N, 3, H, W] -> derained and rates [N, 3 + levels, H, W], rates of coarse levels interpolated."""
         self._spikes.clear()
         self._neuron_steps.clear()
         derained = self._run(images)
         size = images.shape[-2:]
         maps = [derained]
-        for level in range(LEVELS):
-            height = size[0] // self._config.patch >> level
+        for height in sorted(self._spikes, reverse=True):
             rate = self._spikes[height][:, None] / self._neuron_steps[height]
-            whole = rate.shape[-2:] == size
-            maps.append(rate if whole else F.interpolate(rate, size, mode="bilinear", align_corners=False))
+            same = rate.shape[-2:] == size
+            maps.append(rate if same else F.interpolate(rate, size, mode="bilinear", align_corners=False))
         return torch.cat([part.to(derained) for part in maps], dim=1)
 
     def _hook(self, _: Any, __: Any, spike_seq: Tensor) -> None:  # [T, N, C, h, w]

@@ -41,9 +41,9 @@ def _entries(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 class Journal:
     """One line of JSON for each output written into a folder: what it was made from, with what, and its own digest.
 
-    `settings` is everything that shapes the pixels (weights, precision, tiling). A line is appended whole, and before
-    its output gets its final name: a run that is killed at any moment, or two that share a folder, leave no output that
-    the journal does not know. A line for an output that never came is harmless.
+    `settings` is everything that shapes the pixels (the code's number, weights, precision, tiling). A line is appended
+    whole, and before its output gets its final name: a run that is killed at any moment, or two that share a folder,
+    leave no output that the journal does not know. A line for an output that never came is harmless.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:

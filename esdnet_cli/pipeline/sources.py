@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError, printable
-from esdnet_cli.files import digest
+from esdnet_cli.files import fitting_name
 from esdnet_cli.pipeline.journal import JOURNAL, noted_outputs
 from esdnet_cli.pipeline.kinds import unread_ending
 
@@ -22,7 +22,6 @@ READABLE = frozenset(
     + _HEIF  # what libheif decodes
 )
 _WRITTEN = {".mpo": ".jpg", ".j2k": ".jp2", ".j2c": ".jp2"}  # endings of what is written as another format
-NAME_BYTES = 255  # of one file, on all common systems
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}  # of --format
 
 
@@ -176,12 +175,8 @@ def _key(path: Path) -> str:
 
 def with_ending(path: Path, ending: str) -> Path:
     """A path with another ending; a name that would be too long is cut, and told from others by a part of its hash."""
-    name = path.stem + ending
-    if len(os.fsencode(name)) > NAME_BYTES:
-        mark = f"~{digest(os.fsencode(path.name))[:8]}{ending}"
-        stem = os.fsencode(path.stem)[: NAME_BYTES - len(mark)].decode("utf-8", "ignore")
-        name = stem + mark
-    return path.with_name(name)
+    longer = max(len(ending) - len(os.fsencode(path.suffix)), 0)
+    return path.with_name(fitting_name(path.name, longer)).with_suffix(ending)
 
 
 def pair_up(sources: Sequence[Source], targets: Path) -> tuple[list[tuple[Source, Path]], list[Unusable]]:

@@ -42,7 +42,7 @@ def score(targets: Mapping[Source, Path], max_megapixels: float) -> Witness:
 
 
 def spike_pictures(names: Mapping[Source, Path], output: Output) -> Witness:
-    """Writes a heat map of each level as PNG: name.level1.png (full resolution), level2 (half), level3 (quarter)."""
+    """Writes a heat map of each level that has neurons as PNG: name.level1.png (full resolution), level2 (half), ..."""
 
     def witness(done: Done, result: ImageResult) -> ImageResult:
         assert done.spike_map is not None

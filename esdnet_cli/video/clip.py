@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from esdnet_cli.energy.cost import Activity
 from esdnet_cli.errors import PictureError, printable
-from esdnet_cli.files import file_digest, whole_file
+from esdnet_cli.files import copy_times, file_digest, whole_file
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.images import grey_again
 from esdnet_cli.pipeline.journal import Journal
@@ -26,7 +26,7 @@ from esdnet_cli.pipeline.run import READ_AHEAD, Output, pixel_settings
 from esdnet_cli.video.encoder import Encoding, Segment, SegmentEncoder, choose_encoding, default_codec
 from esdnet_cli.video.flow import Deflicker
 from esdnet_cli.video.inputs import CONTAINERS, ClipJob
-from esdnet_cli.video.join import Cut, check_container, count_frames, join
+from esdnet_cli.video.join import check_container, count_frames, join
 from esdnet_cli.video.parts import (
     ActivitySum,
     FrameRecord,
@@ -38,6 +38,7 @@ from esdnet_cli.video.parts import (
     without_counts,
 )
 from esdnet_cli.video.reader import ClipInfo, Frame, Frames, Selection, read_info
+from esdnet_cli.video.streams import Cut, Kept, choose_streams
 
 SEGMENT = 24  # frames: what a kill costs at most; each begins with a key frame
 
@@ -82,9 +83,13 @@ class ClipResult:
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """What is known before the first frame is computed. sha256: the source's. done: the output is there already."""
+    """What is known before the first frame is computed. kept: the other streams that go along.
+
+    sha256: the source's. done: the output is there already.
+    """
 
     info: ClipInfo
+    kept: Kept
     encoding: Encoding
     container: str
     notes: list[str]
@@ -127,13 +132,15 @@ def plan_clip(
         "compare": options.compare,
         "deflicker": options.deflicker,
     }
-    notes += check_container(container, encoding, info.display_matrix, job.source, Cut())
+    kept, left = choose_streams(job.source, info, container)
+    notes += left
+    check_container(container, encoding, job.source, info, kept)
     sha256 = file_digest(job.source)
     output = Output(Journal(job.output.parent, settings), overwrite)
     done = output.is_done(job.output, sha256)
     # segments join only if one and the same encoder made them
     identity = {"source": sha256, "libavcodec": list(av.library_versions["libavcodec"]), **settings}
-    return ClipPlan(info, encoding, container, notes, sha256, output, identity, done)
+    return ClipPlan(info, kept, encoding, container, notes, sha256, output, identity, done)
 
 
 def derain_clip(
@@ -293,8 +300,8 @@ def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, tim
     try:
         with whole_file(job.output, replaced) as file:
             dropped = join(
-                file, plan.container, plan.encoding, plan.info.display_matrix,
-                (part.segment for part in parts.read()), times, delay, job.source, cut,
+                file, plan.container, plan.encoding, (part.segment for part in parts.read()), times, delay,
+                job.source, plan.info, plan.kept, cut,
             )  # fmt: skip
             file.flush()
             if (written := count_frames(Path(file.name))) != len(times):
@@ -302,6 +309,7 @@ def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, tim
                     f"came out with {written} of {len(times)} frames; choose another ending, and report it"
                 )
             plan.output.journal.note(job.output, plan.sha256, file_digest(Path(file.name)))
+        copy_times(job.source, job.output)  # only now: an old file of a temporary name is taken for a leftover
     except FileExistsError:
         plan.output.is_done(job.output, plan.sha256)
     return dropped

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.files import fitting_name
 from esdnet_cli.pipeline.sources import Unusable
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
@@ -62,7 +63,7 @@ def find_clips(inputs: Sequence[str], output: Path) -> tuple[list[ClipJob], list
     sources = {os.path.realpath(path) for path in paths}
     for path in paths:
         ending = path.suffix if path.suffix.lower() in CONTAINERS else OTHERWISE
-        target = output if single else output / f"{path.stem}{ending}"
+        target = output if single else output / fitting_name(f"{path.stem}{ending}")
         key = os.path.normcase(os.path.realpath(target))
         if key in sources or os.path.realpath(target) in sources:
             raise EsdnetError(f"{target} would be written over an input; choose another output")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from esdnet_cli.energy.cost import Activity, LayerActivity
-from esdnet_cli.files import digest, write_atomically
+from esdnet_cli.files import digest, fitting_name, write_atomically
 from esdnet_cli.video.encoder import Segment, reordering
 
 _COUNTED = ("spikes", "ac", "nonzero")  # what differs between frames of one size
@@ -88,7 +88,7 @@ class Parts:
     """The folder. `identity` is all that shapes the result: parts made under another are not used."""
 
     def __init__(self, output: Path, identity: dict[str, Any]) -> None:
-        self.folder = output.with_name(f".{output.name}.esdnet-parts")
+        self.folder = output.with_name(f".{fitting_name(output.name, len('..esdnet-parts'))}.esdnet-parts")
         self._job = self.folder / "job.json"
         self._identity = json.dumps(identity, sort_keys=True)
 

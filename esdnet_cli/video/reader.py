@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError, one_line
 from esdnet_cli.settings import MAX_MEGAPIXELS
+from esdnet_cli.video.clock import Join, find_joins, first_frames, one_clock
+from esdnet_cli.video.dolby import is_bare_dolby_vision
+from esdnet_cli.video.length import declared_end, declared_frames, zero_of
 
 HD = 1280, 720  # width or height from which untagged video counts as BT.709, as players take it
 # swscale's defaults are fast, and off by several levels
@@ -31,6 +35,8 @@ EXACT = int(
     | Interpolation.FULL_CHR_H_INP
     | Interpolation.BITEXACT
 )
+# a playlist in a video's clothes opens nothing else; joined MPEG-TS is one clip even where parts number streams anew
+_OPTIONS = {"protocol_whitelist": "none", "merge_pmt_versions": "1"}
 UNSPECIFIED = 2  # of a matrix, primaries or transfer (ITU-T H.273)
 _BT709, _BT601 = 1, 6
 # swscale's names of the matrices of H.273: 1 BT.709, 4 FCC, 5 and 6 BT.601, 7 SMPTE 240M, 9 BT.2020
@@ -60,7 +66,7 @@ class ClipInfo:
 
     frames: as the file declares, None if it does not. ends: declared end of the video (or of the file, if
     `ends_with_file`) in seconds. first: pts of the first frame, in units of time_base. zero: the second on the file's
-    clock that is 0 in the output.
+    clock that is 0 in the output. joins: where that clock jumps.
     """
 
     width: int
@@ -80,6 +86,7 @@ class ClipInfo:
     frames: int | None
     ends: Fraction | None
     ends_with_file: bool
+    joins: tuple[Join, ...]
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -136,10 +143,8 @@ def open_clip(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if not os.fstat(file.fileno()).st_size:
             raise PictureError("is empty; copy it again")
         try:
-            # from a file object and without protocols: a playlist in a video's clothes opens nothing else
-            container = av.open(
-                file, "r", metadata_errors="replace", options={"protocol_whitelist": "none"}, buffer_size=2**20
-            )
+            # from a file object: FFmpeg opens nothing by name
+            container = av.open(file, "r", metadata_errors="replace", options=_OPTIONS, buffer_size=2**20)
         except av.error.FFmpegError as error:
             raise PictureError(f"cannot be opened as video ({error.strerror}); copy it again or convert it") from error
         with container:
@@ -157,16 +162,29 @@ def open_clip(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
     """Look at a clip. Raises PictureError if it cannot be derained, with the reason; OSError if it cannot be read."""
+    with open_clip(path) as (container, _):
+        joins = find_joins(container)
+    later = []
+    if joins:
+        with open_clip(path) as (container, stream):
+            later = [(frame.width, frame.height) for frame in first_frames(container, stream, joins)]
     with open_clip(path) as (container, stream):
         if stream.codec_context.width * stream.codec_context.height > max_megapixels * 1e6:
             raise PictureError(f"has frames of more than {max_megapixels:g} megapixels; trust it by --max-megapixels")
         frame = next(_decode(container, stream, _Tally()), None)
         if frame is None:
             raise PictureError(f"has no frame that decodes ({stream.codec_context.name}); copy it again")
+        for size in later:
+            _check_size((frame.width, frame.height), size)
         name, bits = frame.format.name, max(component.bits for component in frame.format.components)
         if "float" in name or name.endswith(("f32le", "f32be", "f16le", "f16be")):
             raise PictureError(f"has floating-point pixels ({name}); convert it to 8 to 16 bits")
-        ends, by_file = _ends(container, stream)
+        if is_bare_dolby_vision(stream, frame):
+            raise PictureError(
+                "is Dolby Vision without a picture for other players (profile 5), whose colours are not supported; "
+                "convert it to BT.709, or to profile 8"
+            )
+        ends, by_file = declared_end(container, stream)
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         assert stream.time_base is not None
         return ClipInfo(
@@ -175,7 +193,7 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
             time_base=stream.time_base,
             rate=stream.average_rate or stream.guessed_rate or Fraction(25),
             first=frame.pts or 0,
-            zero=_zero(container, (frame.pts or 0) * stream.time_base),
+            zero=zero_of(container, (frame.pts or 0) * stream.time_base),
             depth=min(bits, 16),
             chroma=_chroma(frame),
             alpha=any(component.is_alpha for component in frame.format.components),
@@ -184,9 +202,10 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
             aspect=stream.sample_aspect_ratio or None,
             display_matrix=None if matrix is None else tuple(np.frombuffer(bytes(matrix), np.int32).tolist()),
             turns=round(frame.rotation / 90) % 4,
-            frames=_declared(container, stream),
-            ends=ends,
+            frames=declared_frames(container, stream),
+            ends=None if joins else ends,  # what a header or the last packet says is one part's
             ends_with_file=by_file,
+            joins=joins,
         )
 
 
@@ -202,6 +221,14 @@ class _Tally:
     reached: int = 0
     video_ends: Fraction = Fraction(0)
     file_ends: Fraction = Fraction(0)
+    _stamps: dict[int, Fraction] = field(default_factory=dict)
+
+    def end_of(self, packet: Packet[Any], stamp: int) -> Fraction:
+        """When a packet ends, in seconds: where its length is not said, it is taken for as long as the one before."""
+        begins = stamp * packet.time_base
+        last = self._stamps.get(packet.stream_index, begins)
+        self._stamps[packet.stream_index] = begins
+        return begins + (packet.duration * packet.time_base if packet.duration else max(begins - last, Fraction(0)))
 
 
 class Frames:
@@ -274,7 +301,7 @@ class Frames:
 
     def _from(self, start: Fraction | None) -> Generator[VideoFrame]:
         """What decodes, from the key frame before a pts; from the beginning where the file's index leads past it."""
-        if start is not None:
+        if start is not None and not self._info.joins:
             with open_clip(self._path) as (container, stream):
                 with suppress(av.error.FFmpegError):  # some files cannot seek, and are read from their beginning
                     container.seek(int(start), stream=stream)
@@ -287,7 +314,7 @@ class Frames:
             self._tally = _Tally()
         # opened again: not every container finds back to its first frame
         with open_clip(self._path) as (container, stream):
-            yield from _decode(container, stream, self._tally)
+            yield from _decode(container, stream, self._tally, self._info.joins)
 
 
 class RGBConverter:
@@ -299,11 +326,7 @@ class RGBConverter:
 
     def __call__(self, frame: VideoFrame) -> NDArray[Any]:
         info = self._info
-        if (frame.width, frame.height) != (info.width, info.height):
-            raise PictureError(
-                f"changes its size midway, from {info.width}x{info.height} to {frame.width}x{frame.height}; "
-                "split it there"
-            )
+        _check_size((info.width, info.height), (frame.width, frame.height))
         rgb = self._reformatter.reformat(
             frame,
             format="rgb24" if info.depth == 8 else "rgb48le",
@@ -315,9 +338,11 @@ class RGBConverter:
         return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), info.turns))
 
 
-def _decode(container: InputContainer, stream: VideoStream, tally: _Tally) -> Iterator[VideoFrame]:
+def _decode(
+    container: InputContainer, stream: VideoStream, tally: _Tally, joins: Sequence[Join] = ()
+) -> Iterator[VideoFrame]:
     """Every frame of a stream that decodes. A file that breaks off ends there; damaged packets are counted."""
-    packets = container.demux()
+    packets = one_clock(container, container.demux(), joins)
     while True:
         try:
             packet = next(packets)
@@ -330,7 +355,7 @@ def _decode(container: InputContainer, stream: VideoStream, tally: _Tally) -> It
         stamp = packet.pts if packet.pts is not None else packet.dts
         shown = not packet.is_discard
         if stamp is not None and packet.time_base and shown:
-            ends = (stamp + (packet.duration or 0)) * packet.time_base
+            ends = tally.end_of(packet, stamp)
             tally.file_ends = max(tally.file_ends, ends)
         if packet.stream.index != stream.index:  # the packets that flush have no index of their own
             continue
@@ -345,6 +370,14 @@ def _decode(container: InputContainer, stream: VideoStream, tally: _Tally) -> It
             tally.damaged += 1
             continue
         yield from frames
+
+
+def _check_size(first: tuple[int, int], later: tuple[int, int]) -> None:
+    if later != first:
+        (width, height), (new_width, new_height) = first, later
+        raise PictureError(
+            f"changes its size midway, from {width}x{height} to {new_width}x{new_height}; split it there"
+        )
 
 
 def _colour(frame: VideoFrame) -> Colour:
@@ -373,40 +406,6 @@ def _chroma(frame: VideoFrame) -> Chroma:
     if chroma.width == frame.width and chroma.height == frame.height:
         return "444"
     return "422" if chroma.height == frame.height and 2 * chroma.width >= frame.width else "420"
-
-
-def _ends(container: InputContainer, stream: VideoStream) -> tuple[Fraction | None, bool]:
-    """Where the video ends by the file's word in seconds, and whether that is only known of the whole file."""
-    parts = stream.metadata.get("DURATION", "").split(":")  # Matroska's tag
-    try:
-        hours, minutes, seconds = (Fraction(part) for part in parts)
-        return hours * 3600 + minutes * 60 + seconds, False
-    except ValueError:
-        pass
-    if stream.duration is not None and stream.time_base is not None:
-        return (stream.duration + (stream.start_time or 0)) * stream.time_base, False
-    if container.duration is None:
-        return None, True
-    return Fraction(container.duration + max(container.start_time or 0, 0), av.time_base), True
-
-
-def _zero(container: InputContainer, first: Fraction) -> Fraction:
-    """Where a file's clock begins anywhere, as that of a broadcast (MPEG-TS): its first frame, or what comes before."""
-    if any(name in container.format.name for name in ("mp4", "matroska")):
-        return Fraction(0)
-    starts = (
-        stream.start_time * stream.time_base for stream in container.streams
-        if stream.type in ("audio", "subtitle") and stream.start_time is not None and stream.time_base
-    )  # fmt: skip
-    return min([first, *starts])
-
-
-def _declared(container: InputContainer, stream: VideoStream) -> int | None:
-    """How many frames there are by the file's word."""
-    if stream.frames and "mp4" in container.format.name:
-        return sum(not entry.is_discard for entry in stream.index_entries)  # what the edit list shows of them
-    tag = stream.metadata.get("NUMBER_OF_FRAMES", "")  # mkvmerge's
-    return stream.frames or (int(tag) if tag.isdecimal() else 0) or None
 
 
 def reason(error: av.error.FFmpegError) -> str:

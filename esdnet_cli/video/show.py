@@ -22,7 +22,7 @@ from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.pipeline.sources import Unusable
 from esdnet_cli.settings import RunOptions
-from esdnet_cli.terminal import libraries_muted, model_info, show_summary, tell, typed_command
+from esdnet_cli.terminal import libraries_muted, model_info, show_summary, tell, tell_figures_missing, typed_command
 from esdnet_cli.video.clip import (
     ClipOptions,
     ClipPlan,
@@ -85,6 +85,8 @@ def show_clip_plans(
             try:
                 plan = plan_clip(derainer, job, clip_options, overwrite, options.max_megapixels)
                 verb, fate = "skip" if plan.done else "derain", f" -> {printable(job.output)}"
+                for note in plan.notes:
+                    tell(f"{printable(job.source)}: {note}.")
             except (PictureError, OSError, av.error.FFmpegError) as error:
                 verb, fate = "fail", f": {_why(error)}"
                 failed += 1
@@ -177,6 +179,7 @@ class _Show:
         show_summary([result.image for result in self.results], info, totals, options, short=True)
         if options.report is not None:
             _write_report(options.report, self.results, self._rows, info, totals, options)
+            tell_figures_missing(options, totals, "clips")
 
     def _tell(self, message: str) -> None:
         if not self._options.quiet:

@@ -1,0 +1,229 @@
+"""Recordings joined end to end, as `cat` joins MPEG-TS: where their clocks jump, and what makes them one clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import av.error
+from av.container import InputContainer
+from av.format import Flags
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+_BACK, _AHEAD = Fraction(1, 10), 10  # seconds by which a clock must jump; ahead as FFmpeg has it, a gap is shorter
+
+
+@dataclass(frozen=True)
+class Late:
+    """A packet that FFmpeg gives out long after its turn: the last before a join, where streams are numbered anew."""
+
+    stream: int
+    position: int
+    pts: int | None
+    dts: int | None
+    duration: int
+    keyframe: bool
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Join:
+    """From a byte of the file on, times are shifted by so many seconds. late: what belongs before it."""
+
+    position: int
+    shift: Fraction
+    late: tuple[Late, ...] = ()
+
+
+@dataclass
+class _Run:
+    """Packets of one stream between two jumps of its clock. position, until: of its first and last one in the file.
+
+    after: of the last one before it. dts, step: of the last packet; start, end: the first and the last second.
+    """
+
+    position: int
+    until: int
+    after: int
+    dts: Fraction
+    start: Fraction
+    end: Fraction
+    step: Fraction = Fraction(0)
+
+
+def find_joins(container: InputContainer) -> tuple[Join, ...]:
+    """Read a file whose format lets clocks jump, and find where they do; none of another format.
+
+    Pictures and sound jump together: what comes after is shifted so that none begins before it has ended.
+    """
+    if not Flags(container.format.flags) & Flags.ts_discont:
+        return ()
+    runs = {stream.index: list[_Run]() for stream in container.streams if stream.type in ("video", "audio")}
+    doubtful: dict[int, _Run] = {}  # jumps that the next packet confirms, or not
+    places = _Places()
+    late = []
+    for packet in _packets(container):
+        known = runs.get(packet.stream_index)
+        if known is None or packet.dts is None:
+            continue
+        position = places.of(packet)
+        run = _beginning(packet, position, places.last(packet))
+        if position < run.after:
+            late.append(_late(packet, position))
+            before = [other for other in known if other.position <= position]
+            if before:
+                _go_on(before[-1], run)
+        elif not known:
+            known.append(run)
+        elif packet.stream_index in doubtful:
+            jump = doubtful.pop(packet.stream_index)
+            still_back = jump.dts < known[-1].dts and run.dts <= known[-1].dts
+            if still_back or abs(run.dts - jump.dts) < abs(run.dts - known[-1].dts):
+                known.append(jump)
+            _go_on(known[-1], run)
+        elif -_BACK < run.dts - known[-1].dts < _AHEAD:
+            _go_on(known[-1], run)
+        else:
+            doubtful[packet.stream_index] = run
+    joins = _joins(list(runs.values()))
+    return tuple(
+        replace(join, late=tuple(packet for packet in late if start <= packet.position < join.position))
+        for start, join in zip((0, *(join.position for join in joins)), joins)
+    )
+
+
+def _late(packet: Packet[Any], position: int) -> Late:
+    return Late(
+        packet.stream_index, position, packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, bytes(packet)
+    )
+
+
+def _packets(container: InputContainer) -> Iterator[Packet[Any]]:
+    packets = container.demux()
+    while True:
+        try:
+            yield next(packets)
+        except (StopIteration, av.error.FFmpegError):
+            return
+
+
+def _beginning(packet: Packet[Any], position: int, after: int) -> _Run:
+    unit, length = packet.time_base, packet.duration or 0
+    assert packet.dts is not None
+    shown = packet.dts if packet.pts is None else packet.pts
+    return _Run(position, position, after, packet.dts * unit, shown * unit, (shown + length) * unit)
+
+
+def _go_on(run: _Run, packet: _Run) -> None:
+    run.step = packet.dts - run.dts
+    run.dts, run.start = packet.dts, min(run.start, packet.start)
+    run.until = max(run.until, packet.position)
+    unknown = run.step if packet.end == packet.start else 0  # a packet's length
+    run.end = max(run.end, packet.end + unknown)
+
+
+def _joins(streams: Sequence[Sequence[_Run]]) -> tuple[Join, ...]:
+    # each jump lies between two packets of its stream; where such spans overlap, it is the same
+    spans = sorted((run.after, run.position) for runs in streams for run in runs[1:])
+    positions: list[int] = []
+    for after, position in spans:
+        if positions and after < positions[-1]:
+            positions[-1] = min(positions[-1], position)
+        else:
+            positions.append(position)
+    # a stream that goes on as before has only lost the others for a while
+    positions = [
+        position for position in positions
+        if not any(run.position < position <= run.until for runs in streams for run in runs)
+    ]  # fmt: skip
+    shifts = [Fraction(0)]
+    for place in range(1, len(positions) + 1):
+        needed = []
+        for runs in streams:
+            section = [sum(position <= run.position for position in positions) for run in runs]
+            for before, run in enumerate(runs[1:]):
+                if section[before + 1] == place > section[before]:
+                    needed.append(runs[before].end + shifts[section[before]] - run.start)
+        shifts.append(max(needed, default=shifts[-1]))
+    return tuple(Join(position, shift) for position, shift in zip(positions, shifts[1:]))
+
+
+class _Places:
+    """Where packets lie in the file: those that share a place with the one before do not say it."""
+
+    def __init__(self) -> None:
+        self._now: dict[int, int] = {}
+        self._before: dict[int, int] = {}
+
+    def of(self, packet: Packet[Any]) -> int:
+        """Byte position of a packet, each asked for once and in order."""
+        index = packet.stream_index
+        last = self._before[index] = self._now.get(index, 0)
+        place = last if packet.pos is None or packet.pos < 0 else packet.pos
+        self._now[index] = max(last, place)  # but for late ones
+        return place
+
+    def last(self, packet: Packet[Any]) -> int:
+        """The furthest before it in its stream."""
+        return self._before[packet.stream_index]
+
+
+def one_clock(
+    container: InputContainer, packets: Iterator[Packet[Any]], joins: Sequence[Join]
+) -> Iterator[Packet[Any]]:
+    """All packets of a joined file in their order, shifted as `Join` says. Raises what the demuxer raises."""
+    if not joins:
+        yield from packets
+        return
+    places = _Places()
+    sections: dict[int, int] = {}
+    for packet in packets:
+        index, position = packet.stream_index, places.of(packet)
+        if position < places.last(packet):
+            continue  # late: it came in its turn
+        section = sum(join.position <= position for join in joins)
+        for place in range(sections.get(index, 0), section):
+            for late in joins[place].late:
+                if late.stream == index:
+                    yield _shifted(_in_turn(container, late), joins, place)
+        sections[index] = section
+        yield _shifted(packet, joins, section)
+
+
+def first_frames(container: InputContainer, stream: VideoStream, joins: Sequence[Join]) -> Iterator[VideoFrame]:
+    """The first frame that decodes after each join, without decoding the rest."""
+    places = _Places()
+    section, found = 0, True
+    for packet in _packets(container):
+        if packet.stream_index != stream.index or not packet.size:
+            continue
+        reached = sum(join.position <= places.of(packet) for join in joins)
+        if reached > section:
+            section, found = reached, False
+            stream.codec_context.flush_buffers()
+        if not found:
+            with suppress(av.error.FFmpegError):
+                for frame in stream.decode(packet)[:1]:
+                    found = True
+                    yield frame
+
+
+def _in_turn(container: InputContainer, late: Late) -> Packet[Any]:
+    packet: Packet[Any] = Packet(late.data)
+    packet.stream = container.streams[late.stream]
+    packet.time_base = packet.stream.time_base or Fraction(1)
+    packet.pts, packet.dts, packet.duration, packet.is_keyframe = late.pts, late.dts, late.duration, late.keyframe
+    return packet
+
+
+def _shifted(packet: Packet[Any], joins: Sequence[Join], section: int) -> Packet[Any]:
+    if section and packet.time_base:
+        ticks = round(joins[section - 1].shift / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts + ticks
+        packet.dts = None if packet.dts is None else packet.dts + ticks
+    return packet

@@ -1,0 +1,322 @@
+"""A clip's other streams: which of them a container takes, as they are or decoded and encoded anew; their packets."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.subtitles.stream import SubtitleStream
+
+from esdnet_cli.video.clock import one_clock
+from esdnet_cli.video.inputs import CONTAINERS
+from esdnet_cli.video.reader import ClipInfo, open_clip
+
+QUICKTIME = ("mp4", "mov")
+_WITH_ATTACHMENTS = ("matroska",)
+_LOOKED_AT = 400  # packets before the work, to see whether a container takes them
+_OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration"}  # of the file, not the film
+_STATISTICS = ("_STATISTICS", "NUMBER_OF", "BPS")
+_DEEP = ("pcm_bluray", "pcm_dvd", "truehd", "mlp", "alac", "flac")  # 24 bits where they have more than 16
+_OPUS_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+_OPUS_RATE, _OPUS_BITS = 48000, 64_000  # samples of a second; bits of a second and channel
+_TEXT = ("subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text")
+_TEXT_ENCODERS = ("srt", "mov_text", "webvtt")
+_SHOWN = {"libopus": "Opus", "srt": "SubRip", "mov_text": "timed text", "webvtt": "WebVTT"}
+
+Kept = Mapping[int, str | None]  # streams by index in the source: the encoder that makes them anew, None to copy them
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What goes along: from `start` to before `end`, in seconds of the source's clock, moved back by `shift`."""
+
+    start: Fraction | None = None
+    end: Fraction | None = None
+    shift: Fraction = Fraction(0)
+
+
+def choose_streams(source: Path, info: ClipInfo, container: str) -> tuple[dict[int, str | None], list[str]]:
+    """Which streams besides the video go into a container, and notes on those that do not go as they are.
+
+    Raises PictureError or OSError if the source cannot be read.
+    """
+    kept: dict[int, str | None] = {}
+    notes = []
+    with open_clip(source) as (origin, main):
+        others = [stream for stream in origin.streams if stream.index != main.index]
+        first = _first_packets(origin, info)
+        for stream in others:
+            packets = first.get(stream.index, [])
+            if stream.type == "attachment":
+                if container in _WITH_ATTACHMENTS:
+                    kept[stream.index] = None
+                else:
+                    notes.append(f"left out: the attachment {stream.metadata.get('filename', stream.index)}")
+            elif stream.type not in ("audio", "subtitle"):
+                # QuickTime files hold their chapters' names in such a stream, too
+                if not (stream.type == "data" and origin.chapters()):
+                    notes.append(f"left out: a stream of {stream.type}")
+            elif isinstance(stream, AudioStream) and stream.codec_context and not stream.codec_context.sample_rate:
+                notes.append(f"left out: {_name(stream)}, of which the file has no sound")  # files that break off early
+            elif _takes(container, stream, packets):
+                kept[stream.index] = None
+            elif encoder := _encoder(container, stream, packets):
+                kept[stream.index] = encoder
+                written = _SHOWN.get(encoder, encoder)
+                notes.append(f"{_name(stream)} is written as {written}: {ending_of(container)} does not hold it")
+            else:
+                holders = [ending for ending, name in CONTAINERS.items()
+                           if name != container and _takes(name, stream, packets)]  # fmt: skip
+                which = f"{ending_of(container)} does not hold it, {holders[0]} does" if holders else (
+                    "no container that is written holds it")  # fmt: skip
+                notes.append(f"left out: {_name(stream)}; {which}")
+    return kept, notes
+
+
+def add_streams(target: OutputContainer, origin: InputContainer, kept: Kept) -> dict[int, Writer]:
+    """Give the output its other streams, by index in the source. Raises ValueError or FFmpegError."""
+    writers = {}
+    for index, encoder in kept.items():
+        stream = origin.streams[index]
+        writers[index] = Writer(stream, _add(target, stream, encoder), anew=encoder is not None)
+        tag(writers[index].copy, stream)
+    return writers
+
+
+def tag(copy: Stream, stream: Stream) -> None:
+    """Give a stream another one's metadata and disposition, without what tells of its file."""
+    copy.metadata.update(
+        (key, value) for key, value in film_tags(stream.metadata).items() if not key.startswith(_STATISTICS)
+    )
+    copy.disposition = stream.disposition
+
+
+def film_tags(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Metadata without what tells of the file that it is in."""
+    return {key: value for key, value in metadata.items() if key.lower() not in _OWN_TAGS}
+
+
+def ending_of(container: str) -> str:
+    """A container's ending, such as .mkv."""
+    return next(ending for ending, name in CONTAINERS.items() if name == container)
+
+
+class Writer:
+    """One stream's packets on their way into the output. anew: decoded and encoded. damaged: how many did not decode.
+
+    What an edit list hides does not go along: but before the clip's beginning, where the output hides it again, or as
+    the one packet that a decoder wants before the first.
+    """
+
+    def __init__(self, stream: Stream, copy: Stream, *, anew: bool) -> None:
+        self.stream, self.copy = stream, copy
+        self.damaged = 0
+        self._anew = anew
+        self._hides = copy.container.format.name in QUICKTIME
+        self._begun = False
+        self._held: Packet[Any] | None = None
+        self._until: Fraction | None = None  # second at which the sound decoded so far ends
+
+    def take(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
+        """What a packet of the source becomes."""
+        if self._anew:
+            yield from self._encoded(packet)
+            return
+        if packet.is_discard:
+            if self._hides and not self._begun and (packet.pts or 0) + (packet.duration or 0) <= 0:
+                yield self._own(packet)
+            elif not self._begun and not _stands_alone(self.stream):
+                self._held = packet
+            return
+        self._begun = True
+        if self._held is not None:
+            yield self._own(self._held)
+            self._held = None
+        yield self._own(packet)
+
+    def finish(self) -> Iterator[Packet[Any]]:
+        """What an encoder has held back."""
+        if self._anew and isinstance(self.copy, AudioStream):
+            yield from self._sound(None)
+
+    def _own(self, packet: Packet[Any]) -> Packet[Any]:
+        packet.stream = self.copy
+        return packet
+
+    def _encoded(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
+        try:
+            yield from self._text(packet) if isinstance(self.stream, SubtitleStream) else self._sound(packet)
+        except (av.error.FFmpegError, ValueError):  # ValueError: the sound's format changes midway
+            self.damaged += 1
+
+    def _sound(self, packet: Packet[Any] | None) -> Iterator[Packet[Any]]:
+        assert isinstance(self.stream, AudioStream) and isinstance(self.copy, AudioStream)
+        for frame in self.stream.codec_context.decode(packet):
+            unit = frame.time_base or Fraction(1, frame.sample_rate)
+            begins = self._until if frame.pts is None else frame.pts * unit
+            if begins is None:
+                continue
+            if self._until is not None and abs(begins - self._until) <= 2 * unit:
+                begins = self._until  # times are rounded, and short frames would fall on one
+            self._until = begins + Fraction(frame.samples, frame.sample_rate)
+            frame.time_base = Fraction(1, frame.sample_rate)
+            frame.pts = round(begins * frame.sample_rate)
+            yield from map(self._own, self.copy.codec_context.encode(frame))
+        if packet is None:
+            yield from map(self._own, self.copy.codec_context.encode(None))
+
+    def _text(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
+        assert isinstance(self.stream, SubtitleStream) and isinstance(self.copy, SubtitleStream)
+        if (shown := self.stream.codec_context.decode2(packet)) is not None:
+            encoded = self.copy.codec_context.encode_subtitle(shown)
+            encoded.pts, encoded.dts, encoded.duration = packet.pts, packet.dts, packet.duration or 0
+            encoded.time_base = packet.time_base
+            yield self._own(encoded)
+
+
+def copied_packets(
+    origin: InputContainer, writers: Mapping[int, Writer], info: ClipInfo, cut: Cut
+) -> Iterator[tuple[Fraction, Packet[Any]]]:
+    """The other streams' packets, in the order of the file; a file that breaks off ends there."""
+    if not any(writer.stream.type != "attachment" for writer in writers.values()):
+        return
+    packets = one_clock(origin, origin.demux(), info.joins)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.error.InvalidDataError, av.error.EOFError):
+            break
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        writer = writers.get(packet.stream_index)
+        if stamp is None or writer is None:
+            continue
+        time = (packet.pts if packet.pts is not None else stamp) * packet.time_base
+        if (cut.start is not None and time < cut.start) or (cut.end is not None and time >= cut.end):
+            continue
+        if writer.stream.type == "subtitle" and time + (packet.duration or 0) * packet.time_base < cut.shift:
+            continue  # of a broadcast, before its first picture and sound
+        shift = round(cut.shift / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.dts = None if packet.dts is None else packet.dts - shift
+        yield from map(_timed, writer.take(packet))
+    for writer in writers.values():
+        yield from map(_timed, writer.finish())
+
+
+def _timed(packet: Packet[Any]) -> tuple[Fraction, Packet[Any]]:
+    stamp = packet.dts if packet.dts is not None else packet.pts
+    assert stamp is not None
+    return stamp * packet.time_base, packet
+
+
+def _first_packets(origin: InputContainer, info: ClipInfo) -> dict[int, list[Packet[Any]]]:
+    found: dict[int, list[Packet[Any]]] = {
+        stream.index: [] for stream in origin.streams if stream.type in ("audio", "subtitle")
+    }
+    packets = one_clock(origin, origin.demux(), info.joins)
+    with suppress(av.error.FFmpegError):  # a file that breaks off
+        for packet in islice(packets, _LOOKED_AT if found else 0):
+            if packet.stream_index in found and packet.dts is not None and not packet.is_discard:
+                found[packet.stream_index].append(packet)
+    return found
+
+
+def _takes(container: str, stream: Stream, packets: Iterable[Packet[Any]]) -> bool:
+    """Does a container take a stream as it is: its header, and any of its first packets?"""
+    tried = taken = 0
+    try:
+        with av.open(io.BytesIO(), "w", format=container) as target:
+            copy = target.add_stream_from_template(stream)
+            target.start_encoding()
+            for packet in packets:
+                tried += 1
+                try:
+                    target.mux_one(_again(packet, copy))
+                    taken += 1
+                except av.error.FFmpegError:
+                    pass
+    except (ValueError, av.error.FFmpegError):
+        return False
+    return bool(taken or not tried)
+
+
+def _again(packet: Packet[Any], stream: Stream) -> Packet[Any]:
+    copy: Packet[Any] = Packet(bytes(packet))
+    copy.pts, copy.dts, copy.duration, copy.time_base = packet.pts, packet.dts, packet.duration or 0, packet.time_base
+    copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+    return copy
+
+
+def _encoder(container: str, stream: Stream, packets: Iterable[Packet[Any]]) -> str | None:
+    """An encoder of which a container takes what it makes of a stream; None if the stream does not decode."""
+    if not stream.codec_context:
+        return None
+    for encoder in _TEXT_ENCODERS if stream.type == "subtitle" else (_pcm(stream), "libopus"):
+        if stream.type == "subtitle" and stream.codec_context.name not in _TEXT:
+            return None
+        try:
+            with av.open(io.BytesIO(), "w", format=container) as target:
+                writer = Writer(stream, _add(target, stream, encoder), anew=True)
+                target.start_encoding()
+                made = [made for packet in packets for made in writer.take(_again(packet, stream))]
+                target.mux(made)
+        except (ValueError, av.error.FFmpegError):
+            continue
+        if made or not packets:
+            return encoder
+    return None
+
+
+def _add(target: OutputContainer, stream: Stream, encoder: str | None) -> Stream:
+    if encoder is None:
+        return target.add_stream_from_template(stream)
+    if isinstance(stream, SubtitleStream):
+        text = target.add_stream(encoder)
+        assert isinstance(text, SubtitleStream)
+        stream.codec_context.open(strict=False)  # only then is there a header
+        text.codec_context.subtitle_header = stream.codec_context.subtitle_header
+        text.time_base = stream.time_base
+        return text
+    assert isinstance(stream, AudioStream)
+    source = stream.codec_context
+    opus = encoder == "libopus"
+    sound = target.add_stream(encoder, rate=_OPUS_RATE if opus else source.sample_rate)
+    assert isinstance(sound, AudioStream)
+    channels = source.layout.nb_channels
+    sound.codec_context.layout = _OPUS_LAYOUTS.get(channels, "stereo") if opus else source.layout
+    if opus:
+        sound.codec_context.bit_rate = _OPUS_BITS * channels
+    return sound
+
+
+def _stands_alone(stream: Stream) -> bool:
+    """Does each packet decode without the one before?"""
+    return stream.codec_context is not None and stream.codec_context.name.startswith("pcm_")
+
+
+def _pcm(stream: Stream) -> str:
+    """The PCM that holds what a decoder gives: floating point of lossy codecs is worth 16 bits."""
+    context: Any = stream.codec_context
+    if context.name.startswith("pcm_f"):
+        return "pcm_f32le"
+    if context.format is not None and context.format.name.startswith("s32"):
+        return "pcm_s24le" if context.name in _DEEP else "pcm_s32le"
+    return "pcm_s16le"
+
+
+def _name(stream: Stream) -> str:
+    context = stream.codec_context
+    kind = {"audio": "sound", "subtitle": "subtitle"}.get(stream.type, stream.type)
+    return f"{kind} stream {stream.index} ({context.name if context else 'of an unknown codec'})"
