@@ -15,7 +15,7 @@ from typing import IO, Any
 _PREFIX, _SUFFIX = ".esdnet-", ".part"
 _LEFT_OVER_SECONDS = 3600  # no write takes so long: what is younger may belong to a run beside this one
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # of fsync: this file system has none
-_NAME_BYTES = 255  # the longest name of a file that common file systems take
+NAME_BYTES = 255  # the longest name of a file that common file systems take
 _LONGEST_ENDING = 16  # what is longer behind a dot is no ending
 
 _in_hand: set[str] = set()  # temporary files being written
@@ -86,13 +86,13 @@ def fitting_name(name: str, spare: int = 0) -> str:
 
     The ending stays.
     """
-    if len(os.fsencode(name)) + spare <= _NAME_BYTES:
+    if len(os.fsencode(name)) + spare <= NAME_BYTES:
         return name
     stem, ending = os.path.splitext(name)
     if len(ending) > _LONGEST_ENDING:
         stem, ending = name, ""
     mark = f"~{digest(os.fsencode(name))[:8]}{ending}"
-    room = _NAME_BYTES - spare - len(os.fsencode(mark))
+    room = NAME_BYTES - spare - len(os.fsencode(mark))
     while len(os.fsencode(stem)) > room:
         stem = stem[:-1]  # whole characters
     return stem + mark

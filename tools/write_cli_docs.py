@@ -14,9 +14,9 @@ from esdnet_cli.cli import COMMANDS, cli
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 INTRODUCTION = """# Commands and options
 
-Every option can also be set by an environment variable: `ESDNET_DEVICE=cpu`, `ESDNET_WEIGHTS=my.safetensors`, and so on.
-Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage or checkpoint, 130 interrupted. Results go to stdout, progress
-and messages to stderr.
+Every option can also be set by an environment variable: `ESDNET_DEVICE=cpu`, `ESDNET_WEIGHTS=my.safetensors`, and so
+on. Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage or checkpoint, 130 interrupted. Results go to stdout,
+progress and messages to stderr.
 
 This page is written by `python tools/write_cli_docs.py`.
 """

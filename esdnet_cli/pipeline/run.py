@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError, one_line, printable
-from esdnet_cli.files import digest, write_atomically
+from esdnet_cli.files import NAME_BYTES, digest, write_atomically
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.images import (
     Picture,
@@ -29,7 +29,7 @@ from esdnet_cli.pipeline.images import (
 )
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.results import ImageResult
-from esdnet_cli.pipeline.sources import NAME_BYTES, Job, Source
+from esdnet_cli.pipeline.sources import Job, Source
 from esdnet_cli.settings import MAX_MEGAPIXELS
 
 R = TypeVar("R")
