@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-from esdnet_cli.checkpoint.published import read_pth
+from esdnet_cli.checkpoint.published import read_source
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
 from esdnet_cli.errors import CheckpointError, PictureError
 from esdnet_cli.model.config import ESDNetConfig
@@ -59,7 +59,7 @@ def targets(folder: Path) -> list[Target]:
         return checkpoint(path)
 
     found += [("weights.safetensors", sound, checkpoint), ("header.safetensors", header, headed)]
-    return [*found, ("weights.pth", pth.getvalue(), read_pth)]
+    return [*found, ("weights.pth", pth.getvalue(), lambda path: read_source(path, {}))]
 
 
 def damaged(data: bytes, source: random.Random) -> bytes:

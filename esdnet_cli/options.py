@@ -93,6 +93,7 @@ def _cost_option(name: str, text: str) -> Callable[[Command], Command]:
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 recursive_option = option("-r", "--recursive", is_flag=True, help="Look into subfolders too.")
 overwrite_option = option("--overwrite", is_flag=True, help="Replace whatever is in the way of an output.")
+new_dates_option = option("--new-dates", is_flag=True, help="Date the outputs now.  [default: as their inputs]")
 shard_option = option(
     "--shard", metavar="I/N", help="Take part I of N, from 1.  [default: torchrun's or SLURM's share, else all]"
 )

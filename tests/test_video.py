@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from contextlib import nullcontext
 from dataclasses import replace
@@ -324,3 +325,16 @@ def test_an_encoder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pyte
         choose_encoding(info, "av1", None, 48, 32, 24)
     with pytest.raises(PictureError, match="too narrow for hevc"):
         choose_encoding(info, "hevc", None, 48, 32, 24)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no such call on this system")
+def test_encoders_leave_the_process_its_priority(tmp_path: Path) -> None:
+    """SVT-AV1 takes real-time priority where it may, as root: neighbours and subprocesses would never run."""
+    info = read_info(make_clip(tmp_path / "a.mp4", 2))
+    before = os.sched_getscheduler(0)
+    for codec in ("av1", "h264"):
+        encoding, _ = choose_encoding(info, codec, None, 64, 64, 24)
+        encoder = SegmentEncoder(encoding)
+        encoder.add(np.zeros((64, 64, 3), np.uint8), 0, 1)
+        encoder.finish()
+        assert os.sched_getscheduler(0) == before, codec

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from esdnet_cli.options import inputs_argument, option, overwrite_option, recursive_option, run_options, shard_option
+from esdnet_cli.options import (
+    inputs_argument,
+    new_dates_option,
+    option,
+    overwrite_option,
+    recursive_option,
+    run_options,
+    shard_option,
+)
 from esdnet_cli.settings import RunOptions
 
 
@@ -29,7 +37,7 @@ from esdnet_cli.settings import RunOptions
     help="Write this format.  [default: the input's]",
 )
 @overwrite_option
-@option("--new-dates", is_flag=True, help="Date the outputs now.  [default: as their inputs]")
+@new_dates_option
 @shard_option
 @run_options()
 @click.pass_context

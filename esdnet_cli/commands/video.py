@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from esdnet_cli.options import inputs_argument, option, overwrite_option, run_options
+from esdnet_cli.options import inputs_argument, new_dates_option, option, overwrite_option, run_options
 from esdnet_cli.settings import RunOptions
 
 
@@ -47,12 +47,13 @@ class _Time(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
 @option("--compare", is_flag=True, help="Write before and after side by side.")
 @option("--deflicker", is_flag=True, help="Smooth what is removed over time, along the motion.")
 @overwrite_option
+@new_dates_option
 @run_options("ensemble", "spike_map", json="with layers", csv="or .layers.csv: a row for each layer")
 @click.pass_context
 def command(
     ctx: click.Context, inputs: tuple[str, ...], output: Path, codec: str | None, crf: int | None,
     start: Fraction | None, end: Fraction | None, every: int, compare: bool, deflicker: bool, overwrite: bool,
-    options: RunOptions,
+    new_dates: bool, options: RunOptions,
 ) -> None:  # fmt: skip
     """Derain clips, or a folder of numbered frames.
 
@@ -77,7 +78,7 @@ def command(
                 raise click.UsageError(f"{name} does not go with a folder of frames.")
         from esdnet_cli.video.frames import show_frames
 
-        ctx.exit(show_frames(inputs[0], output, every, compare, deflicker, overwrite, options))
+        ctx.exit(show_frames(inputs[0], output, every, compare, deflicker, overwrite, not new_dates, options))
     jobs, unusable = find_clips(inputs, output)
     from esdnet_cli.terminal import load_derainer
     from esdnet_cli.video.clip import ClipOptions
@@ -85,6 +86,6 @@ def command(
     from esdnet_cli.video.show import show_clip_plans, show_clips
 
     derainer = load_derainer(options)
-    clip_options = ClipOptions(codec, crf, Selection(start, end, every), compare, deflicker)
+    clip_options = ClipOptions(codec, crf, Selection(start, end, every), compare, deflicker, not new_dates)
     show = show_clip_plans if options.dry_run else show_clips
     ctx.exit(show(derainer, jobs, unusable, overwrite, options, clip_options))

@@ -45,13 +45,17 @@ SEGMENT = 24  # frames: what a kill costs at most; each begins with a key frame
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """What is done to clips besides deraining. codec, crf: None for the container's, the codec's default."""
+    """What is done to clips besides deraining. codec, crf: None for the container's, the codec's default.
+
+    dates: outputs carry their clip's modification time.
+    """
 
     codec: str | None = None
     crf: int | None = None
     selection: Selection = Selection()
     compare: bool = False
     deflicker: bool = False
+    dates: bool = True
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def plan_clip(
     notes += left
     check_container(container, encoding, job.source, info, kept)
     sha256 = file_digest(job.source)
-    output = Output(Journal(job.output.parent, settings), overwrite)
+    output = Output(Journal(job.output.parent, settings), overwrite, dates=options.dates)
     done = output.is_done(job.output, sha256)
     # segments join only if one and the same encoder made them
     identity = {"source": sha256, "libavcodec": list(av.library_versions["libavcodec"]), **settings}
@@ -309,7 +313,8 @@ def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, tim
                     f"came out with {written} of {len(times)} frames; choose another ending, and report it"
                 )
             plan.output.journal.note(job.output, plan.sha256, file_digest(Path(file.name)))
-        copy_times(job.source, job.output)  # only now: an old file of a temporary name is taken for a leftover
+        if plan.output.dates:
+            copy_times(job.source, job.output)  # only now: an old file of a temporary name is taken for a leftover
     except FileExistsError:
         plan.output.is_done(job.output, plan.sha256)
     return dropped

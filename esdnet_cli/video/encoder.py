@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -164,7 +166,8 @@ class SegmentEncoder:
         set_up(context, encoding)
         context.flags |= Flags.global_header  # all segments share one header, the container's
         context.options = dict(encoding.options)
-        context.open()
+        with _same_scheduling():
+            context.open()
         self._context = context
         self._reformatter = VideoReformatter()
         self._durations: dict[int, int] = {}
@@ -212,6 +215,23 @@ class SegmentEncoder:
         frame.color_primaries, frame.color_trc = encoding.primaries, encoding.transfer
         frame.pts, frame.time_base = pts, encoding.time_base
         return frame
+
+
+@contextmanager
+def _same_scheduling() -> Iterator[None]:
+    """Within, nothing changes how the system schedules this process, or what it begins.
+
+    SVT-AV1 takes real-time priority if it may, as root may: nothing else would run beside it then.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    yield
+    for thread in os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else ["0"]:
+        with suppress(OSError):  # it may have ended
+            if os.sched_getscheduler(int(thread)) != policy:
+                os.sched_setscheduler(int(thread), policy, priority)
 
 
 def set_up(context: VideoCodecContext, encoding: Encoding) -> None:

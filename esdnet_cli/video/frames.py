@@ -33,7 +33,14 @@ def in_order(sources: Sequence[Source]) -> list[Source]:
 
 
 def show_frames(
-    folder: str, output: Path, every: int, compare: bool, deflicker: bool, overwrite: bool, options: RunOptions
+    folder: str,
+    output: Path,
+    every: int,
+    compare: bool,
+    deflicker: bool,
+    overwrite: bool,
+    dates: bool,
+    options: RunOptions,
 ) -> int:
     """Derain the pictures of a folder in the order of their numbers; names and formats stay. Returns the exit code."""
     sources, unusable = find_sources([folder], recursive=False, leave_out=[output])
@@ -47,7 +54,7 @@ def show_frames(
     journal = Journal(output, settings)
     places = {job.output: place for place, job in enumerate(jobs) if job.output is not None}
     smoother = Deflicker() if deflicker else None
-    target = FrameOutput(journal, overwrite, jobs, places, compare, smoother, options.max_megapixels)
+    target = FrameOutput(journal, overwrite, jobs, places, compare, smoother, options.max_megapixels, dates=dates)
     if options.dry_run:
         return show_plan(derainer, jobs, unusable, target)
     journal.prepare()
