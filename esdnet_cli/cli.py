@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import click
 
 from esdnet_cli import __version__
-from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.errors import EsdnetError, printable, unexpected
 from esdnet_cli.files import abandon_writes
 
 COMMANDS = ("images", "video", "energy", "evaluate", "train", "synth", "convert", "weights", "bench")
@@ -33,6 +34,13 @@ class _Failure(click.ClickException):
     exit_code = 2
 
 
+class _Stderr(logging.Handler):
+    """Writes to what stderr is at that moment: a run moves it while C libraries are muted."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
 class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -47,6 +55,9 @@ class _Group(click.Group):
         """The one place where errors become exit codes: 2 for what stops a command, 130 for an interruption."""
         _mend_streams()
         _wait_politely()
+        if os.environ.get("ESDNET_DEBUG"):
+            logging.basicConfig(format="%(name)s: %(message)s", handlers=[_Stderr()])
+            logging.getLogger("esdnet_cli").setLevel(logging.DEBUG)
         try:
             with _interruptible():
                 return super().invoke(ctx)
@@ -60,6 +71,10 @@ class _Group(click.Group):
                 raise
             place = printable(os.fsdecode(error.filename)) if error.filename is not None else "standard output"
             raise _Failure(f"{place}: {error.strerror}; check its place, permissions and space") from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            raise _Failure(unexpected(error)) from error
 
 
 def _mend_streams() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 
 class EsdnetError(Exception):
@@ -34,3 +37,10 @@ def printable(text: str | Path) -> str:
 def one_line(error: BaseException) -> str:
     """The message of any exception on one line, its type's name where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def unexpected(error: Exception) -> str:
+    """One line on an error that nobody foresaw; its traceback goes to the log, which ESDNET_DEBUG=1 shows."""
+    _log.debug("unexpected error", exc_info=error)
+    reason = f"unexpected {type(error).__name__}: {one_line(error)[:200]}"
+    return f"{reason}; try --device cpu, and report it with what ESDNET_DEBUG=1 shows"

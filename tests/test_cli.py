@@ -17,15 +17,57 @@ from esdnet_cli.cli import COMMANDS, cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_stands_in_the_readme(command: str) -> None:
+def test_help_stands_in_the_docs(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--help"], prog_name="esdnet", terminal_width=100)
     assert result.exit_code == 0
     assert "Example" in result.stdout
-    block = f"```\n$ esdnet {command} --help\n{result.stdout.strip()}\n```"
-    assert block in README, f"README's help of {command} is out of date; it should be:\n{block}"
+    page = (ROOT / "docs" / "cli.md").read_text()
+    assert f"```\n{result.stdout.strip()}\n```" in page, "run python tools/write_cli_docs.py"
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "weights" / "README.md", *PAGES], ids=lambda path: path.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]*)(#[^)]*)?\)", page.read_text())
+    assert links or page.parent.name == "docs"
+    for target, _ in links:
+        if target and not target.startswith("https://"):
+            assert (page.parent / target).exists(), target
+
+
+FAULT = """
+import sys
+from esdnet_cli.cli import cli
+from esdnet_cli.pipeline import derainer
+
+def fall_over(*arguments, **options):
+    raise RuntimeError("deliberate")
+
+if sys.argv[1] == "picture":
+    derainer.Derainer.__call__ = fall_over
+else:
+    derainer.Inference = fall_over
+cli(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("where, code", [("picture", 1), ("start", 2)])
+def test_an_unexpected_error_is_one_line_and_a_traceback_for_whoever_asks(
+    where: str, code: int, tiny: Path, tmp_path: Path
+) -> None:
+    picture = write(tmp_path / "a.png", photo())
+    command = [sys.executable, "-c", FAULT, where, "energy", str(picture), "--weights", str(tiny), "-q"]
+    plain = subprocess.run(command, capture_output=True, text=True)
+    assert plain.returncode == code and "Traceback" not in plain.stderr
+    assert "unexpected RuntimeError: deliberate" in plain.stderr and "ESDNET_DEBUG=1" in plain.stderr
+    asked = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "ESDNET_DEBUG": "1"})
+    assert asked.returncode == code
+    assert 'File "<string>"' in asked.stderr and "in fall_over" in asked.stderr
 
 
 def test_version(run: Run) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from esdnet_cli.errors import PictureError, one_line, printable
+from esdnet_cli.errors import PictureError, one_line, printable, unexpected
 from esdnet_cli.files import NAME_BYTES, digest, write_atomically
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.images import (
@@ -257,7 +257,7 @@ def _or_failed(job: Job, step: Callable[..., R], *args: Any) -> R | ImageResult:
     except MemoryError:
         reason = "not enough memory for this picture; use a smaller --tile or cut it into parts"
     except Exception as error:  # a broken driver, or a bug of ours, must not cost the other pictures
-        reason = f"unexpected {type(error).__name__}: {one_line(error)[:200]}; try --device cpu, and report it"
+        reason = unexpected(error)
     return _result(job, "failed", reason)
 
 

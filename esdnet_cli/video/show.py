@@ -16,7 +16,7 @@ from tqdm import tqdm
 from esdnet_cli import report
 from esdnet_cli.energy import meter
 from esdnet_cli.energy.cost import total
-from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable
+from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable, unexpected
 from esdnet_cli.files import write_atomically
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
@@ -246,4 +246,4 @@ def _why(error: Exception) -> str:
         return f"{error.strerror or one_line(error)}; check that it exists, its permissions and the disk's space"
     if isinstance(error, av.error.FFmpegError):
         return f"FFmpeg cannot go on ({reason(error)}); try another --codec, or convert the clip first"
-    return f"unexpected {type(error).__name__}: {one_line(error)[:200]}; try --device cpu, and report it"
+    return unexpected(error)
