@@ -14,6 +14,7 @@ from typing import Any
 
 from esdnet_cli import __version__
 from esdnet_cli.energy.cost import (
+    COUNTS,
     LEFT_OUT,
     MEMORY_MODEL,
     PJ_PER_BIT,
@@ -21,7 +22,6 @@ from esdnet_cli.energy.cost import (
     ActivityTotal,
     Energy,
     EnergyCosts,
-    LayerActivity,
     break_even_rate,
 )
 from esdnet_cli.metrics import Quality, SpikeRain
@@ -33,8 +33,7 @@ IMAGE_KEYS = (
     "spike_rate", "mac", "ac", "energy_mj", "energy_spike_only_mj", "energy_ann_mj",
     "energy_ann_int8_mj", "energy_dense_snn_mj", "memory_mj", "ann_memory_mj", "break_even_spike_rate", "tiling_share",
 )  # fmt: skip
-_COUNTS = tuple(field.name for field in fields(LayerActivity))
-LAYER_KEYS = ("name", "kind", "cause", "spike_rate", "energy_mj", *_COUNTS[2:])
+LAYER_KEYS = ("name", "kind", "precision", "cause", "spike_rate", "energy_mj", *COUNTS)
 ENERGY_KEYS = IMAGE_KEYS[10:-1]
 QUALITY_KEYS = tuple(field.name for field in (*fields(Quality), *fields(SpikeRain)))
 _BAR = 12  # characters of a spike rate of 100 %
@@ -245,10 +244,11 @@ def _layers(activity: Activity | None, costs: EnergyCosts) -> list[dict[str, Any
         {
             "name": layer.name,
             "kind": layer.kind,
+            "precision": layer.precision,
             "cause": layer.cause,
             "spike_rate": layer.spike_rate(activity.virtual_steps),
             "energy_mj": layer.strict_mj(costs),
-            **{name: getattr(layer, name) for name in _COUNTS[2:]},
+            **{name: getattr(layer, name) for name in COUNTS},
         }
         for layer in activity.layers
     ]

@@ -158,7 +158,9 @@ def test_a_run_learns_and_leaves_checkpoints_that_load(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (run.folder / LOG).read_text().splitlines()]
     validated = [line for line in lines if "validation" in line]
     assert len(validated) == 10
-    assert validated[-1]["step"] == 40 and validated[-1]["lr"] == pytest.approx(4e-3 / 10)  # the last tenth of a quarter
+    assert validated[-1]["step"] == 40 and validated[-1]["lr"] == pytest.approx(
+        4e-3 / 10
+    )  # the last tenth of a quarter
     for precision in LOWERED:
         changes = [line["validation"][f"{precision}_psnr_y_change"] for line in validated]
         assert all((change is None) != is_fast(precision, CPU) for change in changes)
