@@ -11,6 +11,7 @@ from typing import Any, get_args
 from esdnet_cli.energy.cost import COUNTS, Activity, EnergyCosts, LayerActivity, LayerKind, Precision
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Status
 from esdnet_cli.report import SCHEMA
 
@@ -109,6 +110,7 @@ def _run(report: dict[str, Any]) -> RunInfo:
             str(_text(text)) for text in (weights["name"], weights["sha256"], run["device"], run["precision"])
         )
         tile, overlap, timesteps = (_count(run[key]) for key in ("tile", "overlap", "timesteps"))
+        ESDNetConfig.from_dict(weights["config"])
         model = ModelInfo(name, sha256, dict(weights["config"]), device, precision, tile, overlap, timesteps)
     measured = [
         Measured(str(_text(entry["source"])), *(float(entry[key]) for key in ("joules", "idle_watts", "seconds")))
