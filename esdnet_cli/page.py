@@ -249,7 +249,7 @@ def _layers(totals: Totals) -> str:
 
 
 def _table(results: Sequence[ImageResult], run: RunInfo) -> str:
-    scored, counted = any(result.quality for result in results), run.model is not None
+    scored, counted = any(result.quality for result in results), any(result.activity for result in results)
     head = ["Picture", "Size", *(["PSNR, dB", "SSIM"] if scored else [])]
     if counted:
         head += ["Seconds", "Spike rate", "Strict, mJ", "Spike-only, mJ", "ANN, mJ"]

@@ -62,8 +62,10 @@ def row(result: ImageResult, costs: EnergyCosts) -> str:
     if result.status == "failed":
         return f"{'failed':>46}  {result.input}"
     parts = [f"{f'{result.width}x{result.height}':>9}", *_scores(result.quality)]
-    if result.activity is not None and result.seconds is not None:
-        parts.append(_figures(result.seconds, result.activity.spike_rate, result.activity.energy(costs)))
+    if result.seconds is not None:
+        activity = result.activity
+        figures = (activity.spike_rate, activity.energy(costs)) if activity else (None, None)
+        parts.append(_figures(result.seconds, *figures))
     return f"{' '.join(parts)}  {result.input}"
 
 
@@ -74,7 +76,7 @@ def total_rows(totals: Totals, run: RunInfo) -> list[str]:
         parts.append(_figures(run.seconds, totals.activity.spike_rate, totals.activity.energy))
     means = "; scores are means" if totals.quality else ""
     counts = f"{totals.ok} done, {totals.skipped} skipped, {totals.failed} failed{means}"
-    return [f"{' '.join(parts)}  total", *_spread_rows(totals), counts, *filter(None, [priced(totals, run)])]
+    return [f"{' '.join(parts)}  total", counts, *filter(None, [priced(totals, run)])]
 
 
 def priced(totals: Totals, run: RunInfo) -> str:
@@ -108,6 +110,7 @@ def summary_rows(totals: Totals, run: RunInfo) -> list[str]:
     parts = sorted(((cause, mj) for cause, mj in activity.by_cause.items() if mj), key=lambda part: -part[1])
     lines = [_fact("" if index else "strict, by cause", share, cause, 100 * share / energy.strict_mj)
              for index, (cause, share) in enumerate(parts)]  # fmt: skip
+    lines += _spread_rows(totals)
     if compared := comparison(totals, run):
         lines += _twin_rows(compared)
     rate = break_even_rate(activity, energy, costs)
@@ -157,7 +160,7 @@ def _spread_rows(totals: Totals) -> list[str]:
     for key, spread in totals.spread.items():
         name, factor, unit = units[key]
         parts.append(f"{name} {digits(factor * spread.mean)} ± {digits(factor * spread.std)}{unit}")
-    return [f"{'':>9} {', '.join(parts)}  mean ± deviation"]
+    return [f"{'mean ± deviation':<19} {', '.join(parts)}"]
 
 
 def _fact(name: str, millijoules: float, what: str, percent: float | None = None) -> str:
@@ -168,6 +171,7 @@ def _fact(name: str, millijoules: float, what: str, percent: float | None = None
 def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     """The report as JSON, schema 1."""
     activity, energy, model = totals.activity, totals.activity.energy, run.model
+    counted = activity.spike_rate is not None
     report = {
         "schema": SCHEMA,
         "tool": {"name": "esdnet-cli", "version": __version__},
@@ -199,12 +203,12 @@ def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str
             "megapixels": totals.megapixels,
             "seconds": run.seconds,
             "spike_rate": activity.spike_rate,
-            "spikes": activity.spikes,
-            "mac": activity.mac,
-            "ac": activity.ac,
-            **_energy_dict(activity, energy, run.costs),
+            "spikes": activity.spikes if counted else None,
+            "mac": activity.mac if counted else None,
+            "ac": activity.ac if counted else None,
+            **(_energy_dict(activity, energy, run.costs) if counted else dict.fromkeys(ENERGY_KEYS)),
             "tiling_share": totals.tiling_share,
-            "energy_by_cause_mj": activity.by_cause,
+            "energy_by_cause_mj": activity.by_cause if counted else dict.fromkeys(activity.by_cause),
             **_network_dict(results, run, totals),
             "mean": {name: spread.mean for name, spread in totals.spread.items()},
             "std": {name: spread.std for name, spread in totals.spread.items()},
@@ -335,10 +339,12 @@ def _layers(activity: Activity | None, costs: EnergyCosts) -> list[dict[str, Any
     ]
 
 
-def _figures(seconds: float, rate: float | None, energy: Energy) -> str:
-    shown_rate = "-" if rate is None else f"{100 * rate:.2f}"
+def _figures(seconds: float, rate: float | None, energy: Energy | None) -> str:
+    """Dashes where nothing was counted."""
+    if rate is None or energy is None:
+        return " ".join([f"{seconds:>6.2f}", f"{'-':>5}", *[f"{'-':>7}"] * 3])
     millijoules = (energy.strict_mj, energy.spike_only_mj, energy.ann_mj)
-    return " ".join([f"{seconds:>6.2f}", f"{shown_rate:>5}", *(f"{digits(mj):>7}" for mj in millijoules)])
+    return " ".join([f"{seconds:>6.2f}", f"{100 * rate:>5.2f}", *(f"{digits(mj):>7}" for mj in millijoules)])
 
 
 def digits(value: float) -> str:

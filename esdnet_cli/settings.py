@@ -15,7 +15,7 @@ MAX_MEGAPIXELS = 500.0  # a picture that claims more is refused before memory is
 
 @dataclass(frozen=True)
 class RunOptions:
-    """None stands for auto: tile and overlap from the checkpoint, batch from memory."""
+    """None stands for auto: tile and overlap from the checkpoint, batch from memory. count: spikes and operations."""
 
     weights: str = DEFAULT_WEIGHTS
     device: str = "auto"
@@ -24,6 +24,7 @@ class RunOptions:
     overlap: int | None = None
     batch: int | None = None
     max_megapixels: float = MAX_MEGAPIXELS
+    count: bool = True
     costs: EnergyCosts = field(default_factory=EnergyCosts)
     report: Path | None = None
     spike_map: Path | None = None

@@ -106,7 +106,7 @@ def show_run(
             _print(*report.heading(targets is not None, derainer is not None))
         try:
             for result in derain_files(
-                derainer, jobs, output, on_progress, options.max_megapixels, witnesses, spike_maps=bool(witnesses)
+                derainer, jobs, output, on_progress, options.max_megapixels, witnesses, bool(witnesses), options.count
             ):
                 results.append(result)
                 _show(result, options)
@@ -160,7 +160,7 @@ def show_summary(
     _print(*report.total_rows(summary, info))
     if not short or options.verbose:  # who came for a picture wants it short
         _print(*report.summary_rows(summary, info))
-    if info.model is not None:
+    if info.model is not None and options.count:
         tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
     for result in results:
         if result.status == "failed":

@@ -16,7 +16,7 @@ from esdnet_cli.settings import RunOptions
 @recursive_option
 @option("--merge", is_flag=True, help="INPUTs are JSON reports: make one of them, nothing is run.")
 @shard_option
-@run_options()
+@run_options("no_energy")
 @click.pass_context
 def command(
     ctx: click.Context, inputs: tuple[str, ...], recursive: bool, merge: bool, shard: str | None, options: RunOptions

@@ -85,6 +85,6 @@ def command(
     from esdnet_cli.video.show import show_clip_plans, show_clips
 
     derainer = load_derainer(options)
-    clip_options = ClipOptions(codec, crf, Selection(start, end, every), compare, deflicker)
+    clip_options = ClipOptions(codec, crf, Selection(start, end, every), compare, deflicker, options.count)
     show = show_clip_plans if options.dry_run else show_clips
     ctx.exit(show(derainer, jobs, unusable, overwrite, options, clip_options))
