@@ -151,7 +151,9 @@ _RUN_OPTIONS = {
     "no_energy": option("--no-energy", is_flag=True, help="Count no spikes and operations: a little faster."),
     "pj_mac": _cost_option("--pj-mac", "Picojoules of a multiply-accumulate."),
     "pj_ac": _cost_option("--pj-ac", "Picojoules of an accumulate."),
-    "report": _report_option(html="with pictures", json="with layers", csv="or .layers.csv: a row for each layer"),
+    "report": _report_option(
+        html="with pictures", json="with layers", csv="or .layers.csv: a row for each layer", tex="for booktabs"
+    ),
     "spike_map": option(
         "--spike-map",
         type=click.Path(path_type=Path),

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from esdnet_cli import page, report
+from esdnet_cli import page, papers, report
 from esdnet_cli.energy import meter
 from esdnet_cli.energy.cost import LEFT_OUT, EnergyCosts
 from esdnet_cli.errors import EsdnetError, printable
@@ -36,6 +36,7 @@ RENDERERS = {  # the first that fits a name
     ".json": report.to_json,
     ".layers.csv": report.to_layers_csv,
     ".csv": report.to_csv,
+    ".tex": papers.to_tex,
 }
 PREVIEW_BYTES = 12 * 2**20  # of all pictures of an HTML report, in which they take a third more
 PREVIEW_FEWEST = 24  # fewer pictures than that get no larger share
@@ -142,6 +143,14 @@ def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOp
     if options.report is not None:
         _write_report(options.report, results, info, summary)
     return 1 if summary.failed else 0
+
+
+def show_compared(paths: Sequence[Path], costs: EnergyCosts | None) -> int:
+    """Print two JSON reports side by side; returns the exit code. Raises EsdnetError if they are not two."""
+    if len(paths) != 2:
+        raise EsdnetError(f"--compare takes two JSON reports, not {len(paths)}")
+    _print(*papers.compare_rows(paths[0], paths[1], costs, typed_command()))
+    return 0
 
 
 def typed_command() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -128,3 +129,19 @@ def test_every_convolution_agrees_with_an_independent_counter(
         assert (layers[name].ac, layers[name].mac) == (ac, mac), name
         compared += 1
     assert compared >= len(driven) + 5
+
+
+@pytest.mark.parametrize("config", [TINY, CONFIGS["lif, two steps, patches"]], ids=["published", "patches"])
+def test_the_librarys_own_neuron_computes_the_same(config: ESDNetConfig, independent: Any) -> None:
+    """The lines of docs/energy.md."""
+    document = (Path(__file__).parents[1] / "docs" / "energy.md").read_text()
+    (snippet,) = re.findall(r"```\n(from spikingjelly.*?)```", document, flags=re.DOTALL)
+    network = tiny_network(config)
+    images = torch.rand(2, 3, 16, 24)
+    with torch.inference_mode():
+        ours = network(images)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exec(snippet, {"network": network})
+        assert "LIFNode" in repr(network) and "LIF()" not in repr(network)
+        torch.testing.assert_close(network(images), ours)
