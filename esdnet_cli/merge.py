@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from esdnet_cli.energy.cost import Activity, EnergyCosts, LayerActivity, LayerKind
+from esdnet_cli.energy.cost import COUNTS, Activity, EnergyCosts, LayerActivity, LayerKind, Precision
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Status
 from esdnet_cli.report import SCHEMA
 
-_COUNTS = tuple(field.name for field in fields(LayerActivity))[2:]  # after name and kind
+_OLDER = {"precision": "fp32", "weights": 0}  # of reports that do not have them
 
 
 def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tuple[list[ImageResult], RunInfo]:
@@ -94,9 +95,11 @@ def _result(image: dict[str, Any], virtual_steps: int) -> ImageResult:
 
 
 def _layer(layer: dict[str, Any]) -> LayerActivity:
-    if layer["kind"] not in get_args(LayerKind):
+    layer = {**_OLDER, **layer}
+    if layer["kind"] not in get_args(LayerKind) or layer["precision"] not in get_args(Precision):
         raise ValueError
-    return LayerActivity(str(_text(layer["name"])), layer["kind"], *(_count(layer[name]) for name in _COUNTS))
+    counts = (_count(layer[name]) for name in COUNTS)
+    return LayerActivity(str(_text(layer["name"])), layer["kind"], layer["precision"], *counts)
 
 
 def _run(report: dict[str, Any]) -> RunInfo:
@@ -107,6 +110,7 @@ def _run(report: dict[str, Any]) -> RunInfo:
             str(_text(text)) for text in (weights["name"], weights["sha256"], run["device"], run["precision"])
         )
         tile, overlap, timesteps = (_count(run[key]) for key in ("tile", "overlap", "timesteps"))
+        ESDNetConfig.from_dict(weights["config"])
         copies = _count(run.get("ensemble", 1))
         model = ModelInfo(name, sha256, dict(weights["config"]), device, precision, tile, overlap, timesteps, copies)
     measured = [

@@ -154,9 +154,12 @@ _RUN_OPTIONS = {
         show_default=True,
         help="Costs of an operation (Horowitz, ISSCC 2014).",
     ),
+    "no_energy": option("--no-energy", is_flag=True, help="Count no spikes and operations: a little faster."),
     "pj_mac": _cost_option("--pj-mac", "Picojoules of a multiply-accumulate."),
     "pj_ac": _cost_option("--pj-ac", "Picojoules of an accumulate."),
-    "report": _report_option(html="with pictures", json="with layers", csv="or .layers.csv: a row for each layer"),
+    "report": _report_option(
+        html="with pictures", json="with layers", csv="or .layers.csv: a row for each layer", tex="for booktabs"
+    ),
     "spike_map": option(
         "--spike-map",
         type=click.Path(path_type=Path),
@@ -193,7 +196,8 @@ def run_options(*without: str, **reports: str) -> Callable[[Command], Command]:
             os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(int(values["max_megapixels"] * 1e6))
             free = {name: value for name in ("pj_mac", "pj_ac") if (value := values.pop(name, None)) is not None}
             costs = replace(PRESETS[values.pop("energy_preset", DEFAULT_PRESET)], **free)
-            return command(*args, options=RunOptions(costs=costs, **values), **given)
+            count = not values.pop("no_energy", False)
+            return command(*args, options=RunOptions(costs=costs, count=count, **values), **given)
 
         decorated: Command = wrapped
         for add in reversed(offered.values()):  # the help shows them as they are written above

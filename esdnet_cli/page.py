@@ -11,9 +11,20 @@ from itertools import groupby
 from string import Template
 
 from esdnet_cli import __version__
-from esdnet_cli.energy.cost import CAUSES, LEFT_OUT, MEMORY_MODEL, PJ_PER_BIT, PRESETS, break_even_rate
+from esdnet_cli.energy.cost import (
+    AS_RUN,
+    CAUSES,
+    LEFT_OUT,
+    MEMORY_MODEL,
+    NO_REUSE_MODEL,
+    PJ_PER_BIT,
+    PJ_PER_DRAM_BIT,
+    PRESETS,
+    break_even_rate,
+)
+from esdnet_cli.energy.twin import TWIN_DENSITY, Comparison
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
-from esdnet_cli.report import digits
+from esdnet_cli.report import comparison, digits, priced
 
 _ROW, _BAR, _GAP = 20, 16, 12  # pixels of an SVG chart: text, bar, space
 _LEVEL_NAMES = ("full", "half", "quarter")
@@ -58,14 +69,14 @@ def _facts(totals: Totals, run: RunInfo) -> str:
         facts.append(("PSNR, mean", f"{totals.quality.psnr_y:.2f} dB", f"SSIM {totals.quality.ssim_y:.4f} (Y channel)"))
     activity, energy = totals.activity, totals.activity.energy
     if activity.spike_rate is not None:
-        compared = "where the same graph as an ordinary network takes none"
-        if energy.ann_mj:
-            change = 100 * (energy.strict_mj / energy.ann_mj - 1)
-            than = "than the same graph as an ordinary network"
-            compared = f"{abs(change):.0f} % {'less' if change < 0 else 'more'} {than}"
+        compared = comparison(totals, run)
+        against = "by counted operations"
+        if compared is not None and compared.range is not None:
+            least, most = (100 * share for share in compared.range)
+            against = f"from {_below(least)} to {_below(most)} its ordinary twin, by what is counted"
         facts += [
             ("Spike rate", f"{100 * activity.spike_rate:.1f} %", "of all neurons at all steps fired"),
-            ("Energy, strict estimate", f"{digits(energy.strict_mj)} mJ", compared),
+            ("Energy, strict estimate", f"{digits(energy.strict_mj)} mJ", against),
         ]
     for measured in run.measured:
         what = f"net of {measured.idle_watts:.1f} W idle; {measured.source}, all that ran there"
@@ -138,12 +149,7 @@ def _energy(totals: Totals, run: RunInfo) -> str:
         ("strict: operations as executed", [(f"c{index}", causes[cause]) for index, cause in enumerate(CAUSES)]),
         ("spike-only: the literature's habit", [("plain", energy.spike_only_mj)]),
         ("ann: the same graph, not spiking", [("plain", energy.ann_mj)]),
-        ("ann in 8-bit integers", [("plain", energy.ann_int8_mj)]),
-        ("strict, if every neuron fired at every step", [("plain", energy.dense_snn_mj)]),
-    ]
-    memory = [
-        ("strict and memory", [("plain", energy.strict_mj), ("memory", energy.memory_mj)]),
-        ("ann and memory", [("plain", energy.ann_mj), ("memory", energy.ann_memory_mj)]),
+        ("strict, every neuron firing", [("plain", energy.dense_snn_mj)]),
     ]
     legend = "".join(
         f'<li><svg aria-hidden="true"><rect width="100%" height="100%" class="c{index}"/></svg>'
@@ -161,12 +167,38 @@ def _energy(totals: Totals, run: RunInfo) -> str:
     tiling = ""
     if totals.tiling_share is not None:
         tiling = f" Overlap and padding of tiles were {100 * totals.tiling_share:.1f} % of the computed pixels."
+    note = priced(totals, run)
+    compared = comparison(totals, run)
     return (
-        _bars(bars)
+        (f'<p class="soft">{note[:1].upper()}{escape(note[1:])}.</p>' if note else "")
+        + _bars(bars)
         + f'<ul class="legend" aria-label="Strict energy by cause">{legend}</ul><p>{even}{tiling}</p>'
-        + '<h3>With memory traffic, by a simple model</h3><p class="soft">The pale part is memory.</p>'
-        + _bars(memory)
+        + (_twin(compared) if compared else "")
     )
+
+
+def _twin(compared: Comparison) -> str:
+    """The views as a table, and what an ordinary network of the same cost would be."""
+    head = ["In mJ", "Network", "Twin", "It is"]
+    rows = []
+    for view in compared.views:
+        share = "" if view.below is None else _below(100 * view.below)
+        rows.append([view.name, digits(view.network_mj), digits(view.twin_mj), share])
+    body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
+    return (
+        '<h3>Against its ordinary twin</h3><p class="soft">The same run in many ways of counting, each beside the same '
+        "graph without spikes, counted in that way. Which one is fair depends on the hardware.</p>"
+        f'<div class="scroll"><table class="views"><thead><tr>{_cells("th", head)}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+        f"<p>An ordinary network of this graph that costs what strict says would be {compared.equal_cost_dim} channels "
+        f"wide instead of {compared.dim}. Spikes cause {compared.accumulations_per_synapse:.2f} accumulations for each "
+        f"synapse and inference. {100 * compared.not_spiking_share:.1f} % of strict is not spiking; "
+        f"{100 * compared.refinement_share:.1f} % is refinement and output, which could be.</p>"
+    )
+
+
+def _below(percent: float) -> str:
+    return f"{abs(percent):.0f} % {'above' if percent < 0 else 'below'}"
 
 
 def _bars(bars: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> str:
@@ -223,7 +255,7 @@ def _layers(totals: Totals) -> str:
 
 
 def _table(results: Sequence[ImageResult], run: RunInfo) -> str:
-    scored, counted = any(result.quality for result in results), run.model is not None
+    scored, counted = any(result.quality for result in results), any(result.activity for result in results)
     head = ["Picture", "Size", *(["PSNR, dB", "SSIM"] if scored else [])]
     if counted:
         head += ["Seconds", "Spike rate", "Strict, mJ", "Spike-only, mJ", "ANN, mJ"]
@@ -278,16 +310,29 @@ def _method(run: RunInfo) -> str:
             ),
             ("Spike-only", "The first convolution as multiply-accumulates, every other at its input's non-zero rate as "
              "accumulations, and nothing else: what papers on spiking networks usually report."),
-            ("Ann", "The same graph once (T = 1), every convolution, attention and refinement as multiply-accumulates, "
-             f"no membrane; in 8-bit integers at {PRESETS['int8-45nm'].pj_mac:g} pJ each (Horowitz)."),
+            ("Ann", "The ordinary twin: the same graph once (T = 1), every convolution, attention and refinement as "
+             "multiply-accumulates, padding not multiplied, no membrane."),
             ("Every neuron firing", "Strict with a spike of each neuron at each step. The break-even rate is read off "
              "between silence, the run and this, accumulations growing evenly in between."),
-            ("Memory", f"{MEMORY_MODEL}; {PJ_PER_BIT:g} pJ a bit, {costs.word_bits} bits a word. In no other figure."),
-            ("Left out", escape(", ".join(LEFT_OUT)) + "."),
+            ("Number formats", escape(_formats()) + " (Horowitz). Formats as run: each layer in the format that it "
+             "computed in, added up in 32 bits."),
+            ("Twin skips its zeros", f"Where spikes drive our convolutions, the twin multiplies {TWIN_DENSITY:.0%} of "
+             "its inputs: what a ReLU lets through of centred ones."),
+            ("Memory", f"{MEMORY_MODEL}; {PJ_PER_BIT:g} pJ a bit, 32, 16 or 8 bits a word. Weights that do not fit "
+             f"come from DRAM for each tile, at {PJ_PER_DRAM_BIT:.1f} pJ a bit. Or {NO_REUSE_MODEL}. Both are bounds, "
+             "and in no other figure."),
+            ("Left out", escape(", ".join(LEFT_OUT)) + ". Nothing is claimed of latency."),
             ("Where neurons fire", "Spikes / (neurons x steps) at each place, of all neuron layers of one resolution; "
              "the darkest and brightest colours are the 1st and 99th percentile of that map."),
         ]  # fmt: skip
     return f'<dl class="method">{"".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in entries)}</dl>'
+
+
+def _formats() -> str:
+    named = {"fp32": "fp32-45nm", "fp16": "fp16-45nm", "int8": "int8-45nm", "int8 into 32 bits": "int8-sum32-45nm"}
+    costs = {**{name: PRESETS[key] for name, key in named.items()}, "bf16 as run": AS_RUN["bf16"]}
+    parts = (f"{name} {cost.pj_mac:g} and {cost.pj_ac:g}" for name, cost in costs.items())
+    return f"Picojoules of a MAC and an AC: {', '.join(parts)}"
 
 
 def _data(webp: bytes) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from esdnet_cli import __version__
 from esdnet_cli.energy.cost import (
+    COUNTS,
     LEFT_OUT,
     MEMORY_MODEL,
     PJ_PER_BIT,
@@ -21,22 +22,26 @@ from esdnet_cli.energy.cost import (
     ActivityTotal,
     Energy,
     EnergyCosts,
-    LayerActivity,
     break_even_rate,
 )
+from esdnet_cli.energy.names import NAMES, field_names, footprint_bytes, state_bytes
+from esdnet_cli.energy.twin import Comparison, compare
 from esdnet_cli.metrics import Quality, SpikeRain
+from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 
 SCHEMA = 1
 IMAGE_KEYS = (
     "input", "output", "status", "error", "width", "height", "seconds",
     "spike_rate", "mac", "ac", "energy_mj", "energy_spike_only_mj", "energy_ann_mj",
-    "energy_ann_int8_mj", "energy_dense_snn_mj", "memory_mj", "ann_memory_mj", "break_even_spike_rate", "tiling_share",
+    "energy_ann_int8_mj", "energy_dense_snn_mj", "memory_mj", "ann_memory_mj",
+    "memory_no_reuse_mj", "ann_memory_no_reuse_mj", "weights_dram_mj", "energy_as_run_mj", "break_even_spike_rate",
+    "tiling_share", *NAMES,
 )  # fmt: skip
-_COUNTS = tuple(field.name for field in fields(LayerActivity))
-LAYER_KEYS = ("name", "kind", "cause", "spike_rate", "energy_mj", *_COUNTS[2:])
-ENERGY_KEYS = IMAGE_KEYS[10:-1]
+LAYER_KEYS = ("name", "kind", "precision", "cause", "spike_rate", "energy_mj", *COUNTS)
+ENERGY_KEYS = IMAGE_KEYS[IMAGE_KEYS.index("energy_mj") : IMAGE_KEYS.index("tiling_share")]
 QUALITY_KEYS = tuple(field.name for field in (*fields(Quality), *fields(SpikeRain)))
+_BITS = {"fp32": 32, "bf16": 16, "int8": 8}  # of what spikes drive
 _BAR = 12  # characters of a spike rate of 100 %
 _SIZE = ("size", "px", 9)  # with the others, and 13 characters of a name, 80 columns
 _QUALITY = (("PSNR", "dB", 5), ("SSIM", "", 6), ("PSNR", "RGB", 5))
@@ -57,8 +62,10 @@ def row(result: ImageResult, costs: EnergyCosts) -> str:
     if result.status == "failed":
         return f"{'failed':>46}  {result.input}"
     parts = [f"{f'{result.width}x{result.height}':>9}", *_scores(result.quality)]
-    if result.activity is not None and result.seconds is not None:
-        parts.append(_figures(result.seconds, result.activity.spike_rate, result.activity.energy(costs)))
+    if result.seconds is not None:
+        activity = result.activity
+        figures = (activity.spike_rate, activity.energy(costs)) if activity else (None, None)
+        parts.append(_figures(result.seconds, *figures))
     return f"{' '.join(parts)}  {result.input}"
 
 
@@ -69,7 +76,17 @@ def total_rows(totals: Totals, run: RunInfo) -> list[str]:
         parts.append(_figures(run.seconds, totals.activity.spike_rate, totals.activity.energy))
     means = "; scores are means" if totals.quality else ""
     counts = f"{totals.ok} done, {totals.skipped} skipped, {totals.failed} failed{means}"
-    return [f"{' '.join(parts)}  total", counts]
+    return [f"{' '.join(parts)}  total", counts, *filter(None, [priced(totals, run)])]
+
+
+def priced(totals: Totals, run: RunInfo) -> str:
+    """A line that says so where the number format that ran is not the one that is priced; else empty."""
+    if run.model is None or totals.activity.spike_rate is None:
+        return ""
+    if _BITS.get(run.model.precision) == run.costs.word_bits:
+        return ""
+    costs = f"{run.costs.word_bits}-bit numbers ({run.costs.pj_mac:g} pJ a MAC, {run.costs.pj_ac:g} pJ an AC)"
+    return f"computed in {run.model.precision}, priced as {costs}"
 
 
 def layer_rows(activity: Activity, costs: EnergyCosts) -> list[str]:
@@ -93,15 +110,9 @@ def summary_rows(totals: Totals, run: RunInfo) -> list[str]:
     parts = sorted(((cause, mj) for cause, mj in activity.by_cause.items() if mj), key=lambda part: -part[1])
     lines = [_fact("" if index else "strict, by cause", share, cause, 100 * share / energy.strict_mj)
              for index, (cause, share) in enumerate(parts)]  # fmt: skip
-    lines += [
-        _fact("ann", energy.ann_mj, "the same graph as an ordinary network"),
-        _fact("  in int8", energy.ann_int8_mj, "that in 8-bit integers (Horowitz 2014)"),
-        _fact("all neurons firing", energy.dense_snn_mj, "this network without sparsity"),
-    ]
-    theirs = energy.ann_mj + energy.ann_memory_mj
-    lines.append(
-        _fact("with memory", energy.strict_mj + energy.memory_mj, f"ann: {digits(theirs)} mJ; by a simple model")
-    )
+    lines += _spread_rows(totals)
+    if compared := comparison(totals, run):
+        lines += _twin_rows(compared)
     rate = break_even_rate(activity, energy, costs)
     if rate is None:
         even = "above ann at any rate"
@@ -120,6 +131,38 @@ def summary_rows(totals: Totals, run: RunInfo) -> list[str]:
     return lines
 
 
+def _twin_rows(compared: Comparison) -> list[str]:
+    """The table of views, and what an ordinary network of the same cost would be."""
+    lines = [f"{'against its ordinary twin':<45} {'network':>8} {'twin, mJ':>8} {'below':>9}"]
+    for view in compared.views:
+        share = "" if view.below is None else f"{100 * view.below:>7.0f} %"
+        lines.append(f"  {view.name:<43} {digits(view.network_mj):>8} {digits(view.twin_mj):>8} {share:>9}")
+    equal = f"widest ordinary network of that cost ({compared.dim})"
+    per_synapse = "accumulations a synapse and inference"
+    refinement = f"of strict; refinement and output {100 * compared.refinement_share:.1f} %"
+    return [
+        *lines,
+        f"{'equal cost':<19} {f'd = {compared.equal_cost_dim}':>7}             {equal}",
+        f"{'per synapse':<19} {compared.accumulations_per_synapse:>7.2f} AC          {per_synapse}",
+        f"{'not spiking':<19} {100 * compared.not_spiking_share:>7.2f} %           {refinement}",
+    ]
+
+
+def _spread_rows(totals: Totals) -> list[str]:
+    """Mean and standard deviation over pictures, where there are several."""
+    if totals.ok < 2 or not totals.spread:
+        return []
+    units = {
+        "spike_rate": ("rate", 100, " %"), "energy_mj": ("strict", 1, " mJ"),
+        "psnr_y": ("PSNR", 1, " dB"), "ssim_y": ("SSIM", 1, ""),
+    }  # fmt: skip
+    parts = []
+    for key, spread in totals.spread.items():
+        name, factor, unit = units[key]
+        parts.append(f"{name} {digits(factor * spread.mean)} ± {digits(factor * spread.std)}{unit}")
+    return [f"{'mean ± deviation':<19} {', '.join(parts)}"]
+
+
 def _fact(name: str, millijoules: float, what: str, percent: float | None = None) -> str:
     share = "" if percent is None else f"{percent:.1f} %"
     return f"{name:<19} {digits(millijoules):>7} mJ {share:>8}  {what}"
@@ -128,6 +171,7 @@ def _fact(name: str, millijoules: float, what: str, percent: float | None = None
 def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     """The report as JSON, schema 1."""
     activity, energy, model = totals.activity, totals.activity.energy, run.model
+    counted = activity.spike_rate is not None
     report = {
         "schema": SCHEMA,
         "tool": {"name": "esdnet-cli", "version": __version__},
@@ -160,12 +204,15 @@ def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str
             "megapixels": totals.megapixels,
             "seconds": run.seconds,
             "spike_rate": activity.spike_rate,
-            "spikes": activity.spikes,
-            "mac": activity.mac,
-            "ac": activity.ac,
-            **_energy_dict(activity, energy, run.costs),
+            "spikes": activity.spikes if counted else None,
+            "mac": activity.mac if counted else None,
+            "ac": activity.ac if counted else None,
+            **(_energy_dict(activity, energy, run.costs) if counted else dict.fromkeys(ENERGY_KEYS)),
             "tiling_share": totals.tiling_share,
-            "energy_by_cause_mj": activity.by_cause,
+            "energy_by_cause_mj": activity.by_cause if counted else dict.fromkeys(activity.by_cause),
+            **_network_dict(results, run, totals),
+            "mean": {name: spread.mean for name, spread in totals.spread.items()},
+            "std": {name: spread.std for name, spread in totals.spread.items()},
             **_scores_dict(totals),
         },
     }
@@ -218,6 +265,7 @@ def image_dict(result: ImageResult, costs: EnergyCosts) -> dict[str, Any]:
         "ac": activity.ac if activity else None,
         **(_energy_dict(activity, activity.energy(costs), costs) if activity else dict.fromkeys(ENERGY_KEYS)),
         "tiling_share": result.tiling_share,
+        **(field_names(activity.layers, activity.virtual_steps) if activity else dict.fromkeys(NAMES)),
         **_scores_dict(result),
     }
 
@@ -231,8 +279,44 @@ def _energy_dict(activity: Activity | ActivityTotal, energy: Energy, costs: Ener
         "energy_dense_snn_mj": energy.dense_snn_mj,
         "memory_mj": energy.memory_mj,
         "ann_memory_mj": energy.ann_memory_mj,
+        "memory_no_reuse_mj": energy.memory_no_reuse_mj,
+        "ann_memory_no_reuse_mj": energy.ann_memory_no_reuse_mj,
+        "weights_dram_mj": energy.weights_dram_mj,
+        "energy_as_run_mj": energy.as_run_mj,
         "break_even_spike_rate": break_even_rate(activity, energy, costs),
     }
+
+
+def _network_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> dict[str, Any]:
+    """What needs the network's configuration: the field's names, memory, and the comparison with the twin."""
+    compared = comparison(totals, run)
+    if run.model is None or compared is None:
+        return {}
+    config, layers = ESDNetConfig.from_dict(run.model.config), totals.activity.layers
+    states = [
+        state_bytes(layers, config, result.height, result.width, run.model.tile)
+        for result in results
+        if result.activity and result.height and result.width
+    ]
+    return {
+        **field_names(layers, config.virtual_steps),
+        "footprint_bytes": footprint_bytes(config),
+        "state_bytes_largest_layer": max(largest for largest, _ in states),
+        "state_bytes": max(every for _, every in states),
+        "views": [{**asdict(view), "below": view.below} for view in compared.views],
+        "equal_cost_dim": compared.equal_cost_dim,
+        "accumulations_per_synapse": compared.accumulations_per_synapse,
+        "not_spiking_share": compared.not_spiking_share,
+        "refinement_share": compared.refinement_share,
+    }
+
+
+def comparison(totals: Totals, run: RunInfo) -> Comparison | None:
+    """The run held against its ordinary twin; None if nothing was counted."""
+    if run.model is None or totals.activity.spike_rate is None:
+        return None
+    config = ESDNetConfig.from_dict(run.model.config)
+    return compare(totals.activity.layers, totals.activity.by_cause, config, run.costs)
 
 
 def _scores_dict(scored: ImageResult | Totals) -> dict[str, float | None]:
@@ -256,19 +340,22 @@ def _layers(activity: Activity | None, costs: EnergyCosts) -> list[dict[str, Any
         {
             "name": layer.name,
             "kind": layer.kind,
+            "precision": layer.precision,
             "cause": layer.cause,
             "spike_rate": layer.spike_rate(activity.virtual_steps),
             "energy_mj": layer.strict_mj(costs),
-            **{name: getattr(layer, name) for name in _COUNTS[2:]},
+            **{name: getattr(layer, name) for name in COUNTS},
         }
         for layer in activity.layers
     ]
 
 
-def _figures(seconds: float, rate: float | None, energy: Energy) -> str:
-    shown_rate = "-" if rate is None else f"{100 * rate:.2f}"
+def _figures(seconds: float, rate: float | None, energy: Energy | None) -> str:
+    """Dashes where nothing was counted."""
+    if rate is None or energy is None:
+        return " ".join([f"{seconds:>6.2f}", f"{'-':>5}", *[f"{'-':>7}"] * 3])
     millijoules = (energy.strict_mj, energy.spike_only_mj, energy.ann_mj)
-    return " ".join([f"{seconds:>6.2f}", f"{shown_rate:>5}", *(f"{digits(mj):>7}" for mj in millijoules)])
+    return " ".join([f"{seconds:>6.2f}", f"{100 * rate:>5.2f}", *(f"{digits(mj):>7}" for mj in millijoules)])
 
 
 def digits(value: float) -> str:

@@ -16,7 +16,7 @@ MAX_MEGAPIXELS = 500.0  # a picture that claims more is refused before memory is
 
 @dataclass(frozen=True)
 class RunOptions:
-    """None stands for auto: tile and overlap from the checkpoint, batch from memory."""
+    """None stands for auto: tile and overlap from the checkpoint, batch from memory. count: spikes and operations."""
 
     weights: str = DEFAULT_WEIGHTS
     device: str = "auto"
@@ -26,6 +26,7 @@ class RunOptions:
     batch: int | None = None
     ensemble: int = 1
     max_megapixels: float = MAX_MEGAPIXELS
+    count: bool = True
     costs: EnergyCosts = field(default_factory=EnergyCosts)
     report: Path | None = None
     spike_map: Path | None = None

@@ -16,7 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from esdnet_cli import page, report
+from esdnet_cli import page, papers, report
 from esdnet_cli.energy import meter
 from esdnet_cli.energy.cost import LEFT_OUT, EnergyCosts
 from esdnet_cli.errors import EsdnetError, printable
@@ -38,6 +38,7 @@ RENDERERS = {  # the first that fits a name
     ".json": report.to_json,
     ".layers.csv": report.to_layers_csv,
     ".csv": report.to_csv,
+    ".tex": papers.to_tex,
 }
 PREVIEW_BYTES = 12 * 2**20  # of all pictures of an HTML report, in which they take a third more
 PREVIEW_FEWEST = 24  # fewer pictures than that get no larger share
@@ -109,7 +110,7 @@ def show_run(
             _print(*report.heading(targets is not None, derainer is not None))
         try:
             for result in derain_files(
-                derainer, jobs, output, on_progress, options.max_megapixels, witnesses, spike_maps=bool(witnesses)
+                derainer, jobs, output, on_progress, options.max_megapixels, witnesses, bool(witnesses), options.count
             ):
                 results.append(result)
                 _show(result, options)
@@ -160,6 +161,14 @@ def tell_figures_missing(options: RunOptions, summary: Totals, what: str) -> Non
         )
 
 
+def show_compared(paths: Sequence[Path], costs: EnergyCosts | None) -> int:
+    """Print two JSON reports side by side; returns the exit code. Raises EsdnetError if they are not two."""
+    if len(paths) != 2:
+        raise EsdnetError(f"--compare takes two JSON reports, not {len(paths)}")
+    _print(*papers.compare_rows(paths[0], paths[1], costs, typed_command()))
+    return 0
+
+
 def typed_command() -> str:
     """This process's command line with the variables that set options, for reports."""
     variables = sorted(item for item in os.environ.items() if item[0].startswith("ESDNET_"))
@@ -176,7 +185,7 @@ def show_summary(
     _print(*report.total_rows(summary, info))
     if not short or options.verbose:  # who came for a picture wants it short
         _print(*report.summary_rows(summary, info))
-    if info.model is not None:
+    if info.model is not None and options.count:
         tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
     for result in results:
         if result.status == "failed":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
+import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,6 +141,119 @@ def test_presets_and_costs(tiny: Path, tmp_path: Path, run: Run) -> None:
     assert int8["memory_mj"] < fp32["memory_mj"]
     mixed = measured("--energy-preset", "fp16-45nm", "--pj-ac", "0.1")
     assert (mixed["pj_mac"], mixed["pj_ac"], mixed["word_bits"]) == (1.5, 0.1, 16)
+
+
+def test_held_against_its_twin_in_many_ways(tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "a.png")
+    result = run(
+        "energy", tmp_path / "a.png", "--weights", tiny, "--report", tmp_path / "r.json", "--precision", "fp32"
+    )
+    totals = load_json(tmp_path / "r.json")["totals"]
+    views = {view["name"]: view for view in totals["views"]}
+
+    def equals(name: str, network_mj: float, twin_mj: float) -> None:
+        view = views[name]
+        assert (view["network_mj"], view["twin_mj"]) == pytest.approx((network_mj, twin_mj)), name
+        assert view["below"] == pytest.approx(1 - network_mj / twin_mj)
+        assert name in result.stdout
+
+    strict, ann = totals["energy_mj"], totals["energy_ann_mj"]
+    equals("fp32", strict, ann)
+    equals("fp32, every neuron firing", totals["energy_dense_snn_mj"], ann)
+    equals("fp32, each number moved once", strict + totals["memory_mj"], ann + totals["ann_memory_mj"])
+    equals("fp32, nothing reused", strict + totals["memory_no_reuse_mj"], ann + totals["ann_memory_no_reuse_mj"])
+    ann_macs = ann / 4.6e-9
+    equals("int8, 8-bit sums", (totals["mac"] * 0.23 + totals["ac"] * 0.03) * 1e-9, ann_macs * 0.23e-9)
+    equals("int8, 32-bit sums", (totals["mac"] * 0.3 + totals["ac"] * 0.1) * 1e-9, ann_macs * 0.3e-9)
+    equals("formats as run, twin int8, 32-bit sums", strict, ann_macs * 0.3e-9)  # it ran in fp32
+    layers = load_json(tmp_path / "r.json")["images"][0]["layers"]
+    driven = [layer for layer in layers if layer["kind"] == "conv" and layer["saturated"]]
+    synapses = sum(layer["ann_mac"] for layer in driven)
+    equals("fp32, twin skips its zeros (50%)", strict, ann - synapses / 2 * 4.6e-9)
+    assert totals["accumulations_per_synapse"] == pytest.approx(sum(layer["ac"] for layer in driven) / synapses)
+    assert not any("DRAM" in name for name in views), "0.4 MB of weights fit"
+
+
+def test_the_width_that_costs_the_same_costs_the_same(tmp_path: Path, run: Run) -> None:
+    """Run the ordinary network's shapes at that width, and one channel more."""
+    from conftest import TINY, tiny_network
+
+    from esdnet_cli.checkpoint.store import save
+
+    write(tmp_path / "a.png", photo(32, 32))
+
+    def measured(dim: int) -> dict[str, float]:
+        config = replace(TINY, dim=dim, shortcut="spike", timesteps=1)
+        save(tmp_path / "w.safetensors", tiny_network(config).state_dict(), config, {})
+        run("energy", tmp_path / "a.png", "--weights", tmp_path / "w.safetensors", "--report", tmp_path / "r.json")
+        totals: dict[str, float] = load_json(tmp_path / "r.json")["totals"]
+        return totals
+
+    wide = measured(16)
+    dim = int(wide["equal_cost_dim"])
+    assert 1 < dim < 16
+    cost = {d: measured(d)["energy_ann_mj"] for d in (dim, dim + 1)}
+    assert cost[dim] <= wide["energy_mj"] < cost[dim + 1]
+
+
+@pytest.mark.parametrize("precision, preset, told", [
+    ("bf16", "fp32-45nm", "computed in bf16, priced as 32-bit numbers (4.6 pJ a MAC, 0.9 pJ an AC)"),
+    ("bf16", "fp16-45nm", ""),
+    ("fp32", "fp32-45nm", ""),
+    ("fp32", "int8-45nm", "computed in fp32, priced as 8-bit numbers (0.23 pJ a MAC, 0.03 pJ an AC)"),
+])  # fmt: skip
+@pytest.mark.parametrize("command", ["energy", "images"])
+def test_says_when_another_number_format_is_priced(
+    command: str, precision: str, preset: str, told: str, tiny: Path, tmp_path: Path, run: Run
+) -> None:
+    write(tmp_path / "a.png", photo(16, 16))
+    output = ("-o", tmp_path / "out") if command == "images" else ()
+    options = ("--weights", tiny, "--precision", precision, "--energy-preset", preset)
+    stdout = run(command, tmp_path / "a.png", *output, *options).stdout
+    assert (told in stdout) if told else ("priced" not in stdout)
+
+
+def test_the_fields_own_names(tmp_path: Path, run: Run) -> None:
+    from conftest import INTEGER, TINY, tiny_network
+
+    from esdnet_cli.checkpoint.store import save
+
+    write(tmp_path / "a.png", photo(32, 40))
+    for config in (TINY, INTEGER):
+        network = tiny_network(config)
+        save(tmp_path / "w.safetensors", network.state_dict(), config, {"tile": "16", "overlap": "4"})
+        run("energy", tmp_path / "a.png", "--weights", tmp_path / "w.safetensors", "--report", tmp_path / "r.json")
+        report = load_json(tmp_path / "r.json")
+        totals, (image,) = report["totals"], report["images"]
+        convs = [layer for layer in image["layers"] if layer["kind"] in ("conv", "embedding")]
+        neurons = [layer for layer in image["layers"] if layer["kind"] == "neuron"]
+        for entry in (totals, image):
+            assert entry["effective_acs"] == sum(layer["ac"] for layer in convs)
+            assert 0 < entry["effective_macs"] <= sum(layer["mac"] for layer in convs)
+            assert entry["synops"] == entry["effective_macs"] + entry["effective_acs"]
+            assert entry["dense_ops"] == sum(layer["dense"] for layer in convs)
+            assert entry["membrane_updates"] == sum(layer["neurons"] for layer in neurons) * config.timesteps
+            assert entry["activation_sparsity"] == pytest.approx(1 - entry["spike_rate"])
+        tensors = [*network.parameters(), *network.buffers()]
+        assert totals["footprint_bytes"] == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        tiles = image["tiling_share"] and round(40 * 32 / (1 - image["tiling_share"]) / 256)
+        states = [4 * layer["neurons"] // tiles for layer in neurons] if config.timesteps > 1 else [0]
+        assert (totals["state_bytes_largest_layer"], totals["state_bytes"]) == (max(states), sum(states))
+
+
+def test_mean_and_deviation_over_pictures(tiny: Path, tmp_path: Path, run: Run) -> None:
+    for index in range(3):
+        write(tmp_path / "in" / f"{index}.png", photo(24, 24 + 8 * index, index))
+        write(tmp_path / "clean" / f"{index}.png", photo(24, 24 + 8 * index, index + 9))
+    pairs = ("--input", tmp_path / "in", "--target", tmp_path / "clean")
+    result = run("evaluate", *pairs, "--weights", tiny, "--report", tmp_path / "r.json")
+    report = load_json(tmp_path / "r.json")
+    for key in ("spike_rate", "energy_mj", "psnr_y", "ssim_y"):
+        values = [image[key] for image in report["images"]]
+        assert report["totals"]["mean"][key] == pytest.approx(statistics.fmean(values))
+        assert report["totals"]["std"][key] == pytest.approx(statistics.stdev(values))
+    assert "mean ± deviation" in result.stdout
+    assert max(map(len, result.stdout.splitlines()[2:])) < 80 + len(str(tmp_path))
 
 
 def test_a_row_for_each_layer_on_request(tiny: Path, tmp_path: Path, run: Run) -> None:

@@ -16,7 +16,7 @@ from esdnet_cli.energy.counter import ActivityCounter, count_nonzero, fan_out, s
 from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.layers import LIF
-from esdnet_cli.model.lower import lower
+from esdnet_cli.model.lower import int8_works, lower
 from esdnet_cli.model.network import ESDNet
 
 
@@ -78,7 +78,8 @@ def test_everything_of_a_tiny_network_by_hand() -> None:
     pixels, d, steps = 8 * 12, TINY.dim, TINY.virtual_steps
     assert layers["patch_embed.proj"].mac == pixels * 3 * d * 9  # once: every step sees the same picture
     block = "encoder_level1.0"
-    assert layers[f"{block}.shortcut.0"].mac == steps * pixels * d * d * 9
+    assert layers[f"{block}.shortcut.0"].mac == pixels * d * d * 9  # once, too: its steps are equal
+    assert layers["decoder_level1.0.shortcut.0"].mac == steps * pixels * (2 * d) ** 2 * 9
     assert layers[f"{block}.residual.0"].neurons == pixels * d
     assert layers[f"{block}.residual.0"].mac == steps * pixels * d  # membrane updates
     assert layers[f"{block}.attn.ta.sharedMLP.0"].mac == layers[f"{block}.attn.ta.sharedMLP.2"].mac == 2 * steps
@@ -113,13 +114,43 @@ def test_integer_neurons_and_patches_by_hand() -> None:
 
 def test_published_size_has_the_published_operations() -> None:
     """DESIGN: 492 GMAC for 256x256 over four steps, 333 driven by spikes, 152 real-valued shortcuts."""
-    # operations grow with the pixels, save for a few pooled ones: 32x32 costs 1/64
+    # dense ones grow with the pixels, save for a few pooled ones: 32x32 costs 1/64
     layers = count(ESDNet(ESDNetConfig()).eval(), torch.rand(1, 3, 32, 32)).values()
     spiking = sum(layer.dense for layer in layers if layer.kind == "conv" and not layer.mac)
     shortcuts = sum(layer.dense for layer in layers if ".shortcut." in layer.name)
     assert sum(layer.dense for layer in layers) * 64 / 1e9 == pytest.approx(492, abs=0.5)
     assert spiking * 64 / 1e9 == pytest.approx(333, abs=0.5)
     assert shortcuts * 64 / 1e9 == pytest.approx(152, abs=0.5)
+
+
+def test_the_ordinary_twin_multiplies_no_padding() -> None:
+    """Against a convolution of ones with ones: its sum is the number of products of a real input."""
+    network = tiny_network()
+    sizes: dict[str, torch.Size] = {}
+    convs = {name: module for name, module in network.named_modules() if isinstance(module, torch.nn.Conv2d)}
+    for name, conv in convs.items():
+        conv.register_forward_pre_hook(lambda _, args, name=name: sizes.__setitem__(name, args[0].shape[-3:]))
+    layers = count(network, torch.rand(2, 3, 16, 24))
+    for name, conv in convs.items():
+        weight = torch.ones_like(conv.weight)
+        products = F.conv2d(torch.ones(2, *sizes[name]), weight, stride=conv.stride, padding=conv.padding).double()
+        assert layers[name].ann_mac == int(products.sum()), name
+        assert layers[name].weights == 2 * conv.weight.numel(), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", *(["int8"] if int8_works() else [])])
+def test_every_layer_says_in_which_number_format_it_ran(precision: str) -> None:
+    network = tiny_network(INTEGER)
+    if precision != "fp32":
+        lower(network, precision, others=torch.bfloat16)
+    layers = count(network, torch.rand(1, 3, 16, 24))
+    formats = {name: layer.precision for name, layer in layers.items()}
+    others = "fp32" if precision == "fp32" else "bf16"
+    for name in ("encoder_level1.0.residual.1", "encoder_level1.0.shortcut.0", "down1_2.maxpool_conv.1"):
+        assert formats[name] == precision
+    assert formats["refinement.sa.1"] == others
+    for name in ("patch_embed.proj", "encoder_level1.0.residual.0", "encoder_level1.0.attn", "output.0"):
+        assert formats[name] == "fp32"
 
 
 def test_passes_add_up_and_a_failed_pass_counts_nothing() -> None:
@@ -218,19 +249,34 @@ def test_memory_traffic_of_a_tiny_network_by_hand() -> None:
     pixels, d, steps = 2 * 8 * 12, TINY.dim, TINY.virtual_steps
     embedding = layers["patch_embed.proj"]
     assert embedding.words == embedding.ann_words == 2 * d * 3 * 9 + pixels * (3 + d)
-    neuron = layers["encoder_level1.0.residual.0"]  # input, potential read and written; a spike is a bit
-    assert (neuron.words, neuron.bits, neuron.ann_words) == (3 * steps * pixels * d, steps * pixels * d, 2 * pixels * d)
+    neuron = layers["encoder_level1.0.residual.0"]  # input, potential written and read between steps; a spike is a bit
+    assert (neuron.words, neuron.bits) == ((steps + 2 * (steps - 1)) * pixels * d, steps * pixels * d)
+    assert (neuron.state_words, neuron.ann_words) == (2 * (steps - 1) * pixels * d, 2 * pixels * d)
     conv = layers["encoder_level1.0.residual.1"]
     weights = 2 * d * d * 9
     assert (conv.words, conv.bits) == (weights + steps * pixels * d, steps * pixels * d)
     assert conv.ann_words == weights + 2 * pixels * d
-    shortcut = layers["encoder_level1.0.shortcut.0"]
-    assert (shortcut.words, shortcut.ann_words) == (weights + 2 * steps * pixels * d, weights + 2 * pixels * d)
+    first = layers["encoder_level1.0.shortcut.0"]  # of equal steps
+    assert (first.words, first.ann_words) == (weights + 2 * pixels * d, weights + 2 * pixels * d)
+    later = layers["decoder_level1.0.shortcut.0"]
+    assert (later.words, later.ann_words) == (4 * weights + 4 * steps * pixels * d, 4 * weights + 4 * pixels * d)
     attention = layers["encoder_level1.0.attn.ta.sharedMLP.0"]  # mean and maximum, each T -> 1
     assert (attention.words, attention.ann_words) == (2 * 2 * (steps + steps + 1), 2 * 2 * 3)
     energy = Activity(steps, (conv,)).energy(EnergyCosts(word_bits=16))
     assert energy.memory_mj == pytest.approx((conv.words * 16 + conv.bits) * 100 / 64 * 1e-9)
     assert energy.ann_memory_mj == pytest.approx(conv.ann_words * 16 * 100 / 64 * 1e-9)
+    assert energy.weights_dram_mj == pytest.approx(weights * 16 * (1300 - 100) / 64 * 1e-9)
+    energy = Activity(steps, (neuron, conv, first)).energy()  # nothing reused: 50 pJ for 32 bits
+    words = 3 * conv.ac + 2 * first.mac + 2 * (steps - 1) * pixels * d
+    assert energy.memory_no_reuse_mj == pytest.approx(words * 50e-9)
+    assert energy.ann_memory_no_reuse_mj == pytest.approx(2 * (conv.ann_mac + first.ann_mac) * 50e-9)
+
+
+def test_an_integer_neuron_of_one_step_keeps_no_state() -> None:
+    for config, accesses in ((INTEGER, 0), (TWO_STEPS, 2)):
+        neuron = count(tiny_network(config), torch.rand(1, 3, 16, 24))["encoder_level1.0.residual.0"]
+        assert neuron.state_words == accesses * neuron.neurons, "only between steps"
+        assert neuron.words == neuron.neurons * (config.timesteps + accesses)
 
 
 def test_break_even_rate_by_hand() -> None:
@@ -252,6 +298,9 @@ def test_break_even_rate_by_hand() -> None:
     assert rate(0) == 1, "accumulations cost nothing"
     silent = (layers[0], replace(layers[1], spikes=0), replace(layers[2], ac=0, nonzero=0))
     assert rate(1.2, *silent) == pytest.approx(276 / (300 * 1.2))
+    # an integer neuron compares whatever it fires: 200 - 140 MACs and 40 of its ACs are left
+    integer = replace(layers[1], ac=40, saturated=40)
+    assert rate(3, layers[0], integer, layers[2]) == pytest.approx(0.2 * (276 - 40 * 3) / (80 * 3))
     shortcut = LayerActivity("shortcut", "conv", mac=400, dense=400, ann_mac=100)
     assert rate(0.9, *layers, shortcut) is None, "the MACs alone cost more"
 
@@ -261,7 +310,8 @@ def test_presets_are_horowitz() -> None:
         "fp32-45nm": EnergyCosts(4.6, 0.9, 32),
         "fp16-45nm": EnergyCosts(1.5, 0.4, 16),
         "int8-45nm": EnergyCosts(0.23, 0.03, 8),
-    } == PRESETS
+        "int8-sum32-45nm": EnergyCosts(0.3, 0.1, 8),
+    } == {name: replace(costs, pj_mac=round(costs.pj_mac, 9)) for name, costs in PRESETS.items()}
 
 
 def test_three_figures_by_hand() -> None:

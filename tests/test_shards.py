@@ -78,6 +78,8 @@ def test_shards_do_all_work_once_and_their_reports_merge(rainy: Path, tiny: Path
     assert merged.exit_code == 1 and "5 done, 0 skipped, 1 failed" in merged.stdout
     expected, found = load_json(whole), load_json(tmp_path / "all.json")
     assert found["totals"]["break_even_spike_rate"] is expected["totals"]["break_even_spike_rate"] is None
+    views = {view["name"]: view["below"] for view in expected["totals"].pop("views")}
+    assert {view["name"]: view["below"] for view in found["totals"]["views"]} == pytest.approx(views, rel=1e-9)
     for key in set(expected["totals"]) - {"seconds", "break_even_spike_rate"}:
         assert found["totals"][key] == pytest.approx(expected["totals"][key], rel=1e-12), key
     by_input = {image["input"]: image for image in found["images"]}
@@ -102,13 +104,29 @@ def test_counts_are_priced_anew_without_running(rainy: Path, tiny: Path, tmp_pat
     )
 
 
+def test_reports_from_before_a_key_was_added_are_priced_anew(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    run("energy", rainy, "--weights", tiny, "--report", tmp_path / "new.json")
+    old = load_json(tmp_path / "new.json")
+    for image in old["images"]:
+        for layer in image["layers"]:
+            del layer["precision"], layer["weights"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert run("energy", "--merge", tmp_path / "old.json", "--report", tmp_path / "anew.json").exit_code == 1
+    for key in ("energy_mj", "memory_mj", "memory_no_reuse_mj", "ann_memory_no_reuse_mj", "equal_cost_dim"):
+        assert load_json(tmp_path / "anew.json")["totals"][key] == pytest.approx(old["totals"][key]), key
+
+
 def test_reports_that_do_not_merge(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
     run("energy", rainy, "--weights", tiny, "--report", tmp_path / "a.json")
     run("energy", rainy, "--weights", tiny, "--tile", "24", "--report", tmp_path / "b.json")
     (tmp_path / "list.json").write_text("[]")
+    report = load_json(tmp_path / "a.json")
+    report["weights"]["config"]["dim"] = 0
+    (tmp_path / "config.json").write_text(json.dumps(report))
     (tmp_path / "schema.json").write_text(json.dumps(load_json(tmp_path / "a.json") | {"schema": 9}))
     for other, message in {
         "b.json": "of other weights, precision or tiling",
+        "config.json": "is no report of this version",
         "list.json": "is no report of this version",
         "schema.json": "is no report of this version",
         "absent.json": "No such file",

@@ -16,32 +16,40 @@ from esdnet_cli.settings import RunOptions
 @inputs_argument
 @recursive_option
 @option("--merge", is_flag=True, help="INPUTs are JSON reports: make one of them, nothing is run.")
+@option("--compare", is_flag=True, help="INPUTs are two JSON reports: show them side by side.")
 @shard_option
-@run_options("ensemble")
+@run_options("ensemble", "no_energy")
 @click.pass_context
 def command(
-    ctx: click.Context, inputs: tuple[str, ...], recursive: bool, merge: bool, shard: str | None, options: RunOptions
-) -> None:
+    ctx: click.Context, inputs: tuple[str, ...], recursive: bool, merge: bool, compare: bool, shard: str | None,
+    options: RunOptions,
+) -> None:  # fmt: skip
     """Measure spike rates and estimate energy; writes no picture.
 
     Three figures stand together: strict (counted MACs and ACs), sp-only (the spiking literature's habit) and ann (the
-    same graph as an ordinary network).
+    same graph as an ordinary network). Under them stands what the run is held against.
 
     \b
     Examples:
       esdnet energy rainy/ -v --report energy.json
       esdnet energy --merge run.shard-*.json --report all.json
       esdnet energy --merge energy.json --energy-preset int8-45nm
+      esdnet energy --compare small.json tiny.json
     """
     from esdnet_cli.pipeline.sources import Job, find_sources
     from esdnet_cli.shards import find_shard
-    from esdnet_cli.terminal import load_derainer, show_merged, show_plan, show_run, split
+    from esdnet_cli.terminal import load_derainer, show_compared, show_merged, show_plan, show_run, split
 
-    if merge:
+    if merge or compare:
+        if merge and compare:
+            raise click.UsageError("--merge and --compare exclude each other.")
+        if compare and options.report is not None:
+            raise click.UsageError("--compare is only printed; leave out --report.")
         given = any(
             ctx.get_parameter_source(name) != ParameterSource.DEFAULT for name in ("energy_preset", "pj_mac", "pj_ac")
         )
-        ctx.exit(show_merged([Path(path) for path in inputs], options.costs if given else None, options))
+        paths, costs = [Path(path) for path in inputs], options.costs if given else None
+        ctx.exit(show_compared(paths, costs) if compare else show_merged(paths, costs, options))
     unread: Counter[str] = Counter()
     sources, unusable = find_sources(inputs, recursive, [options.spike_map], unread)
     part = find_shard(shard)

@@ -19,7 +19,7 @@ _FOLDER = click.Path(path_type=Path)
 @option("--flicker", type=_FOLDER, metavar="PATH", help="Derained frames or clip: only measure how they flicker.")
 @option("--as-is", is_flag=True, help="Score the pictures of --input as they stand, without the network.")
 @recursive_option
-@run_options()
+@run_options("no_energy")
 @click.pass_context
 def command(
     ctx: click.Context, inputs: Path, targets: Path | None, flicker: Path | None, as_is: bool, recursive: bool,

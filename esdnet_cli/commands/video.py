@@ -86,6 +86,7 @@ def command(
     from esdnet_cli.video.show import show_clip_plans, show_clips
 
     derainer = load_derainer(options)
-    clip_options = ClipOptions(codec, crf, Selection(start, end, every), compare, deflicker, not new_dates)
+    selection = Selection(start, end, every)
+    clip_options = ClipOptions(codec, crf, selection, compare, deflicker, dates=not new_dates, count=options.count)
     show = show_clip_plans if options.dry_run else show_clips
     ctx.exit(show(derainer, jobs, unusable, overwrite, options, clip_options))

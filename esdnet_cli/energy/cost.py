@@ -2,29 +2,40 @@
 
 Costs of an operation in 45 nm CMOS: Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014,
 figure 1.1.9. A MAC is a multiplication and an addition: 3.7 + 0.9 pJ in 32-bit floating point, 1.1 + 0.4 pJ in 16-bit,
-0.2 + 0.03 pJ for 8-bit integers; an accumulation is the addition alone (in 8 bits; into 32 bits it takes 0.1 pJ).
+0.2 + 0.03 pJ for 8-bit integers; an accumulation is the addition alone. 8-bit numbers added up in 32 bits, as hardware
+does, take 0.2 + 0.1 pJ; 16-bit numbers added up in 32 bits 1.1 + 0.9 pJ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
-from typing import Literal
+from dataclasses import astuple, dataclass, fields, replace
+from typing import Any, Literal
 
 MJ_PER_PJ = 1e-9
 PJ_PER_BIT = 100 / 64  # reading or writing 64 bits of a 1 MB SRAM costs 100 pJ (Horowitz, ISSCC 2014)
+PJ_PER_DRAM_BIT = 1300 / 64  # of DRAM, the lower end of 1.3 to 2.6 nJ for 64 bits (Horowitz, ISSCC 2014)
+SRAM_BYTES = 2**20  # of the memory that PJ_PER_BIT is for
 LayerKind = Literal["neuron", "embedding", "conv", "product"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 LEFT_OUT = (
     "memory traffic (often the larger part on real hardware)",
+    "address computation and control",
+    "batch norm (folded into the convolutions; fp32 runs it unfolded)",
     "residual and bias additions, the mean over steps",
     "upsampling",
     "pooling, comparisons and sigmoids",
+    "leakage and idle power",
 )
 MEMORY_MODEL = (
-    "neurons, convolutions and products of attention and refinement read their inputs and, for each tile, their "
-    "weights, and write their outputs, as if all lay in an SRAM of 1 MB at 100 pJ for 64 bits; a spike is 1 bit, "
-    "everything else a word; the membrane potential is read and written each step; residual additions and upsampling "
-    "move nothing"
+    "each number moved once: neurons, convolutions and products of attention and refinement read their inputs and, "
+    "for each tile, their weights, and write their outputs, as if all lay in an SRAM of 1 MB at 100 pJ for 64 bits; a "
+    "spike is 1 bit, everything else a word; the membrane potential is read and written between steps; residual "
+    "additions and upsampling move nothing"
+)
+NO_REUSE_MODEL = (
+    "nothing reused: 3 words for an accumulation (weight, sum read, sum written), 2 for a multiply-accumulate (weight, "
+    "input), and the neurons' state between steps, each from that SRAM, 50 pJ for 32 bits (Lemaire et al. 2022)"
 )
 CAUSES = (
     "spike-driven convolutions",
@@ -49,6 +60,14 @@ PRESETS = {
     "fp32-45nm": EnergyCosts(),
     "fp16-45nm": EnergyCosts(1.1 + 0.4, 0.4, 16),
     "int8-45nm": EnergyCosts(0.2 + 0.03, 0.03, 8),
+    "int8-sum32-45nm": EnergyCosts(0.2 + 0.1, 0.1, 8),
+}
+# what an operation costs in the number format that a layer ran in; all of them add up in 32 bits
+AS_RUN: dict[Precision, EnergyCosts] = {
+    "fp32": PRESETS["fp32-45nm"],
+    "fp16": EnergyCosts(1.1 + 0.9, 0.9, 16),
+    "bf16": EnergyCosts(1.1 + 0.9, 0.9, 16),
+    "int8": PRESETS["int8-sum32-45nm"],
 }
 
 
@@ -62,7 +81,10 @@ class Energy:
     ann_mj: the same graph as an ordinary network: T = 1, every convolution dense MACs.
     ann_int8_mj: that network in 8-bit integers, whatever the costs are otherwise.
     dense_snn_mj: as strict, if every neuron fired at every step.
-    memory_mj, ann_memory_mj: what moving numbers adds to strict and to ann, by MEMORY_MODEL.
+    memory_mj, ann_memory_mj: what moving numbers adds to strict and to ann at least, by MEMORY_MODEL.
+    memory_no_reuse_mj, ann_memory_no_reuse_mj: what it adds at most, by NO_REUSE_MODEL.
+    weights_dram_mj: what memory_mj and ann_memory_mj grow by where the weights come from DRAM, for each tile.
+    as_run_mj: as strict, each layer in the number format that it ran in (AS_RUN), whatever the costs are otherwise.
     """
 
     strict_mj: float = 0.0
@@ -72,6 +94,10 @@ class Energy:
     dense_snn_mj: float = 0.0
     memory_mj: float = 0.0
     ann_memory_mj: float = 0.0
+    memory_no_reuse_mj: float = 0.0
+    ann_memory_no_reuse_mj: float = 0.0
+    weights_dram_mj: float = 0.0
+    as_run_mj: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,15 +106,18 @@ class LayerActivity:
 
     kind: `neuron` (spikes; membrane updates as MACs), `embedding` or `conv` (AC if spikes drive it, else MAC),
         `product` (attention and refinement multiplications, MAC).
+    precision: the number format of its convolution.
     spikes: over all T steps; an integer neuron's k counts as k. neurons: in one step.
     mac, ac: operations as executed; an integer neuron's comparisons and subtractions are ACs. dense: MACs of a
-    convolution if no input were zero. ann_mac: MACs at T = 1. saturated: ACs if every neuron fired at every virtual
-    step. nonzero, inputs: elements of a convolution's input, non-zero and all. words, bits: numbers and spikes read and
-    written; ann_words: numbers at T = 1 (see MEMORY_MODEL).
+    convolution if no input were zero, at all T steps, padding included. ann_mac: MACs at T = 1, padding not multiplied.
+    saturated: ACs if every neuron fired at every virtual step. nonzero, inputs: elements of a convolution's input, of
+    all T steps, non-zero and all. words, bits: numbers and spikes read and written, weights among them; ann_words:
+    numbers at T = 1; weights: the weights alone (see MEMORY_MODEL).
     """
 
     name: str
     kind: LayerKind
+    precision: Precision = "fp32"
     spikes: int = 0
     neurons: int = 0
     mac: int = 0
@@ -101,6 +130,7 @@ class LayerActivity:
     words: int = 0
     bits: int = 0
     ann_words: int = 0
+    weights: int = 0
 
     @property
     def cause(self) -> str:
@@ -115,13 +145,36 @@ class LayerActivity:
             return "spike-driven convolutions"
         return "real-valued shortcuts" if ".shortcut." in self.name else "refinement and output"
 
+    @property
+    def membrane_updates(self) -> int:
+        """Neurons x T."""
+        return self.mac if self.kind == "neuron" else 0
+
+    @property
+    def state_words(self) -> int:
+        """Membrane potentials read and written between steps: a neuron's other words are its inputs."""
+        return self.words - self.mac if self.kind == "neuron" else 0
+
+    @property
+    def no_reuse_words(self) -> int:
+        """By NO_REUSE_MODEL."""
+        return self.state_words if self.kind == "neuron" else 3 * self.ac + 2 * self.mac
+
     def strict_mj(self, costs: EnergyCosts) -> float:
         """MACs and ACs as counted."""
         return (self.mac * costs.pj_mac + self.ac * costs.pj_ac) * MJ_PER_PJ
 
+    def added(self, other: LayerActivity) -> LayerActivity:
+        """The same layer over more pictures."""
+        sums: dict[str, Any] = {name: getattr(self, name) + getattr(other, name) for name in COUNTS}
+        return replace(self, **sums)
+
     def spike_rate(self, virtual_steps: int) -> float | None:
         """Spikes / (neurons x T x D), or None where the layer has no neurons."""
         return self.spikes / (self.neurons * virtual_steps) if self.neurons else None
+
+
+COUNTS = tuple(field.name for field in fields(LayerActivity) if field.type == "int")
 
 
 @dataclass(frozen=True)
@@ -156,6 +209,11 @@ class Activity:
         return sum(layer.ac for layer in self.layers)
 
     @property
+    def fixed_ac(self) -> int:
+        """Accumulations of the neurons themselves, which silence does not save."""
+        return sum(layer.ac for layer in self.layers if layer.kind == "neuron")
+
+    @property
     def pixels(self) -> int:
         """Pixels that went through the network, overlap and padding included."""
         # three numbers each, whatever the patches
@@ -173,6 +231,8 @@ class Activity:
         saturated = sum(layer.saturated for layer in self.layers)
         memory_bits = sum(layer.words * costs.word_bits + layer.bits for layer in self.layers)
         ann_memory_bits = sum(layer.ann_words for layer in self.layers) * costs.word_bits
+        weight_bits = sum(layer.weights for layer in self.layers) * costs.word_bits
+        pj_word = PJ_PER_BIT * costs.word_bits
         return Energy(
             strict_mj=(self.mac * costs.pj_mac + self.ac * costs.pj_ac) * MJ_PER_PJ,
             spike_only_mj=spike_only * MJ_PER_PJ,
@@ -181,6 +241,10 @@ class Activity:
             dense_snn_mj=(self.mac * costs.pj_mac + saturated * costs.pj_ac) * MJ_PER_PJ,
             memory_mj=memory_bits * PJ_PER_BIT * MJ_PER_PJ,
             ann_memory_mj=ann_memory_bits * PJ_PER_BIT * MJ_PER_PJ,
+            memory_no_reuse_mj=sum(layer.no_reuse_words for layer in self.layers) * pj_word * MJ_PER_PJ,
+            ann_memory_no_reuse_mj=2 * ann_mac * pj_word * MJ_PER_PJ,
+            weights_dram_mj=weight_bits * (PJ_PER_DRAM_BIT - PJ_PER_BIT) * MJ_PER_PJ,
+            as_run_mj=sum(layer.strict_mj(AS_RUN[layer.precision]) for layer in self.layers),
         )
 
     def by_cause(self, costs: EnergyCosts = EnergyCosts()) -> dict[str, float]:
@@ -195,7 +259,7 @@ class Activity:
 class ActivityTotal:
     """Sums over pictures. Rates divide the sums once: a mean of rates is not the rate of the whole.
 
-    spike_rates: of each neuron layer, in the order of the data.
+    spike_rates: of each neuron layer, in the order of the data. layers: sums of each.
     """
 
     spikes: int
@@ -206,20 +270,26 @@ class ActivityTotal:
     energy: Energy
     by_cause: dict[str, float]
     spike_rates: dict[str, float]
+    layers: tuple[LayerActivity, ...]
 
     @property
     def spike_rate(self) -> float | None:
         return self.spikes / self.neuron_steps if self.neuron_steps else None
 
+    @property
+    def fixed_ac(self) -> int:
+        """As `Activity.fixed_ac`."""
+        return sum(layer.ac for layer in self.layers if layer.kind == "neuron")
+
 
 def break_even_rate(activity: Activity | ActivityTotal, energy: Energy, costs: EnergyCosts) -> float | None:
     """The spike rate at which the strict figure would equal the ordinary network's; 1 if it is below at any rate.
 
-    Accumulations are known at three rates, and grow evenly in between: none in silence, those counted, and those of all
-    neurons firing. None if the MACs alone cost more, so that not even silence would do, or if nothing was counted.
+    Accumulations are known at three rates, and grow evenly in between: in silence those of the neurons themselves,
+    those counted, and those of all neurons firing. None if silence alone costs more, or if nothing was counted.
     """
-    macs = activity.mac * costs.pj_mac * MJ_PER_PJ
-    counted, all_firing, left = (mj - macs for mj in (energy.strict_mj, energy.dense_snn_mj, energy.ann_mj))
+    silence = (activity.mac * costs.pj_mac + activity.fixed_ac * costs.pj_ac) * MJ_PER_PJ
+    counted, all_firing, left = (mj - silence for mj in (energy.strict_mj, energy.dense_snn_mj, energy.ann_mj))
     rate = activity.spike_rate
     if rate is None or left < 0:
         return None
@@ -234,9 +304,11 @@ def total(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) ->
     """Add the activity of several pictures up."""
     activities = list(activities)
     shares = [activity.by_cause(costs) for activity in activities]
+    sums: dict[str, LayerActivity] = {}
     fired: dict[str, list[int]] = {}
     for activity in activities:
         for layer in activity.layers:
+            sums[layer.name] = layer.added(sums[layer.name]) if layer.name in sums else layer
             if layer.neurons:
                 counts = fired.setdefault(layer.name, [0, 0])
                 counts[0] += layer.spikes
@@ -250,4 +322,5 @@ def total(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) ->
         energy=Energy(*map(sum, zip(*(astuple(activity.energy(costs)) for activity in activities)))),
         by_cause={cause: sum(share[cause] for share in shares) for cause in CAUSES},
         spike_rates={name: spikes / steps for name, (spikes, steps) in fired.items()},
+        layers=tuple(sums.values()),
     )

@@ -10,13 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esdnet_cli.energy.cost import Activity, LayerActivity, LayerKind
+from esdnet_cli.energy.cost import Activity, LayerActivity, LayerKind, Precision
 from esdnet_cli.model.functional import cached_piece, in_memory_order
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
 from esdnet_cli.model.network import ESDNet, FeatureRefinement, SpikingResidualBlock
 
 # of a LayerActivity, what follows from the shapes; the rest depends on the data
-_FROM_SHAPES = ("neurons", "mac", "ac", "dense", "ann_mac", "inputs", "saturated", "words", "bits", "ann_words")
+_FROM_SHAPES = (
+    "neurons", "mac", "ac", "dense", "ann_mac", "inputs", "saturated", "words", "bits", "ann_words", "weights",
+)  # fmt: skip
+_PRECISIONS: dict[torch.dtype | None, Precision] = {
+    torch.int8: "int8", torch.uint8: "int8", torch.bfloat16: "bf16", torch.float16: "fp16",
+}  # fmt: skip
 _SMALL = 2**17  # elements; smaller inputs are counted together, since a call costs more than they do
 
 _EXACT = 2**24  # up to this, float32 counts
@@ -24,7 +29,7 @@ _EXACT = 2**24  # up to this, float32 counts
 _MOST_ADDED = {torch.int8: 255, torch.uint8: 255, torch.bfloat16: 256, torch.float16: 2048}
 _WORD = 8  # bytes
 
-Geometry = tuple[tuple[int, int, int], ...]  # kernel_size, stride, padding of convolutions
+Geometry = tuple[tuple[int, int, int], ...]  # of convolutions: see `geometry_of`
 
 
 @lru_cache(maxsize=256)
@@ -50,7 +55,13 @@ def reach(height: int, width: int, geometry: Geometry, device: torch.device) -> 
     """
     maps = [torch.outer(fan_out(height, *conv), fan_out(width, *conv)) for conv in geometry]
     weights = torch.stack([torch.ones(height, width, dtype=torch.int64), *maps]).flatten(1)
-    return weights.to(device), [int(plane.sum()) for plane in maps]
+    return weights.to(device), [windows(height, width, conv) for conv in geometry]
+
+
+@lru_cache(maxsize=256)
+def windows(height: int, width: int, conv: tuple[int, int, int]) -> int:
+    """Pixels under the windows of a convolution (kernel_size, stride, padding) over a plane, without its padding."""
+    return int(fan_out(height, *conv).sum() * fan_out(width, *conv).sum())
 
 
 def spikes_by_place(spike_seq: Tensor, levels: int) -> Tensor:
@@ -84,6 +95,11 @@ def count_nonzero(x: Tensor) -> Tensor:
         same = part if part.dtype == flags.dtype else flags.copy_(part)  # mixed dtypes are slow
         counts.append(torch.ne(same, 0, out=flags).sum())
     return torch.stack(counts).long().sum()
+
+
+def geometry_of(conv: nn.Conv2d) -> tuple[int, int, int]:
+    """Kernel size, stride and padding, which are the same along both axes."""
+    return conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
 
 
 class ActivityCounter:
@@ -133,11 +149,11 @@ class ActivityCounter:
 
     def activity(self) -> Activity:
         """All layers counted so far, in the order in which they run; few transfers from the device."""
-        kinds: dict[str, LayerKind] = {}
+        kinds: dict[str, tuple[LayerKind, Precision]] = {}
         fields: dict[str, Counter[str]] = {}
         for shape, layers in self._layers.items():
             for layer in layers:
-                kinds[layer.name] = layer.kind
+                kinds[layer.name] = layer.kind, layer.precision
                 sums = fields.setdefault(layer.name, Counter())
                 for field in _FROM_SHAPES:
                     sums[field] += self._passes[shape] * getattr(layer, field)
@@ -148,7 +164,9 @@ class ActivityCounter:
             for name in convs:
                 if name in fields:
                     fields[name]["nonzero"] = fields[neurons]["spikes"]
-        counted = tuple(LayerActivity(name, kinds[name], **fields[name]) for name in kinds)
+        counted = tuple(
+            LayerActivity(name, kind, precision, **fields[name]) for name, (kind, precision) in kinds.items()
+        )
         return Activity(self._config.virtual_steps, counted)
 
     def _begin(self, _: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -182,7 +200,7 @@ class ActivityCounter:
 
     def _neuron_hook(self, name: str, driven: dict[str, nn.Module]) -> Any:
         convs = {conv_name: conv for conv_name, conv in driven.items() if isinstance(conv, nn.Conv2d)}
-        geometry = tuple((conv.kernel_size[0], conv.stride[0], int(conv.padding[0])) for conv in convs.values())
+        geometry = tuple(map(geometry_of, convs.values()))
         levels = self._config.levels
         integer = self._config.neuron == "integer"
         labels = [(name, "spikes", 1), *((conv_name, "ac", conv.out_channels) for conv_name, conv in convs.items())]
@@ -198,22 +216,25 @@ class ActivityCounter:
             count = neuron_steps // timesteps
             bits = neuron_steps * levels.bit_length()
             compared = neuron_steps * levels if integer else 0  # in each virtual step with the threshold
+            state = 2 * (neuron_steps - count)  # nothing is read at the first step, nothing kept after the last
             self._noted.append(
                 LayerActivity(
                     name, "neuron", neurons=count, mac=neuron_steps, ac=compared, saturated=compared,
-                    words=3 * neuron_steps, bits=bits, ann_words=2 * count,  # input, potential in, out
+                    words=neuron_steps + state, bits=bits, ann_words=2 * count,
                 )
             )  # fmt: skip
+            precision = _PRECISIONS.get(spike_seq.dtype, "fp32")
             for (conv_name, conv), total_reach in zip(convs.items(), totals):
                 stride = conv.stride[0]
                 positions = batch * (-(-height // stride)) * (-(-width // stride))  # padding is k // 2
-                ann_mac = conv.weight.numel() * positions
+                channels = conv.in_channels * conv.out_channels
                 moved, outputs = batch * conv.weight.numel(), conv.out_channels * positions
                 self._noted.append(
                     LayerActivity(
-                        conv_name, "conv", dense=ann_mac * timesteps, ann_mac=ann_mac, inputs=neuron_steps,
-                        saturated=total_reach * batch * timesteps * levels * conv.in_channels * conv.out_channels,
-                        words=moved + timesteps * outputs, bits=bits, ann_words=moved + outputs + count,
+                        conv_name, "conv", precision, dense=conv.weight.numel() * positions * timesteps,
+                        ann_mac=total_reach * batch * channels, inputs=neuron_steps,
+                        saturated=total_reach * batch * timesteps * levels * channels,
+                        words=moved + timesteps * outputs, bits=bits, ann_words=moved + outputs + count, weights=moved,
                     )
                 )  # fmt: skip
 
@@ -232,16 +253,23 @@ class ActivityCounter:
                 self._counts.append(([(name, "nonzero", 1)], count_nonzero(inputs[0])))
             if not self._is_new:
                 return
-            dense = output.numel() * conv.weight[0].numel()
             # at T = 1 a convolution of the body runs once and a temporal perceptron is 1 -> 1 -> 1
             temporal = ".ta." in name
             steps = self._config.timesteps if temporal or isinstance(conv, SeqConv2d) else 1
+            # steps that are equal share their memory and ran once
+            ran = 1 if output.dim() == 5 and output.stride(0) == 0 else steps
+            dense, moved = output.numel() * conv.weight[0].numel(), inputs[0].numel() + output.numel()
+            ann_mac = dense // steps
+            if isinstance(conv, nn.Conv2d):
+                planes = output.numel() // steps // (output.shape[-2] * output.shape[-1])
+                ann_mac = planes * conv.in_channels * windows(*inputs[0].shape[-2:], geometry_of(conv))
             tiles = inputs[0].shape[1] if isinstance(conv, SeqConv2d) else inputs[0].shape[0]
-            weights, moved = tiles * conv.weight.numel(), inputs[0].numel() + output.numel()
+            weights = tiles * conv.weight.numel()
             self._noted.append(
                 LayerActivity(
-                    name, kind, mac=dense, dense=dense, ann_mac=dense // steps, inputs=inputs[0].numel(),
-                    words=weights + moved, ann_words=3 * tiles if temporal else weights + moved // steps,
+                    name, kind, _PRECISIONS.get(conv.weight.dtype, "fp32"), mac=dense * ran // steps, dense=dense,
+                    ann_mac=ann_mac, inputs=inputs[0].numel(), words=weights + moved * ran // steps,
+                    ann_words=3 * tiles if temporal else weights + moved // steps, weights=weights,
                 )
             )  # fmt: skip
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from esdnet_cli.energy.cost import Activity, ActivityTotal, EnergyCosts, total
@@ -83,8 +85,19 @@ class RunInfo:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (0 of a single one) over pictures."""
+
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
 class Totals:
-    """Counts over all inputs, sums over those that are ok; quality and spike_rain are means over those scored."""
+    """Counts over all inputs, sums over those that are ok; quality and spike_rain are means over those scored.
+
+    spread: over pictures, of spike_rate, energy_mj, psnr_y and ssim_y, as far as they are known and finite.
+    """
 
     ok: int
     skipped: int
@@ -93,6 +106,7 @@ class Totals:
     activity: ActivityTotal
     quality: Quality | None = None
     spike_rain: SpikeRain | None = None
+    spread: dict[str, Spread] = field(default_factory=dict)
 
     @property
     def tiling_share(self) -> float | None:
@@ -111,4 +125,21 @@ def totals(results: Sequence[ImageResult], costs: EnergyCosts) -> Totals:
         activity=total((result.activity for result in done if result.activity), costs),
         quality=mean_quality([result.quality for result in done if result.quality]),
         spike_rain=mean_spike_rain([result.spike_rain for result in done if result.spike_rain]),
+        spread=_spread(done, costs),
     )
+
+
+def _spread(done: Sequence[ImageResult], costs: EnergyCosts) -> dict[str, Spread]:
+    activities = [result.activity for result in done if result.activity]
+    qualities = [result.quality for result in done if result.quality]
+    values = {
+        "spike_rate": [activity.spike_rate for activity in activities],
+        "energy_mj": [activity.energy(costs).strict_mj for activity in activities],
+        "psnr_y": [quality.psnr_y for quality in qualities],
+        "ssim_y": [quality.ssim_y for quality in qualities],
+    }
+    return {
+        name: Spread(statistics.fmean(of), statistics.stdev(of) if len(of) > 1 else 0.0)
+        for name, of in values.items()
+        if of and all(map(math.isfinite, of))
+    }

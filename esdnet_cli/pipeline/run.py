@@ -132,12 +132,13 @@ def derain_files(
     max_megapixels: float = MAX_MEGAPIXELS,
     witnesses: Sequence[Witness] = (),
     spike_maps: bool = False,
+    count: bool = True,
 ) -> Iterator[ImageResult]:
     """Derain each job's source into its output, or only measure it if `output` is None; results in order, as they come.
 
     derainer: None leaves pictures as they are. witnesses: see each picture that is done, with its spike map if
-    `spike_maps`. What goes wrong with a picture is its result, no exception. Reader thread -> this thread (network) ->
-    writer thread.
+    `spike_maps`. count: also count spikes and operations. What goes wrong with a picture is its result, no exception.
+    Reader thread -> this thread (network) -> writer thread.
     """
 
     def read(job: Job) -> _Read | ImageResult:
@@ -173,7 +174,7 @@ def derain_files(
                 job, future = reading.popleft()
                 content = future.result()
                 if isinstance(content, _Read):
-                    derained = _or_failed(job, _derain, derainer, job, content, spike_maps, progress)
+                    derained = _or_failed(job, _derain, derainer, job, content, spike_maps, count, progress)
                     if not isinstance(derained, ImageResult):
                         writing.append(writer.submit(_or_failed, job, write, job, derained))
                     else:
@@ -209,7 +210,7 @@ def plan(job: Job, output: Output | None) -> ImageResult:
 
 
 def _derain(
-    derainer: Derainer | None, job: Job, read: _Read, spike_map: bool, progress: Progress
+    derainer: Derainer | None, job: Job, read: _Read, spike_map: bool, count: bool, progress: Progress
 ) -> tuple[Done, ImageResult]:
     picture = read.picture
     if derainer is None:
@@ -227,7 +228,7 @@ def _derain(
 
     started = time.perf_counter()
     try:
-        derained = derainer(without_hidden_colours(picture), on_tile=on_tile, spike_map=spike_map)
+        derained = derainer(without_hidden_colours(picture), count, on_tile, spike_map)
     finally:
         progress(left / tiles)
     rgb = grey_again(derained.image) if picture.grey else derained.image

@@ -47,7 +47,7 @@ SEGMENT = 24  # frames: what a kill costs at most; each begins with a key frame
 class ClipOptions:
     """What is done to clips besides deraining. codec, crf: None for the container's, the codec's default.
 
-    dates: outputs carry their clip's modification time.
+    dates: outputs carry their clip's modification time. count: spikes and operations.
     """
 
     codec: str | None = None
@@ -56,6 +56,7 @@ class ClipOptions:
     compare: bool = False
     deflicker: bool = False
     dates: bool = True
+    count: bool = True
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,8 @@ def plan_clip(
     done = output.is_done(job.output, sha256)
     # segments join only if one and the same encoder made them
     identity = {"source": sha256, "libavcodec": list(av.library_versions["libavcodec"]), **settings}
+    if not options.count:
+        identity["counted"] = False  # figures of a clip are of all its frames or of none
     return ClipPlan(info, kept, encoding, container, notes, sha256, output, identity, done)
 
 
@@ -228,11 +231,11 @@ class _Run:
                 while (frame := self._awaited(reading.popleft())) is not None:
                     reading.append(reader.submit(next, source, None))
                     began = time.perf_counter()
-                    derained = derainer(frame.rgb)
+                    derained = derainer(frame.rgb, self._options.count)
                     seconds = time.perf_counter() - began
-                    assert derained.activity is not None
-                    record = FrameRecord(frame.number, frame.pts, seconds, counts_of(derained.activity))
-                    shape = self._shape = self._shape or without_counts(derained.activity)
+                    activity = derained.activity or Activity(1, ())
+                    record = FrameRecord(frame.number, frame.pts, seconds, counts_of(activity))
+                    shape = self._shape = self._shape or without_counts(activity)
                     self._note(record, shape, estimate=frames.estimate)
                     writing.append(writer.submit(self._encode, frame, derained.image, record))
                     while len(writing) > READ_AHEAD or (writing and writing[0].done()):
@@ -258,7 +261,7 @@ class _Run:
         info = self._plan.info
         image = ImageResult(
             f"{printable(self._job.source)}#{record.number:06}", printable(self._job.output), "ok", None,
-            *info.upright, record.seconds, with_counts(shape, record.counts),
+            *info.upright, record.seconds, with_counts(shape, record.counts) if record.counts else None,
         )  # fmt: skip
         moment = float((record.pts - info.first) * info.time_base)
         self._on_frame(FrameResult(image, record.number, moment, kept, estimate))

@@ -72,8 +72,8 @@ class ActivitySum:
         self.frames += 1
 
     def total(self) -> Activity | None:
-        """All layers' sums; None of no frame."""
-        if self._shape is None:
+        """All layers' sums; None of no frame, and where nothing was counted."""
+        if self._shape is None or not self._counts:
             return None
         layers = []
         for layer in self._shape.layers:

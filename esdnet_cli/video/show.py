@@ -160,7 +160,7 @@ class _Show:
             tell(f"{image.input}: {image.error}")
         what = f"{image.input} ({result.frames} frames)" if result.frames else image.input
         # a truncated clip has figures all the same
-        shown = replace(image, input=what, status="ok" if image.activity else image.status)
+        shown = replace(image, input=what, status=image.status if image.seconds is None else "ok")
         self.print(report.row(shown, self._options.costs))
         if self._options.verbose and image.activity is not None:
             self.print(*report.layer_rows(image.activity, self._options.costs))

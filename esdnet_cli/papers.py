@@ -1,0 +1,147 @@
+"""Results for papers: a LaTeX table of a run, and two runs side by side."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from esdnet_cli import __version__
+from esdnet_cli.energy.cost import EnergyCosts, LayerActivity
+from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.merge import merge
+from esdnet_cli.pipeline.results import ImageResult, RunInfo, Spread, Totals, totals
+from esdnet_cli.report import comparison, digits, priced
+
+_SPECIAL = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
+}  # fmt: skip
+_COLUMNS = {"spike_rate": "Rate, \\%", "energy_mj": "Strict, mJ", "psnr_y": "PSNR, dB", "ssim_y": "SSIM"}
+
+
+def to_tex(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
+    """Two tables for LaTeX with booktabs: pictures with mean and deviation, and the run against its ordinary twin."""
+    known = [key for key in _COLUMNS if key in totals.spread]
+    rows = []
+    for result in results:
+        if result.status == "ok":
+            values = _values(result, run.costs)
+            rows.append([_escaped(result.input), *(_number(key, values[key]) for key in known)])
+    spread = [rf"{_number(key, of.mean)} $\pm$ {_number(key, of.std)}" for key, of in _in_order(totals.spread, known)]
+    network = f"; network {run.model.weights_name}, SHA-256 {run.model.weights_sha256}" if run.model else ""
+    note = priced(totals, run)
+    lines = [
+        f"% esdnet {__version__}{network}; \\usepackage{{booktabs}}",
+        f"% {run.command}",
+        *([f"% {note}"] if note else []),
+        *_tabular(["Picture", *(_COLUMNS[key] for key in known)], rows, ["Mean and deviation", *spread]),
+    ]
+    compared = comparison(totals, run)
+    if compared is not None:
+        views = [
+            [_escaped(view.name), *(digits(mj).replace(",", "") for mj in (view.network_mj, view.twin_mj)),
+             "" if view.below is None else f"{100 * view.below:.0f}"]
+            for view in compared.views
+        ]  # fmt: skip
+        equal = [f"Width at equal cost: {compared.equal_cost_dim} instead of {compared.dim}", "", "", ""]
+        lines += ["", *_tabular(["Counted and priced", "Network, mJ", "Twin, mJ", "Below, \\%"], views, equal)]
+    return "\n".join(lines) + "\n"
+
+
+def compare_rows(first: Path, second: Path, costs: EnergyCosts | None, command: str) -> list[str]:
+    """Two JSON reports picture by picture and layer by layer, at one pair of costs (None: the first one's).
+
+    Raises EsdnetError if a file is no report, or if they have no picture in common.
+    """
+    results_a, run_a = merge([first], costs, command)
+    results_b, run_b = merge([second], run_a.costs, command)
+    a, b = ({result.input: result for result in results if result.activity} for results in (results_a, results_b))
+    both = [name for name in a if name in b]
+    if not both:
+        raise EsdnetError(
+            f"{printable(first)} and {printable(second)} have no picture in common; run both on one folder"
+        )
+    lines = [
+        f"A: {_about(run_a)}: {printable(first)}",
+        f"B: {_about(run_b)}: {printable(second)}",
+        f"strict, {run_a.costs.pj_mac:g} pJ a MAC, {run_a.costs.pj_ac:g} pJ an AC; {len(both)} pictures in both, "
+        f"{len(a) - len(both)} in A alone, {len(b) - len(both)} in B alone",
+        f"{'A, mJ':>8} {'B, mJ':>8} {'B to A':>8} {'A, %':>6} {'B, %':>6}  picture",
+    ]
+    for name in both:
+        (mj_a, rate_a), (mj_b, rate_b) = (
+            (values["energy_mj"], values["spike_rate"])
+            for values in (_values(side[name], run_a.costs) for side in (a, b))
+        )
+        lines.append(_compared(mj_a, mj_b, rate_a, rate_b, name))
+    sums_a, sums_b = (totals([side[name] for name in both], run_a.costs).activity for side in (a, b))
+    lines.append(
+        _compared(sums_a.energy.strict_mj, sums_b.energy.strict_mj, sums_a.spike_rate, sums_b.spike_rate, "total")
+    )
+    layers_a, layers_b = (_by_layer(sums.layers, sums.spike_rates, run_a.costs) for sums in (sums_a, sums_b))
+    lines.append(f"{'':>41}  layer")
+    for name in dict.fromkeys((*layers_a, *layers_b)):
+        (mj_a, rate_a), (mj_b, rate_b) = (layers.get(name, (None, None)) for layers in (layers_a, layers_b))
+        lines.append(_compared(mj_a, mj_b, rate_a, rate_b, name))
+    return lines
+
+
+def _about(run: RunInfo) -> str:
+    model = run.model
+    if model is None:
+        return "no network"
+    tiling = f"tiles of {model.tile}, overlap {model.overlap}" if model.tile else "one piece"
+    return f"{model.weights_name}, {model.precision}, {tiling}"
+
+
+def _by_layer(
+    layers: Iterable[LayerActivity], rates: Mapping[str, float], costs: EnergyCosts
+) -> dict[str, tuple[float, float | None]]:
+    """Strict millijoules and spike rate of each layer, attention as one."""
+    grouped = itertools.groupby(layers, lambda layer: re.sub(r"\.attn\..*", ".attn", layer.name))
+    return {name: (sum(layer.strict_mj(costs) for layer in group), rates.get(name)) for name, group in grouped}
+
+
+def _compared(mj_a: float | None, mj_b: float | None, rate_a: float | None, rate_b: float | None, name: str) -> str:
+    change = f"{100 * (mj_b / mj_a - 1):+.1f} %" if mj_a and mj_b is not None else ""
+    energies = (f"{'-' if mj is None else digits(mj):>8}" for mj in (mj_a, mj_b))
+    rates = (f"{'' if rate is None else f'{100 * rate:.2f}':>6}" for rate in (rate_a, rate_b))
+    return f"{' '.join(energies)} {change:>8} {' '.join(rates)}  {name}"
+
+
+def _values(result: ImageResult, costs: EnergyCosts) -> dict[str, float | None]:
+    activity, quality = result.activity, result.quality
+    return {
+        "spike_rate": activity.spike_rate if activity else None,
+        "energy_mj": activity.energy(costs).strict_mj if activity else None,
+        "psnr_y": quality.psnr_y if quality else None,
+        "ssim_y": quality.ssim_y if quality else None,
+    }
+
+
+def _in_order(spread: Mapping[str, Spread], keys: Sequence[str]) -> list[tuple[str, Spread]]:
+    return [(key, spread[key]) for key in keys]
+
+
+def _number(key: str, value: float | None) -> str:
+    if value is None:
+        return "--"
+    return {"spike_rate": f"{100 * value:.2f}", "psnr_y": f"{value:.2f}", "ssim_y": f"{value:.4f}"}.get(
+        key, digits(value).replace(",", "")
+    )
+
+
+def _tabular(head: Sequence[str], rows: Sequence[Sequence[str]], last: Sequence[str]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(cells) + r" \\"
+
+    return [
+        rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule", line(head), r"\midrule",
+        *map(line, rows), r"\midrule", line(last), r"\bottomrule", r"\end{tabular}",
+    ]  # fmt: skip
+
+
+def _escaped(text: str) -> str:
+    return "".join(_SPECIAL.get(character, character) for character in text)
