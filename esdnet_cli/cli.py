@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import logging
 import os
@@ -116,7 +117,8 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: Python's last steps must not end in another code
+        # once all threads have ended, Python's last steps must not end in another code
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         raise
     for number, handler in before.items():  # not after an interruption or error: the process is about to end
         signal.signal(number, handler)

@@ -25,7 +25,7 @@ from esdnet_cli.video.reader import ClipInfo, open_clip
 
 QUICKTIME = ("mp4", "mov")
 _WITH_ATTACHMENTS = ("matroska",)
-_LOOKED_AT = 400  # packets before the work, to see whether a container takes them
+_LOOKED_AT, _LOOKED_INTO = 400, 2**27  # packets and bytes before the work, to see whether a container takes them
 _OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration"}  # of the file, not the film
 _STATISTICS = ("_STATISTICS", "NUMBER_OF", "BPS")
 _DEEP = ("pcm_bluray", "pcm_dvd", "truehd", "mlp", "alac", "flac")  # 24 bits where they have more than 16
@@ -227,7 +227,11 @@ def _first_packets(origin: InputContainer, info: ClipInfo) -> dict[int, list[Pac
     }
     packets = one_clock(origin, origin.demux(), info.joins)
     with suppress(av.error.FFmpegError):  # a file that breaks off
+        looked_at = 0
         for packet in islice(packets, _LOOKED_AT if found else 0):
+            looked_at += packet.size
+            if looked_at > _LOOKED_INTO:
+                break
             if packet.stream_index in found and packet.dts is not None and not packet.is_discard:
                 found[packet.stream_index].append(packet)
     return found
