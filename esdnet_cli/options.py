@@ -44,13 +44,13 @@ class _Tile(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
 
 def _cost(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     if value is not None and not 0 <= value <= 1e6:  # a NaN is not, either
-        raise click.BadParameter(f"{value} is no cost; give picojoules, such as 0.9")
+        raise click.BadParameter(f"{value} is not a cost; give picojoules, such as 0.9")
     return value
 
 
 def _megapixels(ctx: click.Context, param: click.Parameter, value: float) -> float:
     if not 0 <= value <= 10_000:
-        raise click.BadParameter(f"{value} is no limit; give 0 to 10000")
+        raise click.BadParameter(f"{value} is not a limit; give 0 to 10000")
     return value
 
 
@@ -63,7 +63,7 @@ def _report_option(**formats: str) -> Callable[[Command], Command]:
         if path is None:
             return None
         if path.suffix.lower() not in endings:
-            raise click.BadParameter(f"{path}: the ending says the format; use {either}")
+            raise click.BadParameter(f"{path}: unknown file name ending; use {either}")
         if os.path.isdir(path):
             raise click.BadParameter(f"{path}: is a folder; name a file")
         folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))  # the rest is made later
@@ -91,11 +91,15 @@ def _cost_option(name: str, text: str) -> Callable[[Command], Command]:
 
 
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-recursive_option = option("-r", "--recursive", is_flag=True, help="Look into subfolders too.")
-overwrite_option = option("--overwrite", is_flag=True, help="Replace whatever is in the way of an output.")
-new_dates_option = option("--new-dates", is_flag=True, help="Date the outputs now.  [default: as their inputs]")
+recursive_option = option("-r", "--recursive", is_flag=True, help="Include subfolders.")
+overwrite_option = option("--overwrite", is_flag=True, help="Overwrite existing files.")
+new_dates_option = option(
+    "--new-dates", is_flag=True, help="Give outputs the current date.  [default: their inputs' dates]"
+)
 shard_option = option(
-    "--shard", metavar="I/N", help="Take part I of N, from 1.  [default: torchrun's or SLURM's share, else all]"
+    "--shard",
+    metavar="I/N",
+    help="Process part I of N, counted from 1.  [default: torchrun's or SLURM's share, else all]",
 )
 weights_option = option(
     "--weights",
@@ -106,7 +110,7 @@ weights_option = option(
 )
 
 device_option = option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute."
+    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|cuda:N|mps", help="Device to compute on."
 )
 quiet_option = option("-q", "--quiet", is_flag=True, help="Print errors only.")
 
@@ -122,7 +126,11 @@ _RUN_OPTIONS = {
         help="Number format of the convolutions; auto takes the fastest within 0.05 dB of fp32.",
     ),
     "tile": option(
-        "--tile", type=_Tile(), default="auto", show_default=True, help="Tile side in pixels; 0: in one piece."
+        "--tile",
+        type=_Tile(),
+        default="auto",
+        show_default=True,
+        help="Side of a tile in pixels; 0 for the picture in one piece.",
     ),
     "overlap": option(
         "--overlap",
@@ -131,12 +139,15 @@ _RUN_OPTIONS = {
         help="Pixels that neighbouring tiles share.  [default: the checkpoint's]",
     ),
     "batch": option(
-        "--batch", type=click.IntRange(min=1), metavar="N", help="Tiles computed at once.  [default: what fits]"
+        "--batch",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Number of tiles computed at once.  [default: what fits in memory]",
     ),
     "ensemble": option(
         "--ensemble",
         type=click.Choice(ENSEMBLES[1:]),
-        help="Average over this many mirrored and turned copies: better, and as many times the work and energy.",
+        help="Average over this many mirrored and rotated copies: better pictures for as many times the work.",
     ),
     "max_megapixels": option(
         "--max-megapixels",
@@ -144,8 +155,7 @@ _RUN_OPTIONS = {
         callback=_megapixels,
         metavar="N",
         default=MAX_MEGAPIXELS,
-        show_default="500",
-        help="Refuse larger pictures, before memory is taken.",
+        help="Refuse pictures larger than this before allocating memory.  [default: 500]",
     ),
     "energy_preset": option(
         "--energy-preset",
@@ -154,7 +164,7 @@ _RUN_OPTIONS = {
         show_default=True,
         help="Costs of an operation (Horowitz, ISSCC 2014).",
     ),
-    "no_energy": option("--no-energy", is_flag=True, help="Count no spikes and operations: a little faster."),
+    "no_energy": option("--no-energy", is_flag=True, help="Do not count spikes and operations: slightly faster."),
     "pj_mac": _cost_option("--pj-mac", "Picojoules of a multiply-accumulate."),
     "pj_ac": _cost_option("--pj-ac", "Picojoules of an accumulate."),
     "report": _report_option(
@@ -166,9 +176,11 @@ _RUN_OPTIONS = {
         metavar="DIR",
         help="Also write heat maps of where neurons fire, three PNGs a picture.",
     ),
-    "dry_run": option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+    "dry_run": option("--dry-run", is_flag=True, help="Show what would be done without doing it."),
     "quiet": quiet_option,
-    "verbose": option("-v", "--verbose", is_flag=True, help="Show the layers of each picture."),
+    "verbose": option(
+        "-v", "--verbose", is_flag=True, help="Show more: the layers of each picture, the frames of each clip."
+    ),
 }
 
 

@@ -158,13 +158,13 @@ CATTED = clip("x.ts", sound="aac")
 WHOLE = clip("x.mp4", 50, sound="aac")
 TABLE = {
     "a sound that nobody decodes": Case(case("apac.mov"), ".mov", "left out: sound stream 2", 10, [("aac", 0, 1)]),
-    "the same in .mp4": Case(case("apac.mov"), ".mp4", "no container that is written holds it", 10, [("aac", 0, 1)]),
-    "the same in .mkv": Case(case("apac.mov"), ".mkv", "no container that is written holds it", 10, [("aac", 0, 1)]),
+    "the same in .mp4": Case(case("apac.mov"), ".mp4", "no supported container can hold it", 10, [("aac", 0, 1)]),
+    "the same in .mkv": Case(case("apac.mov"), ".mkv", "no supported container can hold it", 10, [("aac", 0, 1)]),
     "teletext": Case(beside("dvb_teletext", CATTED), ".mkv", "left out: subtitle stream 2", sound=[AAC]),
     "teletext from before": Case(
         beside("dvb_teletext", clip("x.ts", sound="aac", offset=9), early=3), ".mkv", "left out", sound=[AAC]
     ),
-    "teletext in .mp4": Case(beside("dvb_teletext", CATTED), ".mp4", "no container that is written", sound=[AAC]),
+    "teletext in .mp4": Case(beside("dvb_teletext", CATTED), ".mp4", "no supported container", sound=[AAC]),
     "subtitles as pictures": Case(
         beside("hdmv_pgs_subtitle", clip("x.m2ts")), ".mp4", "(pgssub); .mp4 does not hold it, .mkv does"
     ),

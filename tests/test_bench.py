@@ -56,7 +56,7 @@ def test_dense_operations_are_those_of_the_energy_report(tiny: Path, tmp_path: P
     "arguments, message",
     [
         (("absent.png",), "absent.png: No such file or directory; name a picture"),
-        (("--report", "bench.csv"), "bench.csv: the ending says the format; use .json"),
+        (("--report", "bench.csv"), "bench.csv: unknown file name ending; use .json"),
         (("bad.png",), "bad.png: "),
     ],
     ids=str,

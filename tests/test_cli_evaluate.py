@@ -99,7 +99,7 @@ def test_bad_pairs_fail_alone(pairs: tuple[Path, Path], tmp_path: Path, run: Run
 def test_targets_must_be_a_folder(pairs: tuple[Path, Path], run: Run) -> None:
     refused = run("evaluate", "--input", pairs[0], "--target", "nowhere", "--as-is")
     assert refused.exit_code == 2
-    assert "nowhere: is no folder" in refused.stderr
+    assert "nowhere: is not a folder" in refused.stderr
 
 
 def test_dry_run_says_what_would_be_scored(pairs: tuple[Path, Path], run: Run, tiny: Path) -> None:

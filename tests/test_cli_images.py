@@ -150,7 +150,7 @@ def test_what_is_not_ours_is_never_replaced_unasked(
     kept = (out / "a.png").read_bytes()
     result = run("images", rainy / "a.png", rainy / "z.png", "-o", out, *options)
     assert result.exit_code == 1
-    assert "a.png is in the way" in result.stderr and "--overwrite replaces it" in result.stderr
+    assert "a.png already exists" in result.stderr and "--overwrite replaces it" in result.stderr
     assert (out / "a.png").read_bytes() == kept
     assert (out / "z.png").exists(), "the others are done all the same"
     assert run("images", rainy / "a.png", "-o", out, *options, "--overwrite").exit_code == 0
@@ -203,13 +203,13 @@ USAGE = {
         ("images", "{rainy}", "-o", "{out}", "--tile", "16", "--overlap", "16"),
         "must be smaller than --tile 16",
     ),
-    "cost": (("images", "{rainy}", "-o", "{out}", "--pj-mac", "nan"), "nan is no cost"),
+    "cost": (("images", "{rainy}", "-o", "{out}", "--pj-mac", "nan"), "nan is not a cost"),
     "report ending": (("images", "{rainy}", "-o", "{out}", "--report", "r.pdf"), "use .html, .json or .csv"),
     "report folder": (
         ("images", "{rainy}", "-o", "{out}", "--report", "{rainy}/a.png/r.json"),
         "cannot be written there (Not a directory)",
     ),
-    "pixel limit": (("images", "{rainy}", "-o", "{out}", "--max-megapixels", "nan"), "nan is no limit"),
+    "pixel limit": (("images", "{rainy}", "-o", "{out}", "--max-megapixels", "nan"), "nan is not a limit"),
     "quiet and verbose": (("images", "{rainy}", "-o", "{out}", "-q", "-v"), "exclude each other"),
     "no weights": (("images", "{rainy}", "-o", "{out}", "--weights", "huge"), "huge: no such checkpoint"),
     "same folder": (("images", "{rainy}", "-o", "{rainy}"), "is input and output folder at once"),
@@ -337,7 +337,7 @@ def test_a_folder_in_the_way_is_named(rainy: Path, tiny: Path, tmp_path: Path, r
     (tmp_path / "out" / "a.png").mkdir(parents=True)
     result = run("images", rainy, "-o", tmp_path / "out", "--weights", tiny, "--overwrite")
     assert result.exit_code == 1
-    assert f"{tmp_path / 'out' / 'a.png'} is a folder and in the way" in result.stderr
+    assert f"{tmp_path / 'out' / 'a.png'} is a folder with the name of an output" in result.stderr
 
 
 def test_nonsense_in_the_journal_is_passed_over(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:

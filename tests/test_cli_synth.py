@@ -65,7 +65,7 @@ def test_what_is_there_is_kept_or_said(clean: Path, tmp_path: Path, run: Run) ->
     (tmp_path / "out" / "input" / "a.png").write_bytes(b"mine")
     refused = run(*synth)
     assert refused.exit_code == 1
-    assert "a.png is in the way and differs; --overwrite replaces it" in refused.stderr
+    assert "a.png already exists and differs; --overwrite replaces it" in refused.stderr
     assert run(*synth, "--overwrite").exit_code == 0
     assert (tmp_path / "out" / "input" / "a.png").read_bytes() != b"mine"
 
@@ -81,4 +81,4 @@ def test_a_bad_photograph_costs_only_itself(clean: Path, tmp_path: Path, run: Ru
 def test_an_unusable_folder_of_masks_is_said(clean: Path, tmp_path: Path, run: Run) -> None:
     refused = run("synth", clean, "-o", tmp_path / "out", "--streaks", tmp_path / "nowhere")
     assert refused.exit_code == 2
-    assert "nowhere: is no folder" in refused.stderr
+    assert "nowhere: is not a folder" in refused.stderr

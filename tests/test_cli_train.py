@@ -94,7 +94,7 @@ def test_an_integer_network_on_patches_trains_and_is_used(clean: Path, tmp_path:
         (("--clean", "x"), "Give either --steps or --minutes."),
         (("--clean", "x", "--steps", 1, "--minutes", 1), "Give either --steps or --minutes."),
         (("--clean", "x", "--steps", 1, "--crop", 18), "--crop 18 is not a multiple of 4"),
-        (("--clean", "x", "--steps", 1), "x: is no folder"),
+        (("--clean", "x", "--steps", 1), "x: is not a folder"),
         (("--clean", "x", "--steps", 1, "--size", "huge"), "--size huge:"),
         (("--clean", "x", "--steps", 1, "--size", '{"dim": 0}'), "dim must be a whole number"),
         (("--clean", "x", "--steps", 1, "--init", "nowhere"), "nowhere: no such checkpoint"),

@@ -170,7 +170,7 @@ def test_a_rerun_skips_and_what_is_not_ours_is_kept(still: Path, tmp_path: Path,
     assert "skip" in run(*command, "--crf", 30, "--dry-run").stdout
     target.write_bytes(b"holiday")
     result = run(*command)
-    assert result.exit_code == 1 and "is in the way" in result.stderr
+    assert result.exit_code == 1 and "already exists" in result.stderr
     assert target.read_bytes() == b"holiday"
     assert "1 done" in run(*command, "--overwrite").stdout
 
@@ -645,7 +645,7 @@ def test_frames_smoothed_compared_and_resumed(tiny: Path, tmp_path: Path, run: R
 
 
 USAGE = {
-    "no container": (("x.mp4", "-o", "y.xyz"), ".xyz is no container that is written; use .mp4"),
+    "no container": (("x.mp4", "-o", "y.xyz"), "cannot write .xyz; use .mp4"),
     "no ending": (("x.mp4", "-o", "y"), "a name without ending is no container"),
     "over the input": (("x.mp4", "-o", "x.mp4"), "would be written over an input"),
     "one name": (("x.mp4", "sub/x.mp4", "-o", "out"), "would both become"),
@@ -653,7 +653,7 @@ USAGE = {
     "order": (("x.mp4", "-o", "y.mp4", "--start", "2", "--end", "1"), "--start must come before --end"),
     "lossless": (("x.mp4", "-o", "y.mkv", "--codec", "ffv1", "--crf", "5"), "--crf does not go with ffv1"),
     "frames": (("sub", "-o", "out", "--codec", "vp9"), "--codec does not go with a folder of frames"),
-    "folder of clips": (("sub", "-o", "out"), "a folder stands for numbered frames; name the clips"),
+    "folder of clips": (("sub", "-o", "out"), "a folder is taken as numbered frames; name the clips"),
     "folder beside a clip": (("sub", "x.mp4", "-o", "out"), "is a folder of frames beside other inputs"),
 }
 

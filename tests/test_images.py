@@ -233,7 +233,10 @@ ODD = {
     "deep.avif": (_deep_avif, "AVIF of 10 or 12 bits"),
     "grey-alpha.tiff": (_alpha_tiff("LA"), "TIFF with alpha"),
     "damaged.png": (_flipped_bit, "truncated or damaged"),
-    "count.pgm": (lambda path: (path.write_bytes(b"P5 # rain\n2 2\n1023\n" + bytes(8)), path)[1], "counts to 1023"),
+    "count.pgm": (
+        lambda path: (path.write_bytes(b"P5 # rain\n2 2\n1023\n" + bytes(8)), path)[1],
+        "has values up to 1023",
+    ),
     "animation.gif": (_animated, "several frames"),
     "animation.webp": (_animated, "several frames"),
     "animation.png": (_animated, "several frames"),

@@ -290,7 +290,7 @@ def test_what_comes_in_the_way_during_the_work_is_not_replaced(tiny: Path, tmp_p
             (out / "a.png").write_bytes(data)
 
     (result,) = derain_files(derainer, jobs, Output(Journal(out, {}), False), progress)
-    assert result.status == "failed" and "is in the way" in (result.error or "")
+    assert result.status == "failed" and "already exists" in (result.error or "")
     np.testing.assert_array_equal(read(out / "a.png"), photo(seed=3))
 
 

@@ -18,8 +18,14 @@ if TYPE_CHECKING:
 
 @click.command(name="bench")
 @click.argument("picture", required=False, type=click.Path(path_type=Path), metavar="[PICTURE]")
-@option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="How often; medians are shown.")
-@option("--against-published", is_flag=True, help="Compare with the published way of computing, in turn.")
+@option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Number of timed runs; the median is shown.",
+)
+@option("--against-published", is_flag=True, help="Compare with the published way of computing.")
 @run_options("ensemble", "no_energy", "energy_preset", "pj_mac", "pj_ac", "spike_map", "dry_run", "verbose", json="")
 def command(picture: Path | None, rounds: int, against_published: bool, options: RunOptions) -> None:
     """Measure images/s, GMAC/s, the share of this machine's matmul peak, peak memory, and where the time goes.

@@ -15,8 +15,8 @@ from esdnet_cli.settings import RunOptions
 @click.command(name="energy")
 @inputs_argument
 @recursive_option
-@option("--merge", is_flag=True, help="INPUTs are JSON reports: make one of them, nothing is run.")
-@option("--compare", is_flag=True, help="INPUTs are two JSON reports: show them side by side.")
+@option("--merge", is_flag=True, help="Combine the JSON reports given as INPUT; nothing is run.")
+@option("--compare", is_flag=True, help="Compare the two JSON reports given as INPUT.")
 @shard_option
 @run_options("ensemble", "no_energy")
 @click.pass_context

@@ -15,9 +15,9 @@ _FOLDER = click.Path(path_type=Path)
 
 @click.command(name="evaluate")
 @option("--input", "inputs", required=True, type=_FOLDER, metavar="DIR", help="Rainy pictures.")
-@option("--target", "targets", type=_FOLDER, metavar="DIR", help="Clean ones of the same names.")
-@option("--flicker", type=_FOLDER, metavar="PATH", help="Derained frames or clip: only measure how they flicker.")
-@option("--as-is", is_flag=True, help="Score the pictures of --input as they stand, without the network.")
+@option("--target", "targets", type=_FOLDER, metavar="DIR", help="Clean pictures of the same names.")
+@option("--flicker", type=_FOLDER, metavar="PATH", help="Derained frames or clip: measure only how it flickers.")
+@option("--as-is", is_flag=True, help="Score the pictures of --input themselves, without the network.")
 @recursive_option
 @run_options("no_energy")
 @click.pass_context

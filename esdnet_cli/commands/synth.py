@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="How hard it rains.",
 )
-@option("--streaks", type=click.Path(path_type=Path), metavar="DIR", help="Take grey streak masks from here instead.")
-@option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed, other rain.")
+@option(
+    "--streaks",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Use grey streak masks from DIR instead of generated streaks.",
+)
+@option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @overwrite_option
 @quiet_option
 @click.pass_context

@@ -35,24 +35,43 @@ _SHARED = _SharedFolder()
 
 
 @click.command(name="train")
-@option("--clean", multiple=True, type=_FOLDER, metavar="DIR", help="Clean photographs; rain is made. Several allowed.")
-@option("--streaks", multiple=True, type=_SHARED, metavar="DIR[=SHARE]", help="Grey streak masks to add to --clean.")
+@option(
+    "--clean", multiple=True, type=_FOLDER, metavar="DIR", help="Clean photographs; rain is generated. May be repeated."
+)
+@option(
+    "--streaks",
+    multiple=True,
+    type=_SHARED,
+    metavar="DIR[=SHARE]",
+    help="Grey streak masks to add to --clean. May be repeated.",
+)
 @option(
     "--pairs",
     multiple=True,
     type=_SHARED,
     metavar="DIR[=SHARE]",
-    help="Rainy pictures in DIR/input, clean pictures of the same names in DIR/target.",
+    help="Rainy pictures in DIR/input, clean ones of the same names in DIR/target. May be repeated.",
 )
-@option("--validate", type=_FOLDER, metavar="DIR", help="Pairs to measure on, ten times a run; the best is kept.")
+@option(
+    "--validate",
+    type=_FOLDER,
+    metavar="DIR",
+    help="Pairs to validate on, ten times per run; the best weights are kept.",
+)
 @option("-o", "--output", required=True, type=_FOLDER, metavar="DIR", help="Folder of the run.")
 @option("--size", metavar="NAME|JSON", help="small, base, or a config as JSON.  [default: --init's, else small]")
-@option("--init", metavar="NAME|PATH", help="Begin with this checkpoint's weights.")
-@option("--resume", is_flag=True, help="Go on with the run in --output, exactly where it was.")
+@option("--init", metavar="NAME|PATH", help="Start from this checkpoint's weights.")
+@option("--resume", is_flag=True, help="Continue the run in --output exactly where it stopped.")
 @option("--steps", type=click.IntRange(min=1), metavar="N", help="Length of the run in steps.")
 @option("--minutes", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Length of the run in minutes.")
-@option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Crops in a step.")
-@option("--crop", type=click.IntRange(min=16), default=64, show_default=True, help="Side of a crop, a multiple of 4.")
+@option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Crops per step.")
+@option(
+    "--crop",
+    type=click.IntRange(min=16),
+    default=64,
+    show_default=True,
+    help="Side of a crop in pixels, a multiple of 4 (of 8 with patches).",
+)
 @option("--lr", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True, help="Learning rate.")
 @option(
     "--cooldown",
@@ -61,7 +80,9 @@ _SHARED = _SharedFolder()
     show_default=True,
     help="Last part of the run in which the learning rate falls to 0; 0 if another run will go on from this one.",
 )
-@option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of weights, crops and rain.")
+@option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of weights, crops and rain."
+)
 @device_option
 @option(
     "--precision",
@@ -70,7 +91,12 @@ _SHARED = _SharedFolder()
     show_default=True,
     help="bf16: autocast; auto takes it where it is fast.",
 )
-@option("--compile", "compiled", is_flag=True, help="Compile the step: minutes first, then faster; needs a compiler.")
+@option(
+    "--compile",
+    "compiled",
+    is_flag=True,
+    help="Compile the training step: slow to start, then faster; needs a C++ compiler.",
+)
 @quiet_option
 def command(
     clean: tuple[Path, ...], streaks: tuple[Any, ...], pairs: tuple[Any, ...], validate: Path | None, output: Path,

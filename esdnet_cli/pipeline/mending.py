@@ -22,7 +22,7 @@ _BITFIELDS = 3
 def why_not_read(data: bytes) -> str | None:
     """Why the picture would not come back as it is meant; None if OpenCV and `mended_pixels` read it well."""
     if (header := _PNM.match(data)) and int(header[1]) not in (255, 65535):
-        return f"counts to {int(header[1])}, not to 255 or 65535; save it as PNG"
+        return f"has values up to {int(header[1])}, not 255 or 65535; save it as PNG"
     if data.startswith(b"\xff\xd8"):
         if trouble := jpeg.why_not_decoded(data):
             return f"is of a kind that is not read ({trouble}); convert it to PNG"

@@ -71,13 +71,16 @@ class Output:
         if len(os.fsencode(path.name)) > NAME_BYTES:
             raise PictureError(f"its output's name would be longer than {NAME_BYTES} bytes; rename it")
         if os.path.isdir(path):
-            raise PictureError(f"{printable(path)} is a folder and in the way; move it, or choose another place")
+            raise PictureError(
+                f"{printable(path)} is a folder with the name of an output; move it, or choose another place"
+            )
         if self.overwrite:
             return False
         state = self.journal.state(path, source_sha256)
         if state == "foreign":
             raise PictureError(
-                f"{printable(path)} is in the way: not made by this tool from this input, or changed since; {self.mend}"
+                f"{printable(path)} already exists and was not written by esdnet from this input, "
+                f"or has changed since; {self.mend}"
             )
         return state == "done"
 

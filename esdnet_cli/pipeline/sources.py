@@ -182,10 +182,10 @@ def with_ending(path: Path, ending: str) -> Path:
 def pair_up(sources: Sequence[Source], targets: Path) -> tuple[list[tuple[Source, Path]], list[Unusable]]:
     """Each source with its target: the picture at the same place below `targets`, whatever its ending.
 
-    A target may also carry Rain100H's names, norain-1 beside rain-1. Raises EsdnetError if `targets` is no folder.
+    A target may also carry Rain100H's names, norain-1 beside rain-1. Raises EsdnetError if `targets` is not a folder.
     """
     if not targets.is_dir():
-        raise EsdnetError(f"{printable(targets)}: is no folder; name the one that holds the targets")
+        raise EsdnetError(f"{printable(targets)}: is not a folder; name the one that holds the targets")
     found, _ = find_sources([str(targets)], recursive=True)
     known = {source.relative.with_suffix(""): source.path for source in found}
     pairs, unusable = [], []

@@ -214,7 +214,7 @@ def read_pairs(folder: Path, least: int) -> list[tuple[str, NDArray[np.uint8], N
 def listing(folder: Path) -> list[Source]:
     """The pictures of a folder, sorted by name. Raises EsdnetError if it is none or holds none."""
     if not folder.is_dir():
-        raise EsdnetError(f"{printable(folder)}: is no folder; name one with pictures")
+        raise EsdnetError(f"{printable(folder)}: is not a folder; name one with pictures")
     sources, unusable = find_sources([str(folder)], recursive=False)
     if unusable or not sources:
         raise EsdnetError(f"{printable(folder)}: holds no picture; name a folder with some")

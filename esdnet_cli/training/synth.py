@@ -71,7 +71,7 @@ def write_pair(folder: Path, name: Path, pair: Pair, overwrite: bool) -> bool:
         if path.is_file() and path.read_bytes() == encoded:
             continue
         if os.path.lexists(path) and not overwrite:
-            raise PictureError(f"{printable(path)} is in the way and differs; --overwrite replaces it")
+            raise PictureError(f"{printable(path)} already exists and differs; --overwrite replaces it")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, encoded)
         written = True

@@ -45,7 +45,7 @@ def show_frames(
     """Derain the pictures of a folder in the order of their numbers; names and formats stay. Returns the exit code."""
     sources, unusable = find_sources([folder], recursive=False, leave_out=[output])
     if not sources and holds_clips(folder):
-        raise EsdnetError(f"{folder}: holds clips, and a folder stands for numbered frames; name the clips")
+        raise EsdnetError(f"{folder}: contains clips, but a folder is taken as numbered frames; name the clips")
     jobs = plan_outputs(in_order(sources)[::every], output, None)
     derainer = load_derainer(options)
     settings = pixel_settings(derainer)

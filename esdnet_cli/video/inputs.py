@@ -58,7 +58,7 @@ def find_clips(inputs: Sequence[str], output: Path) -> tuple[list[ClipJob], list
     single = len(inputs) == 1 and len(paths) <= 1 and not os.path.isdir(output)
     if single and output.suffix.lower() not in CONTAINERS:
         kind = output.suffix or "a name without ending"
-        raise EsdnetError(f"{output}: {kind} is no container that is written; use {', '.join(CONTAINERS)}")
+        raise EsdnetError(f"{output}: cannot write {kind}; use {', '.join(CONTAINERS)}")
     jobs: dict[str, ClipJob] = {}
     sources = {os.path.realpath(path) for path in paths}
     for path in paths:

@@ -80,7 +80,7 @@ def choose_streams(source: Path, info: ClipInfo, container: str) -> tuple[dict[i
                 holders = [ending for ending, name in CONTAINERS.items()
                            if name != container and _takes(name, stream, packets)]  # fmt: skip
                 which = f"{ending_of(container)} does not hold it, {holders[0]} does" if holders else (
-                    "no container that is written holds it")  # fmt: skip
+                    "no supported container can hold it")  # fmt: skip
                 notes.append(f"left out: {_name(stream)}; {which}")
     return kept, notes
 
