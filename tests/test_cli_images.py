@@ -203,7 +203,7 @@ USAGE = {
         "must be smaller than --tile 16",
     ),
     "cost": (("images", "{rainy}", "-o", "{out}", "--pj-mac", "nan"), "nan is no cost"),
-    "report ending": (("images", "{rainy}", "-o", "{out}", "--report", "r.pdf"), "use .html, .json or .csv"),
+    "report ending": (("images", "{rainy}", "-o", "{out}", "--report", "r.pdf"), "use .html, .json, .csv or .tex"),
     "report folder": (
         ("images", "{rainy}", "-o", "{out}", "--report", "{rainy}/a.png/r.json"),
         "cannot be written there (Not a directory)",
