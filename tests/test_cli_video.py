@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.stream import Disposition
 from clips import frames_of, make_clip, packets_of, scene, times_of
 from conftest import TINY, Run, load_json, read, tiny_network, write
 
@@ -555,6 +556,46 @@ def test_grey_and_rgb_clips(pix_fmt: str, still: Path, tmp_path: Path, run: Run)
         assert np.abs(ours.astype(int) - theirs).max() <= (1 if pix_fmt == "gray" else 0)
 
 
+def test_chapters_end_where_the_part_ends(still: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.mkv", 12, codec="ffv1", chapters=True, unit=MILLISECONDS)
+    for end, expected in (("0.1", ["Dry"]), ("0.3", ["Dry", "Wet"])):
+        target = tmp_path / f"{end}.mkv"
+        assert run("video", source, "-o", target, "--weights", still, "--end", end).exit_code == 0
+        with av.open(str(target)) as container:
+            chapters = container.chapters()
+        assert [chapter["metadata"]["title"] for chapter in chapters] == expected
+        assert chapters[-1]["end"] * chapters[-1]["time_base"] == Fraction(end)
+
+
+def test_streams_keep_their_flags_and_their_last_packet(still: Path, tmp_path: Path, run: Run) -> None:
+    plain = make_clip(tmp_path / "plain.mkv", 12, sound="flac+flac", subtitles="srt")
+    source, flags = tmp_path / "x.mkv", Disposition.default | Disposition.forced
+    with av.open(str(plain)) as origin, av.open(str(source), "w") as copy:
+        streams = {stream.index: copy.add_stream_from_template(stream) for stream in origin.streams}
+        wanted = [Disposition.default, Disposition(0), flags, flags]  # picture, two sounds, text
+        for stream, disposition in zip(streams.values(), wanted, strict=True):
+            stream.disposition = disposition
+        for packet in origin.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream_index]
+                copy.mux(packet)
+    target = tmp_path / "y.mkv"
+    assert run("video", source, "-o", target, "--weights", still).exit_code == 0
+    with av.open(str(source)) as before, av.open(str(target)) as after:
+        kept = [stream.disposition & flags for stream in after.streams]
+        assert kept == [stream.disposition & flags for stream in before.streams] == wanted
+    for kind in ("audio", "subtitle"):
+        for ours, theirs in zip(packets_of(target, kind), packets_of(source, kind), strict=True):
+            assert [data for *_, data in ours] == [data for *_, data in theirs]
+
+
+def test_hevc_in_mp4_is_named_as_apples_players_know_it(still: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.mp4", 2, (64, 64))
+    assert run("video", source, "-o", tmp_path / "y.mp4", "--codec", "hevc", "--weights", still).exit_code == 0
+    with av.open(str(tmp_path / "y.mp4")) as container:
+        assert container.streams.video[0].codec_context.codec_tag == "hvc1"
+
+
 def test_a_part_of_a_clip_begins_at_the_beginning(still: Path, tmp_path: Path, run: Run) -> None:
     source = make_clip(tmp_path / "x.mkv", 50, codec="ffv1", sound="libopus", chapters=True, unit=MILLISECONDS)
     target = tmp_path / "y.mkv"
@@ -646,7 +687,7 @@ def test_frames_smoothed_compared_and_resumed(tiny: Path, tmp_path: Path, run: R
 
 USAGE = {
     "no container": (("x.mp4", "-o", "y.xyz"), "cannot write .xyz; use .mp4"),
-    "no ending": (("x.mp4", "-o", "y"), "a name without ending is no container"),
+    "no ending": (("x.mp4", "-o", "y"), "its name has no ending"),
     "over the input": (("x.mp4", "-o", "x.mp4"), "would be written over an input"),
     "one name": (("x.mp4", "sub/x.mp4", "-o", "out"), "would both become"),
     "time": (("x.mp4", "-o", "y.mp4", "--start", "soon"), "'soon' is no time"),

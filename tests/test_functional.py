@@ -16,11 +16,12 @@ def test_nine_steps_by_hand() -> None:
     assert lif(x.double()).tolist() == [0, 0, 1, 1, 0, 1, 0, 0, 1]
 
 
-def test_fires_exactly_at_the_threshold_and_not_below() -> None:
+@pytest.mark.parametrize("gradient", [False, True])
+def test_fires_exactly_at_the_threshold_and_not_below(gradient: bool) -> None:
     threshold = torch.tensor(V_THRESHOLD)
     below = torch.nextafter(threshold, torch.tensor(0.0))
-    assert lif(threshold[None]).item() == 1
-    assert lif(below[None]).item() == 0
+    assert lif(threshold[None].requires_grad_(gradient)).item() == 1
+    assert lif(below[None].requires_grad_(gradient)).item() == 0
 
 
 def test_nothing_is_remembered_between_calls() -> None:

@@ -145,11 +145,12 @@ def test_other_errors_of_the_network_are_not_taken_for_memory() -> None:
         derain_tiled(photo(), Tiling(16, 4), batches(network, 4))
 
 
+@pytest.mark.parametrize("channel", [0, 1, 2])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_nan_and_infinity_are_errors_of_the_picture(value: float) -> None:
+def test_nan_and_infinity_are_errors_of_the_picture(value: float, channel: int) -> None:
     def network(tiles: Tensor) -> Tensor:
         tiles = tiles.clone()
-        tiles[-1, 0, 0, 0] = value
+        tiles[-1, channel, 0, 0] = value
         return tiles
 
     with pytest.raises(PictureError, match="NaN or infinity"):

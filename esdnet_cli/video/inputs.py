@@ -57,8 +57,8 @@ def find_clips(inputs: Sequence[str], output: Path) -> tuple[list[ClipJob], list
                 unusable.append(Unusable(printable(name), "no such file; check the name"))
     single = len(inputs) == 1 and len(paths) <= 1 and not os.path.isdir(output)
     if single and output.suffix.lower() not in CONTAINERS:
-        kind = output.suffix or "a name without ending"
-        raise EsdnetError(f"{output}: cannot write {kind}; use {', '.join(CONTAINERS)}")
+        fault = f"cannot write {output.suffix}" if output.suffix else "its name has no ending"
+        raise EsdnetError(f"{output}: {fault}; use {', '.join(CONTAINERS)}")
     jobs: dict[str, ClipJob] = {}
     sources = {os.path.realpath(path) for path in paths}
     for path in paths:
