@@ -35,17 +35,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PROMISES = (ROOT / "docs" / "reliability.md").read_text()
 
 
-@pytest.fixture
-def identity(tmp_path: Path) -> Path:
-    """A checkpoint whose last layer is silent: its output is the input, so whatever changes is the tool's doing."""
-    state = tiny_network().state_dict()
-    state["output.0.weight"].zero_()
-    state["output.0.bias"].zero_()
-    path = tmp_path / "weights" / "identity.safetensors"
-    save(path, state, TINY, {"tile": "16", "overlap": "4"})
-    return path
-
-
 def interlaced_png(pixels: NDArray[np.uint8]) -> bytes:
     """Adam7, which neither OpenCV nor Pillow writes; RGB in."""
     passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
@@ -92,14 +81,14 @@ UNCHANGED = {
 def test_only_the_network_changes_pixels(case: str, identity: Path, tmp_path: Path, run: Run) -> None:
     name, pixels = UNCHANGED[case]
     before = read(write(tmp_path / "in" / name, pixels))
-    result = run("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", identity)
+    result = run("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", identity, "--tile", 16)
     assert result.exit_code == 0, result.stderr
     np.testing.assert_array_equal(read(tmp_path / "out" / name), before)
 
 
 def test_interlaced_png(identity: Path, tmp_path: Path, run: Run) -> None:
     (tmp_path / "a.png").write_bytes(interlaced_png(COLOUR[..., ::-1].copy()))
-    assert run("images", tmp_path / "a.png", "-o", tmp_path / "out", "--weights", identity).exit_code == 0
+    assert run("images", tmp_path / "a.png", "-o", tmp_path / "out", "--weights", identity, "--tile", 16).exit_code == 0
     np.testing.assert_array_equal(read(tmp_path / "out" / "a.png"), COLOUR)
 
 
@@ -122,7 +111,7 @@ def test_jpeg_keeps_its_colour_resolution(identity: Path, tmp_path: Path, run: R
     stripes[:, ::2, 2] = stripes[:, 1::2, 0] = 254
     full = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     (tmp_path / "a.jpg").write_bytes(bytes(cv2.imencode(".jpg", stripes, full)[1]))
-    assert run("images", tmp_path / "a.jpg", "-o", tmp_path / "out", "--weights", identity).exit_code == 0
+    assert run("images", tmp_path / "a.jpg", "-o", tmp_path / "out", "--weights", identity, "--tile", 16).exit_code == 0
     assert np.abs(read(tmp_path / "out" / "a.jpg").astype(int) - read(tmp_path / "a.jpg")).mean() < 4
 
 

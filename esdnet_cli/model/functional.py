@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,24 +35,28 @@ def _empty_spikes(x_seq: Tensor, dtype: torch.dtype) -> Tensor:
     return x_seq.new_empty(shape, dtype=dtype)
 
 
-def _fire(x_seq: Tensor, dtype: torch.dtype, spike_dtype: torch.dtype) -> Tensor:
-    """`lif` without a gradient: a few passes over pieces that stay in a CPU's cache, where memory is the limit.
+def _fire(
+    x_seq: Tensor, dtype: torch.dtype, spike_dtype: torch.dtype,
+    fired: Callable[[Tensor, Tensor], Tensor], left: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:  # fmt: skip
+    """All steps without a gradient: a few passes over pieces that stay in a CPU's cache, where memory is the limit.
 
-    Without booleans, which are slow on a CPU.
+    fired: (h, out) -> spikes, in out. left: (h, spikes, out) -> the potential after the reset, in out. Neither uses
+    booleans, which are slow on a CPU.
     """
     spike_seq = _empty_spikes(x_seq, spike_dtype)
     piece = cached_piece(x_seq[0])
     scratch = torch.empty(2, piece, dtype=dtype, device=x_seq.device)
     inputs, outputs = ([in_memory_order(step).split(piece) for step in seq] for seq in (x_seq, spike_seq))
     for xs, spikes in zip(zip(*inputs), zip(*outputs)):  # of one piece, T each
-        potential, fired = scratch[:, : len(xs[0])]
+        potential, spare = scratch[:, : len(xs[0])]
         h = xs[0] if xs[0].dtype == dtype else potential.copy_(xs[0])
         for t, spike in enumerate(spikes):
-            now = torch.ge(h, V_THRESHOLD, out=spike if spike.dtype == dtype else fired)
+            now = fired(h, spike if spike.dtype == dtype else spare)
             if now is not spike:
                 spike.copy_(now)
             if t + 1 < len(xs):
-                v = torch.addcmul(h, h, now, value=-1, out=fired)
+                v = left(h, now, spare)
                 x = xs[t + 1] if xs[t + 1].dtype == dtype else potential.copy_(xs[t + 1])
                 h = torch.add(x, v, alpha=1 - 1 / TAU, out=potential)
     return spike_seq
@@ -64,7 +69,11 @@ class _LIF(torch.autograd.Function):
     def forward(ctx: Any, x_seq: Tensor, spike_dtype: torch.dtype | None) -> Tensor:
         dtype = torch.promote_types(x_seq.dtype, torch.float32)  # bf16 cannot resolve h near the threshold
         if not ctx.needs_input_grad[0]:
-            return _fire(x_seq, dtype, spike_dtype or x_seq.dtype)
+            return _fire(
+                x_seq, dtype, spike_dtype or x_seq.dtype,
+                lambda h, out: torch.ge(h, V_THRESHOLD, out=out),
+                lambda h, spike, out: torch.addcmul(h, h, spike, value=-1, out=out),
+            )  # fmt: skip
         spike_seq = torch.empty_like(x_seq, dtype=spike_dtype)
         h_seq = []
         v = None
@@ -113,26 +122,6 @@ def _count(h: Tensor, levels: int, out: Tensor | None = None) -> Tensor:
     return torch.div(h, V_THRESHOLD, out=out).round_().clamp_(0, levels)
 
 
-def _fire_integers(x_seq: Tensor, levels: int, dtype: torch.dtype, spike_dtype: torch.dtype) -> Tensor:
-    """`integer_lif` without a gradient, over pieces that stay in a CPU's cache, as `_fire` does."""
-    spike_seq = _empty_spikes(x_seq, spike_dtype)
-    piece = cached_piece(x_seq[0])
-    scratch = torch.empty(2, piece, dtype=dtype, device=x_seq.device)
-    inputs, outputs = ([in_memory_order(step).split(piece) for step in seq] for seq in (x_seq, spike_seq))
-    for xs, spikes in zip(zip(*inputs), zip(*outputs)):  # of one piece, T each
-        potential, fired = scratch[:, : len(xs[0])]
-        h = xs[0] if xs[0].dtype == dtype else potential.copy_(xs[0])
-        for t, spike in enumerate(spikes):
-            now = _count(h, levels, out=spike if spike.dtype == dtype else fired)
-            if now is not spike:
-                spike.copy_(now)
-            if t + 1 < len(xs):
-                v = torch.add(h, now, alpha=-V_THRESHOLD, out=fired)
-                x = xs[t + 1] if xs[t + 1].dtype == dtype else potential.copy_(xs[t + 1])
-                h = torch.add(x, v, alpha=1 - 1 / TAU, out=potential)
-    return spike_seq
-
-
 class _IntegerLIF(torch.autograd.Function):
     """The whole sequence as one autograd node that keeps only the membrane potentials h."""
 
@@ -140,7 +129,11 @@ class _IntegerLIF(torch.autograd.Function):
     def forward(ctx: Any, x_seq: Tensor, levels: int, spike_dtype: torch.dtype | None) -> Tensor:
         dtype = torch.promote_types(x_seq.dtype, torch.float32)
         if not ctx.needs_input_grad[0]:
-            return _fire_integers(x_seq, levels, dtype, spike_dtype or x_seq.dtype)
+            return _fire(
+                x_seq, dtype, spike_dtype or x_seq.dtype,
+                lambda h, out: _count(h, levels, out),
+                lambda h, spike, out: torch.add(h, spike, alpha=-V_THRESHOLD, out=out),
+            )  # fmt: skip
         spike_seq = torch.empty_like(x_seq, dtype=spike_dtype)
         h_seq = []
         v = None
