@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-from esdnet_cli.checkpoint.published import read_source
+from esdnet_cli.checkpoint.convert import read_source
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
 from esdnet_cli.errors import CheckpointError, PictureError
 from esdnet_cli.model.config import ESDNetConfig

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from esdnet_cli.model import layers
 from esdnet_cli.model.config import SIZES
-from esdnet_cli.model.functional import SURROGATE_ALPHA, TAU, V_THRESHOLD
 from esdnet_cli.model.inference import choose_device
 from esdnet_cli.model.network import ESDNet
+from esdnet_cli.model.neurons import SURROGATE_ALPHA, TAU, V_THRESHOLD
 from esdnet_cli.training.loop import channels_last, restoration_loss
 from esdnet_cli.training.start import autocast_precision
 

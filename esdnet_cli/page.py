@@ -31,7 +31,7 @@ _LEVEL_NAMES = ("full", "half", "quarter")
 
 
 def to_html(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
-    """The report as one HTML page; pictures are those that a `previews` witness made."""
+    """The report as one HTML page; pictures are those that a `previews` observer made."""
     counted = totals.activity.spike_rate is not None
     sections = []
     if any(result.preview or result.status != "ok" for result in results):  # merged reports hold no pictures

@@ -8,7 +8,7 @@ from typing import Literal
 
 from esdnet_cli.energy.cost import EnergyCosts
 
-Precision = Literal["auto", "fp32", "bf16", "int8"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "int8"]
 DEFAULT_WEIGHTS = "small"
 ENSEMBLES = (1, 2, 4, 8)  # copies of a picture whose mean can be taken
 MAX_MEGAPIXELS = 500.0  # a picture that claims more is refused before memory is taken
@@ -20,7 +20,7 @@ class RunOptions:
 
     weights: str = DEFAULT_WEIGHTS
     device: str = "auto"
-    precision: Precision = "auto"
+    precision: PrecisionChoice = "auto"
     tile: int | None = None
     overlap: int | None = None
     batch: int | None = None

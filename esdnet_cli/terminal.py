@@ -26,10 +26,10 @@ from esdnet_cli.model.inference import choose_device, keep_freed_memory
 from esdnet_cli.pipeline.derainer import Derainer, load
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.kinds import unread_line
+from esdnet_cli.pipeline.observers import previews, score, spike_pictures
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Totals, totals
-from esdnet_cli.pipeline.run import Output, Witness, derain_files, pixel_settings, plan
+from esdnet_cli.pipeline.run import Observer, Output, derain_files, pixel_settings, plan
 from esdnet_cli.pipeline.sources import Job, Source, Unusable, plan_outputs
-from esdnet_cli.pipeline.witnesses import previews, score, spike_pictures
 from esdnet_cli.settings import RunOptions
 from esdnet_cli.shards import Shard
 
@@ -91,7 +91,7 @@ def show_run(
     were passed over, by ending.
     Interrupted, it still prints the summary and writes the report, then raises KeyboardInterrupt.
     """
-    witnesses = _witnesses(derainer, jobs, output, options, targets)
+    observers = _observers(derainer, jobs, output, options, targets)
     results = [ImageResult(entry.input, None, "failed", entry.error) for entry in unusable]
     meters = meter.find_meters(derainer.device) if derainer else []
     meter.begin(meters)
@@ -110,7 +110,7 @@ def show_run(
             _print(*report.heading(targets is not None, derainer is not None))
         try:
             for result in derain_files(
-                derainer, jobs, output, on_progress, options.max_megapixels, witnesses, bool(witnesses), options.count
+                derainer, jobs, output, on_progress, options.max_megapixels, observers, bool(observers), options.count
             ):
                 results.append(result)
                 _show(result, options)
@@ -192,10 +192,10 @@ def show_summary(
             tell(f"failed: {result.input}: {result.error}")
 
 
-def _witnesses(
+def _observers(
     derainer: Derainer | None, jobs: Sequence[Job], output: Output | None, options: RunOptions,
     targets: Mapping[Source, Path] | None,
-) -> list[Witness]:  # fmt: skip
+) -> list[Observer]:  # fmt: skip
     found = []
     if targets is not None:
         found.append(score(targets, options.max_megapixels))

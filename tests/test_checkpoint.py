@@ -21,7 +21,7 @@ from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
 from esdnet_cli.errors import CheckpointError
 from esdnet_cli.model.config import SIZES as NAMED
 from esdnet_cli.model.config import ESDNetConfig
-from esdnet_cli.model.lower import int8_works
+from esdnet_cli.model.low_precision import int8_works
 from esdnet_cli.model.network import ESDNet
 
 State = dict[str, Tensor]

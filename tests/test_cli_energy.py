@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import Run, load_json, photo, write
 
-from esdnet_cli.model.lower import int8_works
+from esdnet_cli.model.low_precision import int8_works
 
 PRECISIONS = ("fp32", "bf16", *(["int8"] if int8_works() else []))
 

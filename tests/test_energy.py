@@ -16,7 +16,7 @@ from esdnet_cli.energy.counter import ActivityCounter, count_nonzero, fan_out, s
 from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.layers import LIF
-from esdnet_cli.model.lower import int8_works, lower
+from esdnet_cli.model.low_precision import int8_works, lower
 from esdnet_cli.model.network import ESDNet
 
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.config import ESDNetConfig
-from esdnet_cli.model.lower import int8_works, lower
+from esdnet_cli.model.low_precision import int8_works, lower
 from esdnet_cli.pipeline.images import read_picture
 from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_tiled
 

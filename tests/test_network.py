@@ -19,7 +19,7 @@ from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import Inference, Lowered
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
-from esdnet_cli.model.lower import Int8SeqConv2d, int8_works
+from esdnet_cli.model.low_precision import Int8SeqConv2d, int8_works
 from esdnet_cli.model.network import ESDNet
 
 

@@ -16,7 +16,7 @@ from esdnet_cli.metrics import mean_spike_rain, spike_rain
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.layers import LIF
 from esdnet_cli.model.network import ESDNet
-from esdnet_cli.pipeline.witnesses import heat
+from esdnet_cli.pipeline.observers import heat
 
 
 def mapped(network: ESDNet, images: torch.Tensor) -> torch.Tensor:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from esdnet_cli.model.functional import TAU, V_THRESHOLD
 from esdnet_cli.model.inference import Inference
 from esdnet_cli.model.layers import LIF, IntegerLIF, MixedAttentionUnit, PooledAttention
 from esdnet_cli.model.network import ESDNet, OverlapPatchEmbed
+from esdnet_cli.model.neurons import TAU, V_THRESHOLD
 
 
 class _LoopedLIF(nn.Module):

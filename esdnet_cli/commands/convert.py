@@ -53,7 +53,7 @@ def command(
         raise click.UsageError(f"{target}: must end in .safetensors.")
     if os.path.lexists(target) and not overwrite:
         raise click.UsageError(f"{target} exists; --overwrite replaces it.")
-    from esdnet_cli.checkpoint.published import read_source
+    from esdnet_cli.checkpoint.convert import read_source
     from esdnet_cli.checkpoint.store import save
     from esdnet_cli.errors import EsdnetError
 

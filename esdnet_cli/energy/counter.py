@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from esdnet_cli.energy.cost import Activity, LayerActivity, LayerKind, Precision
-from esdnet_cli.model.functional import cached_piece, in_memory_order
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
 from esdnet_cli.model.network import ESDNet, FeatureRefinement, SpikingResidualBlock
+from esdnet_cli.model.neurons import cached_piece, in_memory_order
 
 # of a LayerActivity, what follows from the shapes; the rest depends on the data
 _FROM_SHAPES = (

@@ -26,7 +26,7 @@ class ESDNetConfig:
     shortcut: what drives a block's shortcut convolution, the real-valued `membrane` input (published)
         or the block's first `spike`s.
     patch: side of the pixel squares that enter side by side as channels: 1 (published) or 2, half the resolution.
-    neuron: `lif` (published), or `integer`, which fires up to `levels` spikes at once (`functional.integer_lif`).
+    neuron: `lif` (published), or `integer`, which fires up to `levels` spikes at once (`neurons.integer_lif`).
     levels: D, the most spikes of a neuron in one step; always 1 with `lif`.
     """
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from esdnet_cli.errors import EsdnetError
-from esdnet_cli.model.lower import int8_works, lower
+from esdnet_cli.model.low_precision import int8_works, lower
 from esdnet_cli.model.network import ESDNet
 
 Lowered = Literal["int8", "bf16"]

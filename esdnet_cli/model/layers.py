@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esdnet_cli.model.config import ESDNetConfig
-from esdnet_cli.model.functional import V_THRESHOLD, cached_piece, integer_lif, lif
+from esdnet_cli.model.neurons import V_THRESHOLD, cached_piece, integer_lif, lif
 
 _UNROLLED = 64  # float32 that a CPU's reductions take at once: four vectors of 512 bits
 
 
 class LIF(nn.Module):
-    """Spiking neurons, one for each of [N, C, H, W], fed for T steps: see `functional.lif`.
+    """Spiking neurons, one for each of [N, C, H, W], fed for T steps: see `neurons.lif`.
 
     spike_dtype: of the spikes, where it is not the input's.
     """
@@ -29,7 +29,7 @@ class LIF(nn.Module):
 
 
 class IntegerLIF(LIF):
-    """Neurons that fire up to `levels` spikes in a step: see `functional.integer_lif`."""
+    """Neurons that fire up to `levels` spikes in a step: see `neurons.integer_lif`."""
 
     def __init__(self, levels: int) -> None:
         super().__init__()

@@ -116,7 +116,7 @@ class Done:
     modified_ns: int | None = None
 
 
-Witness = Callable[[Done, ImageResult], ImageResult]  # adds what it found; PictureError makes the picture failed
+Observer = Callable[[Done, ImageResult], ImageResult]  # adds what it found; PictureError makes the picture failed
 
 
 @dataclass(frozen=True)
@@ -133,13 +133,13 @@ def derain_files(
     output: Output | None,
     progress: Progress = lambda share: None,
     max_megapixels: float = MAX_MEGAPIXELS,
-    witnesses: Sequence[Witness] = (),
+    observers: Sequence[Observer] = (),
     spike_maps: bool = False,
     count: bool = True,
 ) -> Iterator[ImageResult]:
     """Derain each job's source into its output, or only measure it if `output` is None; results in order, as they come.
 
-    derainer: None leaves pictures as they are. witnesses: see each picture that is done, with its spike map if
+    derainer: None leaves pictures as they are. observers: see each picture that is done, with its spike map if
     `spike_maps`. count: also count spikes and operations. What goes wrong with a picture is its result, no exception.
     Reader thread -> this thread (network) -> writer thread.
     """
@@ -158,15 +158,15 @@ def derain_files(
         done, result = derained
         if output is not None and job.output is not None:
             output.write(job.output, done.derained, done.sha256, done.modified_ns)
-        for witness in witnesses:
-            result = witness(done, result)
+        for observer in observers:
+            result = observer(done, result)
         return result
 
     waiting = deque(jobs)
     reading: deque[tuple[Job, Future[_Read | ImageResult]]] = deque()
     writing: deque[Future[ImageResult]] = deque()
     # leaving this block waits for the writes in hand: an interrupted run loses no finished picture
-    # witnesses compute, too: on one thread, so that they do not fight with the network for its cores
+    # observers compute, too: on one thread, so that they do not fight with the network for its cores
     single = (torch.set_num_threads, (1,))
     with ThreadPoolExecutor(1, "writer", *single) as writer, ThreadPoolExecutor(1, "reader") as reader:
         try:

@@ -29,7 +29,7 @@ OUT_OF_FOCUS = 0.25  # share of our own rain with drops near the lens
 LIT = 0.5  # share of our own rain whose streaks cover the scene, rather than add light to it
 
 
-class Batches(Protocol):
+class CropSource(Protocol):
     """Where a step's crops come from."""
 
     def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -129,7 +129,7 @@ class Paired:
 class Mixed:
     """Crops of several sources, each crop's drawn at random by the sources' shares, which sum to 1."""
 
-    sources: Sequence[tuple[Batches, float]]
+    sources: Sequence[tuple[CropSource, float]]
 
     def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
         shares = torch.tensor([share for _, share in self.sources], dtype=torch.float32, device=random.device)
@@ -166,14 +166,14 @@ def shares(given: Sequence[Folder], own: bool) -> list[float]:
 
 def load_batches(
     clean: Sequence[Path], streaks: Sequence[Folder], pairs: Sequence[Folder], crop: int, device: torch.device
-) -> Batches:
+) -> CropSource:
     """What `clean` folders, with `streaks` masks and rain of our own, and `pairs` give to train on, on the device.
 
     Raises EsdnetError for an empty folder, a picture that is bad or smaller than a crop, a pair that does not fit,
     shares that do not add up.
     """
     parts = shares([*streaks, *pairs], own=bool(clean))
-    sources: list[tuple[Batches, float]] = []
+    sources: list[tuple[CropSource, float]] = []
     if clean:
         photographs = Pictures([_read(source.path, crop) for folder in clean for source in listing(folder)], device)
         sources.append((OwnRain(photographs), max(1 - sum(parts), 0.0)))

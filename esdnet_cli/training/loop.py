@@ -25,9 +25,8 @@ from esdnet_cli.metrics import quality, ssim
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import LOWERED, Inference, Precision, is_fast
 from esdnet_cli.model.network import ESDNet
-from esdnet_cli.pipeline.tiling import Batches as TileBatches
-from esdnet_cli.pipeline.tiling import Tiling, derain_tiled, is_out_of_memory
-from esdnet_cli.training.data import Batches
+from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_tiled, is_out_of_memory
+from esdnet_cli.training.data import CropSource
 from esdnet_cli.training.optimiser import MuonAdamW
 from esdnet_cli.training.state import STATE, Position, below, forget_after, read_state, write_state
 
@@ -98,7 +97,7 @@ class Run:
     def __init__(
         self,
         recipe: Recipe,
-        batches: Batches,
+        crops: CropSource,
         validation: Sequence[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]],
         folder: Path,
         device: torch.device,
@@ -112,7 +111,7 @@ class Run:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if recipe.batch % self.world:
             raise EsdnetError(f"--batch {recipe.batch} cannot be shared by {self.world} processes; use a multiple")
-        self._batches, self._validation, self._trained_on = batches, validation, trained_on
+        self._crops, self._validation, self._trained_on = crops, validation, trained_on
         torch.manual_seed(recipe.seed)  # the same initial weights in every process
         self.network = ESDNet(recipe.config)
         if initial is not None:
@@ -174,7 +173,7 @@ class Run:
         return self.recipe.lr * warm * min(1.0, left)
 
     def _train_step(self) -> tuple[float, float]:
-        rainy, target = self._batches(self.recipe.batch // self.world, self.recipe.crop, self._random)
+        rainy, target = self._crops(self.recipe.batch // self.world, self.recipe.crop, self._random)
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             derained = self._forward(rainy)
@@ -211,7 +210,7 @@ class Run:
         sums = torch.zeros(len(precisions), 2, dtype=torch.float64)
         for row, precision in enumerate(precisions):
             inference = Inference(copy.deepcopy(self.average), self.device, precision)
-            tiles = TileBatches(inference, 1, self.recipe.config.multiple, lambda size: None)
+            tiles = Batches(inference, 1, self.recipe.config.multiple, lambda size: None)
             for _, rainy, target in self._validation[self.rank :: self.world]:
                 figures = quality(derain_tiled(rainy, tiling, tiles, lambda: None), target)
                 sums[row] += torch.tensor([figures.psnr_y, figures.ssim_y])

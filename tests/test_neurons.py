@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from esdnet_cli.model.functional import SURROGATE_ALPHA, V_THRESHOLD, integer_lif, lif
+from esdnet_cli.model.neurons import SURROGATE_ALPHA, V_THRESHOLD, integer_lif, lif
 
 
 def test_nine_steps_by_hand() -> None:

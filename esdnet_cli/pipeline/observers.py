@@ -15,7 +15,7 @@ from esdnet_cli.errors import PictureError
 from esdnet_cli.metrics import quality, spike_rain
 from esdnet_cli.pipeline.images import Picture, eight_bit, read_picture
 from esdnet_cli.pipeline.results import ImageResult, Preview
-from esdnet_cli.pipeline.run import Done, Output, Witness
+from esdnet_cli.pipeline.run import Done, Observer, Output
 from esdnet_cli.pipeline.sources import Source, with_ending
 
 SHOWN = (1, 99)  # percentiles of a map that become the darkest and the brightest colour
@@ -24,10 +24,10 @@ PREVIEW_SIDES = (1000, 800, 640, 480, 360, 280, 200, 140, 100)  # the longest th
 PREVIEW_QUALITY = 80  # of WebP
 
 
-def score(targets: Mapping[Source, Path], max_megapixels: float) -> Witness:
+def score(targets: Mapping[Source, Path], max_megapixels: float) -> Observer:
     """PSNR and SSIM of the result against its target, and how far spikes follow the true rain, where there are maps."""
 
-    def witness(done: Done, result: ImageResult) -> ImageResult:
+    def observer(done: Done, result: ImageResult) -> ImageResult:
         path = targets[done.source]
         target = eight_bit(read_picture(path.read_bytes(), path, max_megapixels).rgb)
         try:
@@ -38,13 +38,13 @@ def score(targets: Mapping[Source, Path], max_megapixels: float) -> Witness:
             return result
         return replace(result, spike_rain=spike_rain(done.spike_map, eight_bit(done.rainy.rgb), target))
 
-    return witness
+    return observer
 
 
-def spike_pictures(names: Mapping[Source, Path], output: Output) -> Witness:
+def spike_pictures(names: Mapping[Source, Path], output: Output) -> Observer:
     """Writes a heat map of each level that has neurons as PNG: name.level1.png (full resolution), level2 (half), ..."""
 
-    def witness(done: Done, result: ImageResult) -> ImageResult:
+    def observer(done: Done, result: ImageResult) -> ImageResult:
         assert done.spike_map is not None
         colours, _ = heat(done.spike_map)
         for level, colour in enumerate(colours, 1):
@@ -52,13 +52,13 @@ def spike_pictures(names: Mapping[Source, Path], output: Output) -> Witness:
             output.write(path, Picture(colour[..., ::-1], None, False), done.sha256)
         return result
 
-    return witness
+    return observer
 
 
-def previews(budget: int) -> Witness:
+def previews(budget: int) -> Observer:
     """Small WebP pictures for the HTML report: rainy, derained, spike maps; at most `budget` bytes a picture."""
 
-    def witness(done: Done, result: ImageResult) -> ImageResult:
+    def observer(done: Done, result: ImageResult) -> ImageResult:
         pictures = [eight_bit(picture.rgb)[..., ::-1] for picture in (done.rainy, done.derained)]
         maps, scales = heat(done.spike_map) if done.spike_map is not None else ([], ())
         for side in PREVIEW_SIDES:
@@ -70,7 +70,7 @@ def previews(budget: int) -> Witness:
                 break
         return replace(result, preview=Preview(before, after, tuple(spikes), scales))
 
-    return witness
+    return observer
 
 
 def heat(spike_map: NDArray[np.float16]) -> tuple[list[NDArray[Any]], tuple[tuple[float, float], ...]]:
