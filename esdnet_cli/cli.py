@@ -24,7 +24,7 @@ from esdnet_cli.files import abandon_writes
 COMMANDS = ("images", "video", "energy", "evaluate", "train", "synth", "convert", "weights", "bench")
 INTERRUPTED = 130  # as shells report a process that SIGINT ended
 _ONE_PRESS = 0.2  # seconds in which a second signal is an echo of the first
-_SPINS = "20000"  # the OpenMP runtime has 300000: measured in benchmarks/README.md
+_SPINS = "1000"  # the OpenMP runtime has 300000: measured in benchmarks/README.md
 
 
 _presses: list[float] = []  # when signals came during this command

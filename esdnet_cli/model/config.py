@@ -104,5 +104,6 @@ class ESDNetConfig:
 
 SIZES = {
     "small": ESDNetConfig(48, (2, 2, 4), (1, 1, 2), timesteps=2, shortcut="spike"),
+    "fast": ESDNetConfig(64, (2, 2, 4), (1, 1, 2), 1, "spike", patch=2, neuron="integer", levels=4),
     "base": ESDNetConfig(),
 }

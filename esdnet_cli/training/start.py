@@ -36,7 +36,7 @@ def join_processes(device: torch.device) -> Iterator[None]:
 def starting_point(size: str | None, init: str | None) -> tuple[ESDNetConfig, dict[str, Tensor] | None]:
     """Config and initial weights: those of `init` (a bundled name or a path), or random ones (None).
 
-    size: `small`, `base`, or a config as JSON, as it stands in a checkpoint; by default that of `init`, else `small`.
+    size: a name in SIZES, or a config as JSON, as it stands in a checkpoint; by default that of `init`, else `small`.
     With both, `init` may differ where its tensors fit, as in the shortcut. Raises EsdnetError.
     """
     if init is None:
