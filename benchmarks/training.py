@@ -41,7 +41,8 @@ def plain_lif(x_seq: Tensor, spike_dtype: None = None) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--size", choices=[name for name, size in SIZES.items() if size.neuron == "lif"], default="small")
+    sizes = [name for name, size in SIZES.items() if size.neuron == "lif"]  # the straightforward way is a LIF neuron's
+    parser.add_argument("--size", choices=sizes, default="small")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=64)
     parser.add_argument("--device", default="auto")
