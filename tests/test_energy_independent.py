@@ -98,7 +98,7 @@ def test_as_it_runs_without_gradients_in_every_number_format(
         assert layers[name].mac == 0
 
 
-@pytest.mark.parametrize("weights", ["small", str(GOLDEN / "compact-weights.safetensors")], ids=["spike", "membrane"])
+@pytest.mark.parametrize("weights", ["lif", str(GOLDEN / "compact-weights.safetensors")], ids=["spike", "membrane"])
 @pytest.mark.parametrize("tiling", [Tiling(0, 0), Tiling(16, 4)], ids=["one piece", "tiles"])
 @pytest.mark.parametrize("height, width", [(16, 16), (24, 36), (21, 45)])
 def test_every_convolution_agrees_with_an_independent_counter(
