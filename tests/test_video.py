@@ -22,9 +22,11 @@ from esdnet_cli.errors import PictureError
 from esdnet_cli.pipeline.images import read_picture
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.sources import Job, Source
+from esdnet_cli.video.deflicker import Deflicker
 from esdnet_cli.video.encoder import Segment, SegmentEncoder, choose_encoding, reordering
-from esdnet_cli.video.flow import Deflicker, WarpingError, flow, warp
-from esdnet_cli.video.frames import FrameOutput, in_order
+from esdnet_cli.video.flicker import WarpingError
+from esdnet_cli.video.flow import flow, warp
+from esdnet_cli.video.frames import FrameOutput, in_order, unsmoothed
 from esdnet_cli.video.parts import ActivitySum, FrameRecord, Part, Parts, counts_of, with_counts, without_counts
 from esdnet_cli.video.reader import Frames, Selection, read_info
 
@@ -275,12 +277,15 @@ def test_numbers_order_frames() -> None:
 
 
 @pytest.mark.parametrize("megapixels, fits", [(1, False), (2, True)])
-def test_frames_beside_their_source_obey_max_megapixels(megapixels: float, fits: bool, tmp_path: Path) -> None:
+def test_frames_beside_their_source_obey_max_megapixels(
+    megapixels: float, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = Source(tmp_path / "in" / "1.png", Path("1.png"))
     write(source.path, np.zeros((1200, 1200, 3), np.uint8))
     job = Job(source, tmp_path / "out" / "1.png")
-    output = FrameOutput(Journal(tmp_path / "out", {}), False, [job], {job.output: 0}, True, None, megapixels)
+    output = FrameOutput(Journal(tmp_path / "out", {}), False, [job], {job.output: 0}, True, unsmoothed)
     picture = read_picture(source.path.read_bytes(), source.path)
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", str(megapixels * 10**6))
     with nullcontext() if fits else pytest.raises(PictureError, match="megapixels"):
         output.write(job.output, picture, "digest")
     assert job.output.exists() == fits

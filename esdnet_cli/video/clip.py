@@ -21,10 +21,11 @@ from esdnet_cli.files import copy_times, file_digest, whole_file
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.images import grey_again
 from esdnet_cli.pipeline.journal import Journal
+from esdnet_cli.pipeline.output import Output, pixel_settings
 from esdnet_cli.pipeline.results import ImageResult
-from esdnet_cli.pipeline.run import READ_AHEAD, Output, pixel_settings
+from esdnet_cli.pipeline.run import READ_AHEAD
+from esdnet_cli.video.deflicker import Deflicker
 from esdnet_cli.video.encoder import Encoding, Segment, SegmentEncoder, choose_encoding, default_codec
-from esdnet_cli.video.flow import Deflicker
 from esdnet_cli.video.inputs import CONTAINERS, ClipJob
 from esdnet_cli.video.join import check_container, count_frames, join
 from esdnet_cli.video.parts import (
@@ -112,14 +113,12 @@ class Interrupted(KeyboardInterrupt):
         self.kept = kept
 
 
-def plan_clip(
-    derainer: Derainer, job: ClipJob, options: ClipOptions, overwrite: bool, max_megapixels: float
-) -> ClipPlan:
+def plan_clip(derainer: Derainer, job: ClipJob, options: ClipOptions, overwrite: bool) -> ClipPlan:
     """Look at a clip, choose its encoding, see what is in the way; nothing is written.
 
     Raises PictureError, FFmpegError or OSError if it cannot be done.
     """
-    info = read_info(job.source, max_megapixels)
+    info = read_info(job.source)
     container = CONTAINERS[job.output.suffix.lower()]
     width, height = info.width, info.height
     if options.compare:
@@ -128,7 +127,7 @@ def plan_clip(
     encoding, notes = choose_encoding(info, codec, options.crf, width, height, SEGMENT)
     selection = options.selection
     settings = {
-        **pixel_settings(derainer),
+        **pixel_settings(derainer.info),
         "encoding": encoding.to_dict(),
         "container": container,
         "start": None if selection.start is None else str(selection.start),
@@ -162,7 +161,7 @@ def derain_clip(
     """
     # another machine's encoder may write another header: told now, not when the parts do not join
     parts = Parts(job.output, {**plan.identity, "header": SegmentEncoder(plan.encoding).extradata.hex()})
-    plan.output.journal.prepare()
+    plan.output.prepare()
     if not parts.begin():
         other = "with other options, by another encoder or of another input"
         tell(f"{printable(job.source)}: parts made {other} are dropped; starting over.")
@@ -181,10 +180,9 @@ def derain_clip(
     except KeyboardInterrupt:
         raise Interrupted(run.kept) from None
     parts.remove()
-    result = ImageResult(
-        printable(job.source), printable(job.output), "ok", None, plan.info.upright[0], plan.info.upright[1],
-        run.seconds, run.activity.total(),
-    )  # fmt: skip
+    result = ImageResult.done(
+        printable(job.source), printable(job.output), plan.info.upright, run.seconds, run.activity.total()
+    )
     if missing := frames.missing():
         about = "" if plan.info.frames is not None else "about "
         error = (
@@ -216,7 +214,7 @@ class _Run:
             self._written += 1
             state = part.state
         self.kept = len(self.times)
-        self._deflicker = Deflicker(_decoded(state)) if options.deflicker else None
+        self._deflicker = Deflicker(_decoded(state))
         self._encoder: SegmentEncoder | None = None
         self._frames: list[FrameRecord] = []
         self._shape: Activity | None = None
@@ -230,11 +228,9 @@ class _Run:
             try:
                 while (frame := self._awaited(reading.popleft())) is not None:
                     reading.append(reader.submit(next, source, None))
-                    began = time.perf_counter()
                     derained = derainer(frame.rgb, self._options.count)
-                    seconds = time.perf_counter() - began
                     activity = derained.activity or Activity(1, ())
-                    record = FrameRecord(frame.number, frame.pts, seconds, counts_of(activity))
+                    record = FrameRecord(frame.number, frame.pts, derained.seconds or 0.0, counts_of(activity))
                     shape = self._shape = self._shape or without_counts(activity)
                     self._note(record, shape, estimate=frames.estimate)
                     writing.append(writer.submit(self._encode, frame, derained.image, record))
@@ -259,10 +255,9 @@ class _Run:
         self.activity.add(shape, record.counts)
         self.seconds += record.seconds
         info = self._plan.info
-        image = ImageResult(
-            f"{printable(self._job.source)}#{record.number:06}", printable(self._job.output), "ok", None,
-            *info.upright, record.seconds, with_counts(shape, record.counts) if record.counts else None,
-        )  # fmt: skip
+        activity = with_counts(shape, record.counts) if record.counts else None
+        name = f"{printable(self._job.source)}#{record.number:06}"
+        image = ImageResult.done(name, printable(self._job.output), info.upright, record.seconds, activity)
         moment = float((record.pts - info.first) * info.time_base)
         self._on_frame(FrameResult(image, record.number, moment, kept, estimate))
 
@@ -270,7 +265,7 @@ class _Run:
         info = self._plan.info
         if info.chroma == "grey":
             derained = grey_again(derained)
-        if self._deflicker is not None:
+        if self._options.deflicker:
             derained = self._deflicker(derained)
         shown = np.hstack((frame.rgb, derained)) if self._options.compare else derained
         if self._encoder is None:
@@ -285,8 +280,8 @@ class _Run:
             return
         self._encoder.finish()
         segment = Segment(self._encoder.extradata, self._encoder.packets)
-        state = b"" if self._deflicker is None else _encoded(self._deflicker.last)
-        self._parts.write(self._written, Part(segment, self._frames, self._shape, state))
+        part = Part(segment, self._frames, self._shape, _encoded(self._deflicker.last))
+        self._parts.write(self._written, part)
         self._written += 1
         self.kept += len(self._frames)
         self._encoder, self._frames = None, []

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError, one_line
-from esdnet_cli.settings import MAX_MEGAPIXELS
+from esdnet_cli.settings import max_pixels
 from esdnet_cli.video.clock import Join, find_joins, first_frames, one_clock
 from esdnet_cli.video.dolby import is_bare_dolby_vision
 from esdnet_cli.video.length import declared_end, declared_frames, zero_of
@@ -160,7 +160,7 @@ def open_clip(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             yield container, streams[0]
 
 
-def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
+def read_info(path: Path) -> ClipInfo:
     """Look at a clip. Raises PictureError if it cannot be derained, with the reason; OSError if it cannot be read."""
     with open_clip(path) as (container, _):
         joins = find_joins(container)
@@ -169,8 +169,10 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
         with open_clip(path) as (container, stream):
             later = [(frame.width, frame.height) for frame in first_frames(container, stream, joins)]
     with open_clip(path) as (container, stream):
-        if stream.codec_context.width * stream.codec_context.height > max_megapixels * 1e6:
-            raise PictureError(f"has frames of more than {max_megapixels:g} megapixels; trust it by --max-megapixels")
+        if stream.codec_context.width * stream.codec_context.height > max_pixels():
+            raise PictureError(
+                f"has frames of more than {max_pixels() / 1e6:g} megapixels; trust it by --max-megapixels"
+            )
         frame = next(_decode(container, stream, _Tally()), None)
         if frame is None:
             raise PictureError(f"has no frame that decodes ({stream.codec_context.name}); copy it again")
