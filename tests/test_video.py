@@ -23,7 +23,7 @@ from esdnet_cli.pipeline.images import read_picture
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.sources import Job, Source
 from esdnet_cli.video.deflicker import Deflicker
-from esdnet_cli.video.encoder import Segment, SegmentEncoder, choose_encoding, reordering
+from esdnet_cli.video.encoder import EncodedPacket, Segment, SegmentEncoder, choose_encoding, reordering
 from esdnet_cli.video.flicker import WarpingError
 from esdnet_cli.video.flow import flow, warp
 from esdnet_cli.video.frames import FrameOutput, in_order, unsmoothed
@@ -88,8 +88,8 @@ def test_segments_stand_alone_and_begin_with_a_key_frame(tmp_path: Path) -> None
     for index in range(12):
         encoder.add(pan(2 * index, 4, 32, 48), 100 + 512 * index, 512)
     encoder.finish()
-    assert [key for *_, key, _ in encoder.packets] == [True] + [False] * 11
-    times = [pts for pts, *_ in encoder.packets]
+    assert [packet.key for packet in encoder.packets] == [True] + [False] * 11
+    times = [packet.pts for packet in encoder.packets]
     assert sorted(times) == [100 + 512 * index for index in range(12)] and times != sorted(times)
     delay = reordering(times)
     for place, pts in enumerate(times):
@@ -200,7 +200,7 @@ def test_parts_are_whole_or_not_there(tmp_path: Path) -> None:
     layers = (LayerActivity("a", "neuron", spikes=3, neurons=9, mac=2), LayerActivity("b", "conv", ac=5, nonzero=3))
     activity = Activity(4, layers)
     part = Part(
-        Segment(b"head", [(0, 1, True, b"abc"), (1, 1, False, b"de")]),
+        Segment(b"head", [EncodedPacket(0, 1, True, b"abc"), EncodedPacket(1, 1, False, b"de")]),
         [FrameRecord(0, 0, 0.5, counts_of(activity)), FrameRecord(1, 1, 0.25, counts_of(activity))],
         without_counts(activity),
         b"state",

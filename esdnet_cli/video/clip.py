@@ -25,9 +25,9 @@ from esdnet_cli.pipeline.output import Output, pixel_settings
 from esdnet_cli.pipeline.results import ImageResult
 from esdnet_cli.pipeline.run import READ_AHEAD
 from esdnet_cli.video.deflicker import Deflicker
-from esdnet_cli.video.encoder import Encoding, Segment, SegmentEncoder, choose_encoding, default_codec
+from esdnet_cli.video.encoder import Segment, SegmentEncoder, choose_encoding, default_codec
 from esdnet_cli.video.inputs import CONTAINERS, ClipJob
-from esdnet_cli.video.join import check_container, count_frames, join
+from esdnet_cli.video.join import Film, Footage, check_container, count_frames, join
 from esdnet_cli.video.parts import (
     ActivitySum,
     FrameRecord,
@@ -39,7 +39,7 @@ from esdnet_cli.video.parts import (
     without_counts,
 )
 from esdnet_cli.video.reader import ClipInfo, Frame, Frames, Selection, read_info
-from esdnet_cli.video.streams import Cut, Kept, choose_streams
+from esdnet_cli.video.streams import Cut, choose_streams
 
 SEGMENT = 24  # frames: what a kill costs at most; each begins with a key frame
 
@@ -89,20 +89,22 @@ class ClipResult:
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """What is known before the first frame is computed. kept: the other streams that go along.
+    """What is known before the first frame is computed. notes: on what the output cannot keep.
 
-    sha256: the source's. done: the output is there already.
+    sha256: the source's. identity: all that shapes the result. done: the output is there already.
     """
 
-    info: ClipInfo
-    kept: Kept
-    encoding: Encoding
-    container: str
+    film: Film
     notes: list[str]
     sha256: str
     output: Output
     identity: dict[str, Any]
     done: bool
+
+    @property
+    def info(self) -> ClipInfo:
+        """The source's."""
+        return self.film.info
 
 
 class Interrupted(KeyboardInterrupt):
@@ -138,7 +140,8 @@ def plan_clip(derainer: Derainer, job: ClipJob, options: ClipOptions, overwrite:
     }
     kept, left = choose_streams(job.source, info, container)
     notes += left
-    check_container(container, encoding, job.source, info, kept)
+    film = Film(job.source, info, container, encoding, kept)
+    check_container(film)
     sha256 = file_digest(job.source)
     output = Output(Journal(job.output.parent, settings), overwrite, dates=options.dates)
     done = output.is_done(job.output, sha256)
@@ -146,7 +149,7 @@ def plan_clip(derainer: Derainer, job: ClipJob, options: ClipOptions, overwrite:
     identity = {"source": sha256, "libavcodec": list(av.library_versions["libavcodec"]), **settings}
     if not options.count:
         identity["counted"] = False  # figures of a clip are of all its frames or of none
-    return ClipPlan(info, kept, encoding, container, notes, sha256, output, identity, done)
+    return ClipPlan(film, notes, sha256, output, identity, done)
 
 
 def derain_clip(
@@ -160,7 +163,7 @@ def derain_clip(
     Raises what `plan_clip` raises, and Interrupted.
     """
     # another machine's encoder may write another header: told now, not when the parts do not join
-    parts = Parts(job.output, {**plan.identity, "header": SegmentEncoder(plan.encoding).extradata.hex()})
+    parts = Parts(job.output, {**plan.identity, "header": SegmentEncoder(plan.film.encoding).extradata.hex()})
     plan.output.prepare()
     if not parts.begin():
         other = "with other options, by another encoder or of another input"
@@ -269,7 +272,7 @@ class _Run:
             derained = self._deflicker(derained)
         shown = np.hstack((frame.rgb, derained)) if self._options.compare else derained
         if self._encoder is None:
-            self._encoder = SegmentEncoder(self._plan.encoding)
+            self._encoder = SegmentEncoder(self._plan.film.encoding)
         self._encoder.add(np.rot90(shown, -info.turns), frame.pts, frame.duration)
         self._frames.append(record)
         if len(self._frames) == SEGMENT:
@@ -301,10 +304,7 @@ def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, tim
     replaced = plan.output.overwrite or job.output.exists()
     try:
         with whole_file(job.output, replaced) as file:
-            dropped = join(
-                file, plan.container, plan.encoding, (part.segment for part in parts.read()), times, delay,
-                job.source, plan.info, plan.kept, cut,
-            )  # fmt: skip
+            dropped = join(file, plan.film, Footage((part.segment for part in parts.read()), times, delay), cut)
             file.flush()
             if (written := count_frames(Path(file.name))) != len(times):
                 raise PictureError(
