@@ -168,23 +168,23 @@ def derain_clip(
     if not parts.begin():
         other = "with other options, by another encoder or of another input"
         tell(f"{printable(job.source)}: parts made {other} are dropped; starting over.")
-    run = _Run(job, plan, options, parts, on_frame)
-    if run.kept:
-        tell(f"{printable(job.source)}: going on after {run.kept} frames.")
-    frames = Frames(job.source, plan.info, options.selection, run.kept)
+    work = _ClipWork(job, plan, options, parts, on_frame)
+    if work.kept:
+        tell(f"{printable(job.source)}: going on after {work.kept} frames.")
+    frames = Frames(job.source, plan.info, options.selection, work.kept)
     began = time.perf_counter()
     try:
-        run.compute(derainer, frames)
+        work.compute(derainer, frames)
         took = time.perf_counter() - began
-        if not run.times:
+        if not work.times:
             parts.remove()
             raise PictureError("has no frame between --start and --end; choose other times")
-        dropped = _write(job, plan, options, parts, run.times)
+        dropped = _write(job, plan, options, parts, work.times)
     except KeyboardInterrupt:
-        raise Interrupted(run.kept) from None
+        raise Interrupted(work.kept) from None
     parts.remove()
     result = ImageResult.done(
-        printable(job.source), printable(job.output), plan.info.upright, run.seconds, run.activity.total()
+        printable(job.source), printable(job.output), plan.info.upright, work.seconds, work.activity.total()
     )
     if missing := frames.missing():
         about = "" if plan.info.frames is not None else "about "
@@ -196,10 +196,10 @@ def derain_clip(
     elif dropped:
         error = f"is damaged: {dropped} packets of sound or subtitles are left out of {printable(job.output)}"
         result = replace(result, status="failed", error=error)
-    return ClipResult(result, len(run.times), run.waited, took)
+    return ClipResult(result, len(work.times), work.waited, took)
 
 
-class _Run:
+class _ClipWork:
     """The frames of one clip on their way; `kept` of them are in finished parts."""
 
     def __init__(
