@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -249,29 +249,41 @@ class Frames:
         self.decoded = 0
 
     def __iter__(self) -> Iterator[Frame]:
+        every = self._selection.every
+        with closing(self._selected()) as frames:
+            for number, (pts, duration, frame) in enumerate(frames):
+                if number % every == 0 and number // every >= self._skip:
+                    yield Frame(number, pts, duration, self._to_rgb(frame))
+
+    def _selected(self) -> Generator[tuple[int, int, VideoFrame]]:
+        """The frames from the selection's start to its end, as `_rising` gives them."""
         info, selection = self._info, self._selection
         start, end = (None if edge is None else info.first + edge / info.time_base
                       for edge in (selection.start, selection.end))  # fmt: skip
-        wanted = number = 0
-        last = None
         with closing(self._from(start)) as frames:
-            for frame in frames:
-                self.decoded += 1
-                step = frame.duration or round(1 / info.rate / info.time_base)
-                pts = frame.pts if frame.pts is not None else info.first if last is None else last + step
-                if last is not None and pts <= last:  # no container holds two frames of one time, or goes back
-                    pts = last + (1 if last - pts < step else step)
-                last = pts
+            for pts, duration, frame in self._rising(frames):
                 if start is not None and pts < start:
                     continue
                 if end is not None and pts >= end:
                     return
-                if number % selection.every == 0:
-                    if wanted >= self._skip:
-                        yield Frame(number, pts, step, self._to_rgb(frame))
-                    wanted += 1
-                number += 1
+                yield pts, duration, frame
         self._read_to_end = True
+
+    def _rising(self, frames: Iterable[VideoFrame]) -> Iterator[tuple[int, int, VideoFrame]]:
+        """Each frame with pts and duration; no container holds two frames of one time, or goes back, as some files do.
+
+        Where a frame has no time of its own, it follows the last one.
+        """
+        info = self._info
+        last = None
+        for frame in frames:
+            self.decoded += 1
+            step = frame.duration or round(1 / info.rate / info.time_base)
+            pts = frame.pts if frame.pts is not None else info.first if last is None else last + step
+            if last is not None and pts <= last:
+                pts = last + (1 if last - pts < step else step)
+            last = pts
+            yield pts, step, frame
 
     @property
     def estimate(self) -> int | None:
