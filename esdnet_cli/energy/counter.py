@@ -183,8 +183,8 @@ class ActivityCounter:
                 for name in _FROM_SHAPES:
                     of_layer[name] += self._passes[shape] * getattr(layer, name)
         for sums, values in self._sums.items():
-            for counted, value in zip(sums, values.tolist()):
-                totals[counted.layer][counted.field] += counted.factor * value
+            for entry, value in zip(sums, values.tolist()):
+                totals[entry.layer][entry.field] += entry.factor * value
         for neurons, convs in self._driven.items():
             for name in convs:
                 if name in totals:

@@ -35,12 +35,13 @@ def in_order(sources: Sequence[Source]) -> list[Source]:
 def show_frames(
     folder: str,
     output: Path,
+    options: RunOptions,
+    *,
     every: int,
     compare: bool,
     deflicker: bool,
     overwrite: bool,
     dates: bool,
-    options: RunOptions,
 ) -> int:
     """Derain the pictures of a folder in the order of their numbers; names and formats stay. Returns the exit code."""
     sources, unusable = find_sources([folder], recursive=False, leave_out=[output])
