@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from esdnet_cli.energy.cost import COUNTS, Activity, EnergyCosts, LayerActivity, LayerKind, Precision
+from esdnet_cli.energy.cost import COUNTS, Activity, EnergyCosts, LayerActivity, LayerKind, NumberFormat
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.model.config import ESDNetConfig
@@ -96,7 +96,7 @@ def _result(image: dict[str, Any], virtual_steps: int) -> ImageResult:
 
 def _layer(layer: dict[str, Any]) -> LayerActivity:
     layer = {**_OLDER, **layer}
-    if layer["kind"] not in get_args(LayerKind) or layer["precision"] not in get_args(Precision):
+    if layer["kind"] not in get_args(LayerKind) or layer["precision"] not in get_args(NumberFormat):
         raise ValueError
     counts = (_count(layer[name]) for name in COUNTS)
     return LayerActivity(str(_text(layer["name"])), layer["kind"], layer["precision"], *counts)

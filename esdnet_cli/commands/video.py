@@ -83,7 +83,12 @@ def command(
                 raise click.UsageError(f"{name} does not go with a folder of frames.")
         from esdnet_cli.video.frames import show_frames
 
-        ctx.exit(show_frames(inputs[0], output, every, compare, deflicker, overwrite, not new_dates, options))
+        ctx.exit(
+            show_frames(
+                inputs[0], output, options, every=every, compare=compare, deflicker=deflicker, overwrite=overwrite,
+                dates=not new_dates,
+            )
+        )  # fmt: skip
     jobs, unusable = find_clips(inputs, output)
     from esdnet_cli.terminal import load_derainer
     from esdnet_cli.video.clip import ClipOptions
