@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -65,6 +66,12 @@ class Derainer:
     def precision(self) -> str:
         """`fp32`, `bf16` or `int8`."""
         return self.inference.precision
+
+    def copy(self) -> Derainer:
+        """Another one of the same tensors, to be called from another thread at the same time."""
+        other = copy.copy(self)
+        other.inference = self.inference.copy()
+        return other
 
     def __call__(
         self,
