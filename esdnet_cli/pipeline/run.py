@@ -37,7 +37,7 @@ READ_AHEAD = 2  # pictures decoded and waiting, and as many waiting to be writte
 
 # of the code that makes pixels, raised with every change to what comes out for the same input and network: decoding,
 # colours, tiles, arithmetic, encoding; outputs of another number are made again
-PIXELS = 2
+PIXELS = 3
 
 Progress = Callable[[float], None]  # told the share of one picture that was just done
 
