@@ -162,6 +162,8 @@ RGBA = np.dstack((COLOUR, ALPHA))
 TRANSPARENT_100 = np.dstack((GREY, np.where(GREY == 100, 0, 255).astype(np.uint8)))
 SMALL_BITS = {bits: (GREY >> (8 - bits)) * (255 // ((1 << bits) - 1)) for bits in (1, 2, 4)}
 TURNED = COLOUR.swapaxes(0, 1)[:, ::-1]
+_Y, _X = np.mgrid[:64, :96]
+RAMPS = np.stack((_X * 255 // 95, _Y * 255 // 63, 255 - (_X + _Y) * 255 // 158), axis=2)
 BIG_ICC = ICC[:4] + ICC[4:] + bytes(200_000 - len(ICC))
 BIG_ICC = len(BIG_ICC).to_bytes(4, "big") + BIG_ICC[4:]
 GAIN_MAP = (0xE2, b"urn:iso:std:iso:ts:21496:-1\0" + bytes(4))
@@ -282,6 +284,8 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "deep_alpha.heic": (stored("deep_alpha.heic"), Back(np.dstack((COLOUR, np.where(np.arange(64) < 16, 0, 255) + 0 * GREY)).astype(np.uint8), "RGBA", (white_is_65535,), 3, "deep_alpha.png")),
     "hlg.hif": (stored("hlg.hif"), Back(COLOUR, "RGB", (holds(b"cICP\x09\x12\0\1"),), 3, "hlg.png")),
     "hlg_8.heic": (made.with_nclx(stored("a.heic"), 9, 18), Back(SCENE, "RGB", (holds(b"cICP\x09\x12\0\1"),), 30, "hlg_8.png")),
+    # half the colours, limited range, BT.601, as FFmpeg writes it
+    "limited12.avif": (stored("limited12.avif"), Back(RAMPS, "RGB", (silent,), 2, "limited12.png", "png")),
     "cut.heic": (stored("a.heic")[:-900], Refused("damaged")),
     "pq.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 9, 16), Refused(r"HDR picture \(PQ\)")),
     "p3.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 12, 13), Back(COLOUR, "RGB", (holds("Colours of the original".encode("utf-16-be")),), 8)),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -137,6 +138,15 @@ class Inference:
         if precision != "fp32":
             native = precision == "bf16" or is_fast("bf16", device)
             lower(network, precision, others=torch.bfloat16 if native else torch.float32)
+
+    def copy(self) -> Inference:
+        """Another one of the same tensors: hooks on its modules see its own passes alone."""
+        network = self.network
+        own = (value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor))
+        shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers(), *own)}
+        other = copy.copy(self)
+        other.network = copy.deepcopy(network, dict[int, Any](shared))
+        return other
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -93,6 +94,12 @@ class Derainer:
     def meters(self) -> list[Meter]:
         """This machine's energy counters of what it computes on."""
         return find_meters(self.device)
+
+    def copy(self) -> Derainer:
+        """Another one of the same tensors, to be called from another thread at the same time."""
+        other = copy.copy(self)
+        other.inference = self.inference.copy()
+        return other
 
     def __call__(
         self,
