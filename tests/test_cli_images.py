@@ -582,6 +582,23 @@ def test_what_was_passed_over_is_counted(rainy: Path, tiny: Path, tmp_path: Path
     assert "Not read" not in run("images", rainy / "a.png", "-o", tmp_path / "out", "--weights", tiny).stderr
 
 
+def test_clips_of_every_ending_are_counted(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    make_clip(rainy / "a.ts", 2)
+    for name in ("b.M2TS", "c.mts", "d.m2t", "e.tp", "f.vob", "g.wmv", "h.mxf", "i.3g2"):
+        (rainy / name).write_bytes(b"x")
+    (rainy / "program.ts").write_text("import { rain } from './rain';\n" * 9)
+    stderr = run("images", rainy, "-o", tmp_path / "out", "--weights", tiny, "--dry-run").stderr
+    endings = ".3g2, .m2t, .m2ts, .mts, .mxf, .tp, .ts, .vob, .wmv"
+    assert f"Not read: 9 clip ({endings}); esdnet video takes clips." in stderr.splitlines()
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    command = ("video", folder, "-o", tmp_path / "frames", "--weights", tiny)
+    (rainy / "program.ts").rename(folder / "program.ts")
+    assert "contains clips" not in run(*command).stderr
+    (rainy / "a.ts").rename(folder / "a.ts")
+    assert "contains clips, but a folder is taken as numbered frames; name the clips" in run(*command).stderr
+
+
 def test_no_input_means_no_folder_no_checkpoint_no_table(tmp_path: Path, run: Run) -> None:
     for command in ("images", "energy"):
         result = run(command, tmp_path / "nosuch", *(("-o", tmp_path / "x") if command == "images" else ()))
