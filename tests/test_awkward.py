@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,10 @@ import cv2
 import numpy as np
 import pytest
 from awkward import ALPHA, COLOUR, DEEP, GREY, ICC, NOISE, SCENE, Pixels, stored
-from click.testing import CliRunner
-from conftest import TINY, tiny_network
+from conftest import Run, save_identity
 from PIL import Image, ImageCms
 
-from esdnet_cli.checkpoint.store import save
-from esdnet_cli.cli import cli
+from esdnet_cli.pipeline.journal import JOURNAL
 
 
 @dataclass(frozen=True)
@@ -303,45 +301,26 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, list[str]]]]:
-    """All of them through one run for each --format: output, whether it is there or not, and the lines that name it."""
-    folder = tmp_path_factory.mktemp("awkward")
-    state = tiny_network().state_dict()
-    state["output.0.weight"].zero_()
-    state["output.0.bias"].zero_()
-    save(folder / "identity.safetensors", state, TINY, {"tile": "64", "overlap": "8"})
-    found: dict[str, tuple[Path, list[str]]] = {}
-    for file_format in {case.to for _, case in AWKWARD.values()}:
-        names = [name for name, (_, case) in AWKWARD.items() if case.to == file_format]
-        for name in names:
-            place = folder / "in" / str(file_format) / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(AWKWARD[name][0])
-            os.utime(place, (1_000_000_000, 1_000_000_000))
-        # by name: those that a folder would pass over, too; of two that would become one name, each alone
-        for name in names:
-            out = folder / "out" / str(file_format) / name
-            options = ["-o", str(out), "--weights", str(folder / "identity.safetensors"), "--tile", "64"]
-            options += ["--format", file_format] if file_format else []
-            source = folder / "in" / str(file_format) / name
-            result = CliRunner().invoke(cli, ["images", str(source), *options], catch_exceptions=False)
-            case = AWKWARD[name][1]
-            output = out / (case.name if isinstance(case, Back) and case.name else name)
-            found[name] = output, [line for line in result.stderr.splitlines() if name in line]
-    yield found
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_identity(tmp_path_factory.mktemp("weights") / "identity.safetensors", tile=64, overlap=8)
 
 
 @pytest.mark.parametrize("name", AWKWARD)
-def test_it_comes_back_right_or_is_refused_with_the_reason(
-    name: str, outputs: dict[str, tuple[Path, list[str]]]
-) -> None:
-    path, lines = outputs[name]
-    case = AWKWARD[name][1]
+def test_it_comes_back_right_or_is_refused_with_the_reason(name: str, weights: Path, tmp_path: Path, run: Run) -> None:
+    data, case = AWKWARD[name]
+    source = tmp_path / "in" / name  # by name: a folder would pass over some
+    source.parent.mkdir()
+    source.write_bytes(data)
+    os.utime(source, (1_000_000_000, 1_000_000_000))
+    options = ["--format", case.to] if case.to else []
+    result = run("images", source, "-o", tmp_path / "out", "--weights", weights, *options)
+    lines = [line for line in result.stderr.splitlines() if name in line]
     if isinstance(case, Refused):
-        assert not path.exists()
+        assert {path.name for path in tmp_path.glob("out/*")} <= {JOURNAL}
         assert lines
         assert re.search(case.reason, lines[0]), lines[0]
         return
+    path = tmp_path / "out" / (case.name or name)
     output = Output(path.read_bytes(), "\n".join(lines))
     assert output.image.mode == case.mode
     pixels = np.array(output.image).astype(int)

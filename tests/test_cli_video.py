@@ -16,12 +16,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from av.stream import Disposition
 from clips import frames_of, make_clip, packets_of, scene, times_of
-from conftest import TINY, Run, load_json, read, tiny_network, write
+from conftest import Run, load_json, read, write
 
-from esdnet_cli.checkpoint.store import save
 from esdnet_cli.pipeline.journal import JOURNAL
 
 ESDNET = [sys.executable, "-m", "esdnet_cli"]
@@ -30,15 +28,9 @@ UNEVEN = [int(index * 41.7 + index % 3 * 5) for index in range(12)]  # a camera 
 
 
 @pytest.fixture
-def still(tmp_path: Path) -> Path:
-    """A checkpoint that gives back what it gets: whatever differs in the output was not the network."""
-    network = tiny_network()
-    with torch.no_grad():
-        network.output[0].weight.zero_()
-        network.output[0].bias.zero_()
-    path = tmp_path / "weights" / "still.safetensors"
-    save(path, network.state_dict(), TINY, {"tile": "0", "overlap": "0"})
-    return path
+def still(identity: Path) -> Path:
+    """A checkpoint under which a clip stands still: whatever differs in the output was not the network."""
+    return identity
 
 
 def facts(path: Path) -> dict[str, Any]:
@@ -721,4 +713,4 @@ def test_a_codec_that_does_not_fit_is_said_before_the_work(still: Path, tmp_path
     assert result.exit_code == 1 and "libx264 does not fit into .webm" in result.stderr
     result = run("video", source, "-o", tmp_path / "y.mkv", "--codec", "h264", "--crf", "60", "--weights", still)
     assert result.exit_code == 1 and "x.mkv: --crf 60: h264 has 0 to 51; choose one of these" in result.stderr
-    assert files(tmp_path) == ["weights/still.safetensors", "x.mkv"]
+    assert files(tmp_path) == ["weights/identity.safetensors", "x.mkv"]

@@ -256,7 +256,8 @@ class _ClipWork:
                     computing.append(submit())
                     frame, activity = done.frame, done.derained.activity or Activity(1, ())
                     self.waited += done.waited / crew.size
-                    record = FrameRecord(frame.number, frame.pts, (done.derained.seconds or 0.0) / crew.size, counts_of(activity))
+                    seconds = (done.derained.seconds or 0.0) / crew.size
+                    record = FrameRecord(frame.number, frame.pts, seconds, counts_of(activity))
                     shape = self._shape = self._shape or without_counts(activity)
                     self._note(record, shape, estimate=frames.estimate)
                     writing.append(writer.submit(self._encode, frame, done.derained.image, record))
