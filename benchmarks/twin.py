@@ -1,6 +1,6 @@
 """The ordinary twin, trained: the same graph with ReLU in place of the neurons, T = 1, narrower or as wide.
 
-    python benchmarks/twin.py train --dim 27 -o twin/ --clean DIR ... (any option of `esdnet train` but --size)
+    python benchmarks/twin.py train --dim 29 -o twin/ --clean DIR ... (any option of `esdnet train` but --size)
     python benchmarks/twin.py evaluate twin/last.safetensors PAIRS...
 
 What a spiking network's energy is worth: an ordinary network that costs as much (`equal cost` of `esdnet energy` says
