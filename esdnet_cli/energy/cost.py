@@ -300,15 +300,27 @@ def break_even_rate(activity: Activity | ActivityTotal, energy: Energy, costs: E
     return rate * left / counted
 
 
+def together(parts: Iterable[Activity]) -> Activity:
+    """What several copies of one network did for one picture; at least one of them."""
+    parts = list(parts)
+    return Activity(parts[0].virtual_steps, _summed(parts))
+
+
+def _summed(activities: Iterable[Activity]) -> tuple[LayerActivity, ...]:
+    sums: dict[str, LayerActivity] = {}
+    for activity in activities:
+        for layer in activity.layers:
+            sums[layer.name] = layer.added(sums[layer.name]) if layer.name in sums else layer
+    return tuple(sums.values())
+
+
 def total(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) -> ActivityTotal:
     """Add the activity of several pictures up."""
     activities = list(activities)
     shares = [activity.by_cause(costs) for activity in activities]
-    sums: dict[str, LayerActivity] = {}
     fired: dict[str, list[int]] = {}
     for activity in activities:
         for layer in activity.layers:
-            sums[layer.name] = layer.added(sums[layer.name]) if layer.name in sums else layer
             if layer.neurons:
                 counts = fired.setdefault(layer.name, [0, 0])
                 counts[0] += layer.spikes
@@ -322,5 +334,5 @@ def total(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) ->
         energy=Energy(*map(sum, zip(*(astuple(activity.energy(costs)) for activity in activities)))),
         by_cause={cause: sum(share[cause] for share in shares) for cause in CAUSES},
         spike_rates={name: spikes / steps for name, (spikes, steps) in fired.items()},
-        layers=tuple(sums.values()),
+        layers=_summed(activities),
     )

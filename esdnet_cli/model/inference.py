@@ -6,7 +6,7 @@ import copy
 import ctypes
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -156,7 +156,8 @@ class Inference:
         images = images.to(self.device, non_blocking=cuda)
         # TF32 would round float32 to 10 bits, and a spike flips where that crosses the threshold
         # and an algorithm picked by timing would flip others from run to run
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with exact if cuda else nullcontext():  # flags are the process's: threads on a CPU leave them alone
             if self.precision != "fp32":
                 images = images.contiguous(memory_format=torch.channels_last)
             return self.network(images).float()
