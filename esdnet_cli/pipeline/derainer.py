@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from esdnet_cli.checkpoint.store import Checkpoint, load_network, open_checkpoint
+from esdnet_cli.checkpoint.header import Checkpoint
+from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.energy.cost import Activity
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.energy.spikemap import SpikeMapper
