@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esdnet_cli.checkpoint.header import is_pickle
 from esdnet_cli.checkpoint.infer import assumption, completed, config_from_shapes, problems
-from esdnet_cli.checkpoint.store import faulty_value, is_pickle, load_network, open_checkpoint
+from esdnet_cli.checkpoint.store import faulty_value, load_network, open_checkpoint
 from esdnet_cli.errors import CheckpointError, one_line
 from esdnet_cli.model.config import ESDNetConfig
 

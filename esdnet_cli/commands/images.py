@@ -63,11 +63,13 @@ def command(
         from esdnet_cli.stream import derain_stream
 
         ctx.exit(derain_stream(inputs[0], file_format, options))
+    from esdnet_cli.early import answer_early
     from esdnet_cli.pipeline.sources import find_sources, plan_outputs
 
     unread: Counter[str] = Counter()
     sources, unusable = find_sources(inputs, recursive, [output, options.spike_map], unread)
     jobs = plan_outputs(sources, output, file_format)
+    answer_early(ctx, sources, unusable, unread, shard, options)
     # only now what takes seconds to import: a mistyped name is answered at once
     from esdnet_cli.pipeline.derainer import AsIs, Derainer
     from esdnet_cli.pipeline.journal import Journal

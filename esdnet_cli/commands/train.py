@@ -13,7 +13,7 @@ from esdnet_cli.options import device_option, option, quiet_option
 _FOLDER = click.Path(path_type=Path)
 
 
-class _SharedFolder(click.ParamType[tuple[Path, float | None]]):
+class _SharedFolder(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 only
     """DIR or DIR=SHARE -> (folder, share of the crops or None)."""
 
     name = "folder"

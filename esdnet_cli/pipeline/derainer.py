@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from esdnet_cli.checkpoint.store import Checkpoint, load_network, open_checkpoint
+from esdnet_cli.checkpoint.header import Checkpoint
+from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.energy.cost import Activity, together
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.energy.meter import Meter, find_meters
