@@ -17,7 +17,7 @@ from esdnet_cli.pipeline.observers import previews
 from esdnet_cli.pipeline.results import ImageResult
 from esdnet_cli.pipeline.run import Done
 from esdnet_cli.pipeline.sources import Source
-from esdnet_cli.terminal import PREVIEW_BYTES, PREVIEW_FEWEST
+from esdnet_cli.show.pictures import PREVIEW_BYTES, PREVIEW_FEWEST
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

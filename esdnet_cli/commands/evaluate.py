@@ -52,7 +52,7 @@ def command(
     if as_is and options.spike_map:
         raise click.UsageError("--spike-map needs the network; leave out --as-is.")
     from esdnet_cli.pipeline.sources import Job, find_sources, pair_up
-    from esdnet_cli.terminal import load_derainer, show_plan, show_run
+    from esdnet_cli.show.pictures import load_derainer, show_plan, show_run
 
     unread: Counter[str] = Counter()
     sources, unusable = find_sources([str(inputs)], recursive, [options.spike_map], unread)

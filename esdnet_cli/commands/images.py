@@ -72,7 +72,7 @@ def command(
     from esdnet_cli.pipeline.journal import Journal
     from esdnet_cli.pipeline.run import Output, pixel_settings
     from esdnet_cli.shards import find_shard
-    from esdnet_cli.terminal import load_derainer, show_plan, show_run, split
+    from esdnet_cli.show.pictures import load_derainer, show_plan, show_run, split
 
     part = find_shard(shard)
     jobs, unusable, options = split(part, jobs, unusable, options)

@@ -85,10 +85,10 @@ def command(
 
         ctx.exit(show_frames(inputs[0], output, every, compare, deflicker, overwrite, not new_dates, options))
     jobs, unusable = find_clips(inputs, output)
-    from esdnet_cli.terminal import load_derainer
+    from esdnet_cli.show.clips import show_clip_plans, show_clips
+    from esdnet_cli.show.pictures import load_derainer
     from esdnet_cli.video.clip import ClipOptions
     from esdnet_cli.video.reader import Selection
-    from esdnet_cli.video.show import show_clip_plans, show_clips
 
     derainer = load_derainer(options)
     selection = Selection(start, end, every)

@@ -24,7 +24,7 @@ from esdnet_cli.energy.cost import (
 )
 from esdnet_cli.energy.twin import TWIN_DENSITY, Comparison
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
-from esdnet_cli.report import comparison, digits, priced
+from esdnet_cli.report.figures import comparison, digits, priced
 
 _ROW, _BAR, _GAP = 20, 16, 12  # pixels of an SVG chart: text, bar, space
 _LEVEL_NAMES = ("full", "half", "quarter")
@@ -53,7 +53,7 @@ def to_html(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str
         + "<footer>Energy is an estimate from counted operations, not a measurement, except where it says so.</footer>"
         "</main>"
     )
-    template = Template(files("esdnet_cli").joinpath("page.html").read_text(encoding="utf-8"))
+    template = Template(files("esdnet_cli.report").joinpath("page.html").read_text(encoding="utf-8"))
     return template.substitute(title=title, body=body)
 
 

@@ -13,7 +13,7 @@ from esdnet_cli.energy.meter import Measured
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Status
-from esdnet_cli.report import SCHEMA
+from esdnet_cli.report.figures import SCHEMA
 
 _OLDER = {"precision": "fp32", "weights": 0}  # of reports that do not have them
 

@@ -13,7 +13,6 @@ from typing import Any
 import av.error
 from tqdm import tqdm
 
-from esdnet_cli import report
 from esdnet_cli.energy import meter
 from esdnet_cli.energy.cost import total
 from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable, unexpected
@@ -21,8 +20,16 @@ from esdnet_cli.files import write_atomically
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.pipeline.sources import Unusable
+from esdnet_cli.report import figures as report
 from esdnet_cli.settings import RunOptions
-from esdnet_cli.terminal import libraries_muted, model_info, show_summary, tell, tell_figures_missing, typed_command
+from esdnet_cli.show.pictures import (
+    libraries_muted,
+    model_info,
+    show_summary,
+    tell,
+    tell_figures_missing,
+    typed_command,
+)
 from esdnet_cli.video.clip import (
     ClipOptions,
     ClipPlan,

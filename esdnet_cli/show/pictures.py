@@ -16,12 +16,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from esdnet_cli import page, papers, report
 from esdnet_cli.energy import meter
 from esdnet_cli.energy.cost import LEFT_OUT, EnergyCosts
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.files import write_atomically
-from esdnet_cli.merge import merge
 from esdnet_cli.model.inference import choose_device, keep_freed_memory
 from esdnet_cli.pipeline.derainer import Derainer, load
 from esdnet_cli.pipeline.journal import Journal
@@ -30,6 +28,9 @@ from esdnet_cli.pipeline.observers import previews, score, spike_pictures
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Totals, totals
 from esdnet_cli.pipeline.run import Observer, Output, derain_files, pixel_settings, plan
 from esdnet_cli.pipeline.sources import Job, Source, Unusable, plan_outputs
+from esdnet_cli.report import figures as report
+from esdnet_cli.report import page, papers
+from esdnet_cli.report.merge import merge
 from esdnet_cli.settings import RunOptions
 from esdnet_cli.shards import Shard
 

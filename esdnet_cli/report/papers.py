@@ -10,9 +10,9 @@ from pathlib import Path
 from esdnet_cli import __version__
 from esdnet_cli.energy.cost import EnergyCosts, LayerActivity
 from esdnet_cli.errors import EsdnetError, printable
-from esdnet_cli.merge import merge
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Spread, Totals, totals
-from esdnet_cli.report import comparison, digits, priced
+from esdnet_cli.report.figures import comparison, digits, priced
+from esdnet_cli.report.merge import merge
 
 _SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
