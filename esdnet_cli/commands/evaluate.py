@@ -43,16 +43,17 @@ def command(
     if flicker is not None:
         if options.report is not None:
             raise click.UsageError("--flicker is only printed; leave out --report.")
-        from esdnet_cli.video.flicker import flicker_rows
+        from esdnet_cli.show.frames import show_flicker
 
-        click.echo("\n".join(flicker_rows(inputs, flicker, targets, options.max_megapixels)))
+        show_flicker(inputs, flicker, targets, options.max_megapixels)
         return
     if targets is None:
         raise click.UsageError("Missing option '--target'.")
     if as_is and options.spike_map:
         raise click.UsageError("--spike-map needs the network; leave out --as-is.")
     from esdnet_cli.pipeline.sources import Job, find_sources, pair_up
-    from esdnet_cli.show.pictures import load_derainer, show_plan, show_run
+    from esdnet_cli.show.network import load_derainer
+    from esdnet_cli.show.pictures import show_plan, show_run
 
     unread: Counter[str] = Counter()
     sources, unusable = find_sources([str(inputs)], recursive, [options.spike_map], unread)

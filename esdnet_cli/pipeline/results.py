@@ -67,6 +67,11 @@ class ModelInfo:
     timesteps: int
     ensemble: int = 1
 
+    @property
+    def tiling(self) -> str:
+        """In words."""
+        return f"tiles of {self.tile}, overlap {self.overlap}" if self.tile else "one piece"
+
 
 @dataclass(frozen=True)
 class RunInfo:

@@ -92,8 +92,7 @@ def _about(run: RunInfo) -> str:
     model = run.model
     if model is None:
         return "no network"
-    tiling = f"tiles of {model.tile}, overlap {model.overlap}" if model.tile else "one piece"
-    return f"{model.weights_name}, {model.precision}, {tiling}"
+    return f"{model.weights_name}, {model.precision}, {model.tiling}"
 
 
 def _by_layer(

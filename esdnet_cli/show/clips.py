@@ -16,20 +16,15 @@ from tqdm import tqdm
 from esdnet_cli.energy import meter
 from esdnet_cli.energy.cost import total
 from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable, unexpected
-from esdnet_cli.files import write_atomically
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.pipeline.sources import Unusable
 from esdnet_cli.report import figures as report
+from esdnet_cli.report.files import write_text
 from esdnet_cli.settings import RunOptions
-from esdnet_cli.show.pictures import (
-    libraries_muted,
-    model_info,
-    show_summary,
-    tell,
-    tell_figures_missing,
-    typed_command,
-)
+from esdnet_cli.show.network import model_info
+from esdnet_cli.show.pictures import show_summary, tell_figures_missing
+from esdnet_cli.show.terminal import libraries_muted, print_rows, tell, typed_command
 from esdnet_cli.video.clip import (
     ClipOptions,
     ClipPlan,
@@ -97,7 +92,7 @@ def show_clip_plans(
             except (PictureError, OSError, av.error.FFmpegError) as error:
                 verb, fate = "fail", f": {_why(error)}"
                 failed += 1
-            tqdm.write(f"{verb:<8} {printable(job.source)}{fate}")
+            print_rows(f"{verb:<8} {printable(job.source)}{fate}")
     tell("Dry run: nothing was written.")
     return 1 if failed else 0
 
@@ -114,8 +109,7 @@ class _Show:
 
     def print(self, *lines: str) -> None:
         if not self._options.quiet:
-            for line in lines:
-                tqdm.write(line)
+            print_rows(*lines)
 
     def clip(self, job: ClipJob, overwrite: bool) -> None:
         """One clip, whatever becomes of it."""
@@ -238,10 +232,7 @@ def _write_report(
                 waited_seconds=result.waited,
             )  # fmt: skip
         text = json.dumps({**whole, "clips": clips, "images": rows}, indent=1) + "\n"
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise EsdnetError(f"{path}: the report cannot be written ({error.strerror}); choose another place") from error
+    write_text(path, text)
 
 
 def _why(error: Exception) -> str:
