@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from esdnet_cli.energy.cost import COUNTS, Activity, EnergyCosts, LayerActivity, LayerKind, Precision
+from esdnet_cli.energy.cost import COUNTS, Activity, Cause, EnergyCosts, LayerActivity, LayerKind, Precision
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.model.config import ESDNetConfig
@@ -96,10 +96,11 @@ def _result(image: dict[str, Any], virtual_steps: int) -> ImageResult:
 
 def _layer(layer: dict[str, Any]) -> LayerActivity:
     layer = {**_OLDER, **layer}
-    if layer["kind"] not in get_args(LayerKind) or layer["precision"] not in get_args(Precision):
+    named = {"kind": LayerKind, "cause": Cause, "precision": Precision}
+    if any(layer[key] not in get_args(known) for key, known in named.items()):
         raise ValueError
     counts = (_count(layer[name]) for name in COUNTS)
-    return LayerActivity(str(_text(layer["name"])), layer["kind"], layer["precision"], *counts)
+    return LayerActivity(str(_text(layer["name"])), *(layer[key] for key in named), *counts)
 
 
 def _run(report: dict[str, Any]) -> RunInfo:
