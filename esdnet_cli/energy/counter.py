@@ -182,7 +182,10 @@ class ActivityCounter:
             for name in convs:
                 if name in fields:
                     fields[name]["nonzero"] = fields[neurons]["spikes"]
-        counted = tuple(LayerActivity(name, *kind, **fields[name]) for name, kind in kinds.items())
+        counted = tuple(
+            LayerActivity(name, kind, cause, precision, **fields[name])
+            for name, (kind, cause, precision) in kinds.items()
+        )
         return Activity(self._config.virtual_steps, counted)
 
     def _begin(self, _: nn.Module, inputs: tuple[Tensor]) -> None:

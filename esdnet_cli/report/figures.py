@@ -1,16 +1,18 @@
-"""Results as text and files: rows for the terminal, JSON (schema 1) and CSV. Formatting, no arithmetic."""
+"""The figures of a report, each once in a table that every kind of report reads; JSON (schema 1) and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import math
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, astuple, fields
-from typing import Any
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from esdnet_cli import __version__
 from esdnet_cli.energy.cost import (
@@ -22,61 +24,191 @@ from esdnet_cli.energy.cost import (
     ActivityTotal,
     Energy,
     EnergyCosts,
+    LayerActivity,
     break_even_rate,
+    total,
 )
-from esdnet_cli.energy.names import NAMES, field_names, footprint_bytes, state_bytes
+from esdnet_cli.energy.names import FieldCounts, field_counts, footprint_bytes, state_bytes
 from esdnet_cli.energy.twin import Comparison, compare
-from esdnet_cli.metrics import Quality, SpikeRain
+from esdnet_cli.metrics import Quality, SpikeRain, mean_quality, mean_spike_rain
 from esdnet_cli.model.config import ESDNetConfig
-from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
+from esdnet_cli.pipeline.results import ImageResult, RunInfo, Spread, Totals
 
+T = TypeVar("T")
 SCHEMA = 1
-IMAGE_KEYS = (
-    "input", "output", "status", "error", "width", "height", "seconds",
-    "spike_rate", "mac", "ac", "energy_mj", "energy_spike_only_mj", "energy_ann_mj",
-    "energy_ann_int8_mj", "energy_dense_snn_mj", "memory_mj", "ann_memory_mj",
-    "memory_no_reuse_mj", "ann_memory_no_reuse_mj", "weights_dram_mj", "energy_as_run_mj", "break_even_spike_rate",
-    "tiling_share", *NAMES,
-)  # fmt: skip
-LAYER_KEYS = ("name", "kind", "precision", "cause", "spike_rate", "energy_mj", *COUNTS)
-ENERGY_KEYS = IMAGE_KEYS[IMAGE_KEYS.index("energy_mj") : IMAGE_KEYS.index("tiling_share")]
-QUALITY_KEYS = tuple(field.name for field in (*fields(Quality), *fields(SpikeRain)))
 _BITS = {"fp32": 32, "bf16": 16, "int8": 8}  # of what spikes drive
-_BAR = 12  # characters of a spike rate of 100 %
-_SIZE = ("size", "px", 9)  # with the others, and 13 characters of a name, 80 columns
-_QUALITY = (("PSNR", "dB", 5), ("SSIM", "", 6), ("PSNR", "RGB", 5))
-_ACTIVITY = (("s", "", 6), ("rate", "%", 5), ("strict", "mJ", 7), ("sp-only", "mJ", 7), ("ann", "mJ", 7))
 
 
-def heading(scored: bool, network: bool) -> tuple[str, str]:
-    """Two lines over the rows: what the columns are, and their units."""
-    columns = (_SIZE, *(_QUALITY if scored else ()), *(_ACTIVITY if network else ()))
-    names, units = (" ".join(f"{column[part]:>{column[2]}}" for column in columns) for part in (0, 1))
-    return f"{names}  picture", units
+@dataclass(frozen=True)
+class Figure(Generic[T]):
+    """One figure. key: in JSON and CSV. of: how it follows from a T.
+
+    For people, where they see it: name: over a narrow column; title: where there is room; about: what it counts.
+    unit: theirs, in which % is a hundredth. decimals: None for as many as `digits` gives.
+    spread: whether reports hold its mean and deviation over pictures. each: whether each picture has it, or all alone.
+    """
+
+    key: str
+    of: Callable[[T], Any]
+    name: str = ""
+    unit: str = ""
+    decimals: int | None = None
+    title: str = ""
+    about: str = ""
+    spread: bool = False
+    each: bool = True
+
+    def in_unit(self, value: float) -> float:
+        """As people see it."""
+        return 100 * value if self.unit == "%" else value
+
+    def text(self, value: Any) -> str:
+        """The number that people see; a dash for None."""
+        if value is None:
+            return "-"
+        return digits(self.in_unit(value)) if self.decimals is None else f"{self.in_unit(value):.{self.decimals}f}"
+
+    def with_unit(self, value: Any) -> str:
+        """As `text`, with its unit."""
+        return f"{self.text(value)} {self.unit}".rstrip()
+
+    def heading(self, title: str) -> str:
+        """Over a column, with the unit."""
+        return f"{title}, {self.unit}" if self.unit else title
 
 
-def row(result: ImageResult, costs: EnergyCosts) -> str:
-    """One picture's line under the heading; what was skipped or failed says so instead of figures."""
-    if result.status == "skipped":
-        return f"{'skipped: done before':>46}  {result.input}"
-    if result.status == "failed":
-        return f"{'failed':>46}  {result.input}"
-    parts = [f"{f'{result.width}x{result.height}':>9}", *_scores(result.quality)]
-    if result.seconds is not None:
-        activity = result.activity
-        figures = (activity.spike_rate, activity.energy(costs)) if activity else (None, None)
-        parts.append(_figures(result.seconds, *figures))
-    return f"{' '.join(parts)}  {result.input}"
+@dataclass(frozen=True)
+class Counted:
+    """What was counted of one picture, or of all, and its price: what most figures follow from."""
+
+    activity: Activity | ActivityTotal
+    energy: Energy
+    costs: EnergyCosts
+    tiling_share: float | None
+
+    @cached_property
+    def field(self) -> FieldCounts:
+        """By the field's names."""
+        return field_counts(self.activity.layers, self.activity.spike_rate)
 
 
-def total_rows(totals: Totals, run: RunInfo) -> list[str]:
-    """The last lines: wall-clock seconds, rate and energies of everything that was done, mean quality; counts."""
-    parts = [f"{f'{totals.megapixels:.2f} MP':>9}", *_scores(totals.quality)]
-    if run.model is not None:
-        parts.append(_figures(run.seconds, totals.activity.spike_rate, totals.activity.energy))
-    means = "; scores are means" if totals.quality else ""
-    counts = f"{totals.ok} done, {totals.skipped} skipped, {totals.failed} failed{means}"
-    return [f"{' '.join(parts)}  total", counts, *filter(None, [priced(totals, run)])]
+class PricedLayer(NamedTuple):
+    """What a layer's figures follow from."""
+
+    layer: LayerActivity
+    virtual_steps: int
+    costs: EnergyCosts
+
+
+# of a picture, and what kind of value each is
+FACTS: dict[str, type] = {
+    "input": str, "output": str, "status": str, "error": str, "width": int, "height": int, "seconds": float,
+}  # fmt: skip
+SECONDS: Figure[ImageResult] = Figure("seconds", lambda of: of.seconds, "s", decimals=2, title="Seconds")
+COUNTED: tuple[Figure[Counted], ...] = (
+    Figure("spike_rate", lambda of: of.activity.spike_rate, "rate", "%", 2, "Spike rate", spread=True),
+    Figure("spikes", lambda of: of.activity.spikes, each=False),
+    Figure("mac", lambda of: of.activity.mac),
+    Figure("ac", lambda of: of.activity.ac),
+    Figure("energy_mj", lambda of: of.energy.strict_mj, "strict", "mJ", None, "Strict", "operations as executed", True),
+    Figure(
+        "energy_spike_only_mj", lambda of: of.energy.spike_only_mj, "sp-only", "mJ", None, "Spike-only",
+        "the literature's habit",
+    ),
+    Figure("energy_ann_mj", lambda of: of.energy.ann_mj, "ann", "mJ", None, "ANN", "the same graph, not spiking"),
+    Figure("energy_ann_int8_mj", lambda of: of.energy.ann_int8_mj),
+    Figure(
+        "energy_dense_snn_mj", lambda of: of.energy.dense_snn_mj, "", "mJ", None, "Strict", "every neuron firing",
+    ),
+    Figure("memory_mj", lambda of: of.energy.memory_mj),
+    Figure("ann_memory_mj", lambda of: of.energy.ann_memory_mj),
+    Figure("memory_no_reuse_mj", lambda of: of.energy.memory_no_reuse_mj),
+    Figure("ann_memory_no_reuse_mj", lambda of: of.energy.ann_memory_no_reuse_mj),
+    Figure("weights_dram_mj", lambda of: of.energy.weights_dram_mj),
+    Figure("energy_as_run_mj", lambda of: of.energy.as_run_mj),
+    Figure("break_even_spike_rate", lambda of: break_even_rate(of.activity, of.energy, of.costs), "", "%", 1),
+    Figure("tiling_share", lambda of: of.tiling_share, "", "%", 2),
+)  # fmt: skip
+FIELD: tuple[Figure[Counted], ...] = (
+    Figure("synops", lambda of: of.field.synops),
+    Figure("effective_macs", lambda of: of.field.effective_macs),
+    Figure("effective_acs", lambda of: of.field.effective_acs),
+    Figure("dense_ops", lambda of: of.field.dense_ops),
+    Figure("membrane_updates", lambda of: of.field.membrane_updates),
+    Figure("activation_sparsity", lambda of: of.field.activation_sparsity),
+)
+QUALITY: tuple[Figure[Quality], ...] = (
+    Figure("psnr_y", lambda of: of.psnr_y, "PSNR", "dB", 2, "PSNR", spread=True),
+    Figure("ssim_y", lambda of: of.ssim_y, "SSIM", "", 4, "SSIM", spread=True),
+    Figure("psnr_y_published", lambda of: of.psnr_y_published),
+    Figure("ssim_y_published", lambda of: of.ssim_y_published),
+    Figure("psnr_rgb", lambda of: of.psnr_rgb, "PSNR", "dB", 2, "PSNR, RGB"),
+    Figure("ssim_rgb", lambda of: of.ssim_rgb),
+)
+SPIKE_RAIN: tuple[Figure[SpikeRain], ...] = (
+    Figure("spike_rain_r", lambda of: of.spike_rain_r, decimals=2),
+    Figure("spike_rain_r_level1", lambda of: of.spike_rain_r_level1, decimals=2),
+    Figure("spike_rain_r_level2", lambda of: of.spike_rain_r_level2, decimals=2),
+    Figure("spike_rain_r_level3", lambda of: of.spike_rain_r_level3, decimals=2),
+)
+LAYER: tuple[Figure[PricedLayer], ...] = (
+    *(Figure[PricedLayer](key, attrgetter(f"layer.{key}")) for key in ("name", "kind", "precision", "cause")),
+    Figure("spike_rate", lambda of: of.layer.spike_rate(of.virtual_steps)),
+    Figure("energy_mj", lambda of: of.layer.strict_mj(of.costs)),
+    *(Figure[PricedLayer](key, attrgetter(f"layer.{key}")) for key in COUNTS),
+)
+SCORES: tuple[Figure[Any], ...] = (*QUALITY, *SPIKE_RAIN)
+_ALL: tuple[Figure[Any], ...] = (SECONDS, *COUNTED, *FIELD, *SCORES)
+FIGURES = {figure.key: figure for figure in _ALL}
+IMAGE_KEYS = (*FACTS, *(figure.key for figure in (*COUNTED, *FIELD) if figure.each))
+
+
+def values(figures: Iterable[Figure[T]], of: T | None) -> dict[str, Any]:
+    """Figures by key; None where there is nothing that they follow from."""
+    return {figure.key: None if of is None else figure.of(of) for figure in figures}
+
+
+def figures_of(shown: ImageResult | Totals, costs: EnergyCosts) -> dict[str, Any]:
+    """All figures of one picture, or of all pictures: None where nothing was counted, or scored."""
+    activity, counted = shown.activity, None
+    if isinstance(activity, ActivityTotal):
+        counted = Counted(activity, activity.energy, costs, shown.tiling_share) if activity.neuron_steps else None
+    elif activity is not None:
+        counted = Counted(activity, activity.energy(costs), costs, shown.tiling_share)
+    scores = values(QUALITY, shown.quality) | values(SPIKE_RAIN, shown.spike_rain)
+    return values((*COUNTED, *FIELD), counted) | scores
+
+
+def totals(results: Sequence[ImageResult], costs: EnergyCosts) -> Totals:
+    """Add a run's results up."""
+    done = [result for result in results if result.status == "ok"]
+    return Totals(
+        ok=len(done),
+        skipped=sum(result.status == "skipped" for result in results),
+        failed=sum(result.status == "failed" for result in results),
+        megapixels=sum((result.width or 0) * (result.height or 0) for result in done) / 1e6,
+        activity=total((result.activity for result in done if result.activity), costs),
+        quality=mean_quality([result.quality for result in done if result.quality]),
+        spike_rain=mean_spike_rain([result.spike_rain for result in done if result.spike_rain]),
+        spread=_spread([figures_of(result, costs) for result in done]),
+    )
+
+
+def _spread(pictures: Sequence[dict[str, Any]]) -> dict[str, Spread]:
+    spread = {}
+    for key in (figure.key for figure in FIGURES.values() if figure.spread):
+        known = [value for picture in pictures if (value := picture[key]) is not None]
+        if known and all(map(math.isfinite, known)):
+            spread[key] = Spread(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else 0.0)
+    return spread
+
+
+def comparison(totals: Totals, run: RunInfo) -> Comparison | None:
+    """The run held against its ordinary twin; None if nothing was counted."""
+    if run.model is None or totals.activity.spike_rate is None:
+        return None
+    config = ESDNetConfig.from_dict(run.model.config)
+    return compare(totals.activity.layers, totals.activity.by_cause, config, run.costs)
 
 
 def priced(totals: Totals, run: RunInfo) -> str:
@@ -89,90 +221,32 @@ def priced(totals: Totals, run: RunInfo) -> str:
     return f"computed in {run.model.precision}, priced as {costs}"
 
 
-def layer_rows(activity: Activity, costs: EnergyCosts) -> list[str]:
-    """One line for each layer, in the order of the data, with a bar for its spike rate; attention is one."""
-    lines = [f"{'rate %':>7} {'':{_BAR}} {'G op':>8} {'mJ':>8}  layer"]
-    for name, group in itertools.groupby(activity.layers, lambda layer: re.sub(r"\.attn\..*", ".attn", layer.name)):
-        layers = list(group)
-        rate = layers[0].spike_rate(activity.virtual_steps)
-        shown, bar = ("", "") if rate is None else (f"{100 * rate:.2f}", "█" * round(_BAR * rate))
-        operations = sum(layer.mac + layer.ac for layer in layers) / 1e9
-        energy = sum(layer.strict_mj(costs) for layer in layers)
-        lines.append(f"{shown:>7} {bar:<{_BAR}} {digits(operations):>8} {digits(energy):>8}  {name}")
-    return lines
+def attention_as_one(layers: Iterable[LayerActivity]) -> Iterator[tuple[str, list[LayerActivity]]]:
+    """Layers as people see them, in the order of the data: the parts of a block's attention together."""
 
+    def shown(layer: LayerActivity) -> str:
+        block, attention, _ = layer.name.partition(".attn")
+        return block + attention if layer.cause == "attention" else layer.name
 
-def summary_rows(totals: Totals, run: RunInfo) -> list[str]:
-    """What the run's energy is made of, and what it is held against: at most 80 columns."""
-    energy, activity, costs = totals.activity.energy, totals.activity, run.costs
-    if activity.spike_rate is None:
-        return []
-    parts = sorted(((cause, mj) for cause, mj in activity.by_cause.items() if mj), key=lambda part: -part[1])
-    lines = [_fact("" if index else "strict, by cause", share, cause, 100 * share / energy.strict_mj)
-             for index, (cause, share) in enumerate(parts)]  # fmt: skip
-    lines += _spread_rows(totals)
-    if compared := comparison(totals, run):
-        lines += _twin_rows(compared)
-    rate = break_even_rate(activity, energy, costs)
-    if rate is None:
-        even = "above ann at any rate"
-    else:
-        even = "below ann at any rate" if rate >= 1 else f"below ann up to {100 * rate:.1f} %"
-    lines.append(f"{'spike rate':<19} {100 * activity.spike_rate:>7.2f} %           strict is {even}")
-    if totals.tiling_share is not None:
-        lines.append(f"{'tiling':<19} {100 * totals.tiling_share:>7.2f} %           of the pixels: overlap and padding")
-    if totals.spike_rain is not None:
-        over_all, *levels = ("-" if r is None else f"{r:.2f}" for r in astuple(totals.spike_rain))
-        lines.append(f"{'spikes and rain':<19} {over_all:>7} r           by level: {', '.join(levels)}")
-    for measured in run.measured:
-        net = f"net of {measured.idle_watts:.1f} W idle; all that ran there:"
-        lines.append(f"{'measured':<19} {digits(measured.net_joules):>7} J           {net}")
-        lines.append(f"{'':<39} {measured.source[:40]}")
-    return lines
-
-
-def _twin_rows(compared: Comparison) -> list[str]:
-    """The table of views, and what an ordinary network of the same cost would be."""
-    lines = [f"{'against its ordinary twin':<45} {'network':>8} {'twin, mJ':>8} {'below':>9}"]
-    for view in compared.views:
-        share = "" if view.below is None else f"{100 * view.below:>7.0f} %"
-        lines.append(f"  {view.name:<43} {digits(view.network_mj):>8} {digits(view.twin_mj):>8} {share:>9}")
-    equal = f"widest ordinary network of that cost ({compared.dim})"
-    per_synapse = "accumulations a synapse and inference"
-    refinement = f"of strict; refinement and output {100 * compared.refinement_share:.1f} %"
-    return [
-        *lines,
-        f"{'equal cost':<19} {f'd = {compared.equal_cost_dim}':>7}             {equal}",
-        f"{'per synapse':<19} {compared.accumulations_per_synapse:>7.2f} AC          {per_synapse}",
-        f"{'not spiking':<19} {100 * compared.not_spiking_share:>7.2f} %           {refinement}",
-    ]
-
-
-def _spread_rows(totals: Totals) -> list[str]:
-    """Mean and standard deviation over pictures, where there are several."""
-    if totals.ok < 2 or not totals.spread:
-        return []
-    units = {
-        "spike_rate": ("rate", 100, " %"), "energy_mj": ("strict", 1, " mJ"),
-        "psnr_y": ("PSNR", 1, " dB"), "ssim_y": ("SSIM", 1, ""),
-    }  # fmt: skip
-    parts = []
-    for key, spread in totals.spread.items():
-        name, factor, unit = units[key]
-        parts.append(f"{name} {digits(factor * spread.mean)} ± {digits(factor * spread.std)}{unit}")
-    return [f"{'mean ± deviation':<19} {', '.join(parts)}"]
-
-
-def _fact(name: str, millijoules: float, what: str, percent: float | None = None) -> str:
-    share = "" if percent is None else f"{percent:.1f} %"
-    return f"{name:<19} {digits(millijoules):>7} mJ {share:>8}  {what}"
+    for name, group in groupby(layers, shown):
+        yield name, list(group)
 
 
 def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     """The report as JSON, schema 1."""
-    activity, energy, model = totals.activity, totals.activity.energy, run.model
-    counted = activity.spike_rate is not None
-    report = {
+    return json_text(report_dict(results, run, totals))
+
+
+def json_text(report: dict[str, Any]) -> str:
+    """As reports are written."""
+    return json.dumps(report, indent=1) + "\n"
+
+
+def report_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> dict[str, Any]:
+    """The report as JSON takes it, schema 1."""
+    by_cause, model, figures = totals.activity.by_cause, run.model, figures_of(totals, run.costs)
+    counted = figures["spike_rate"] is not None
+    return {
         "schema": SCHEMA,
         "tool": {"name": "esdnet-cli", "version": __version__},
         "weights": model and {"name": model.weights_name, "sha256": model.weights_sha256, "config": model.config},
@@ -203,32 +277,26 @@ def to_json(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str
             "failed": totals.failed,
             "megapixels": totals.megapixels,
             "seconds": run.seconds,
-            "spike_rate": activity.spike_rate,
-            "spikes": activity.spikes if counted else None,
-            "mac": activity.mac if counted else None,
-            "ac": activity.ac if counted else None,
-            **(_energy_dict(activity, energy, run.costs) if counted else dict.fromkeys(ENERGY_KEYS)),
-            "tiling_share": totals.tiling_share,
-            "energy_by_cause_mj": activity.by_cause if counted else dict.fromkeys(activity.by_cause),
-            **_network_dict(results, run, totals),
+            **{figure.key: figures[figure.key] for figure in COUNTED},
+            "energy_by_cause_mj": by_cause if counted else dict.fromkeys(by_cause),
+            **_network_dict(results, run, totals, figures),
             "mean": {name: spread.mean for name, spread in totals.spread.items()},
             "std": {name: spread.std for name, spread in totals.spread.items()},
-            **_scores_dict(totals),
+            **_scores(totals, figures),
         },
     }
-    return json.dumps(report, indent=1) + "\n"
 
 
 def to_csv(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     """One row for each picture, the JSON keys as header."""
-    keys = IMAGE_KEYS + (QUALITY_KEYS if totals.quality else ())
+    keys = (*IMAGE_KEYS, *(figure.key for figure in SCORES if totals.quality))
     return csv_text(keys, (image_dict(result, run.costs) for result in results))
 
 
 def to_layers_csv(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     """One row for each layer of each picture."""
     rows = ({"input": each.input, **layer} for each in results for layer in _layers(each.activity, run.costs))
-    return csv_text(("input", *LAYER_KEYS), rows)
+    return csv_text(("input", *(figure.key for figure in LAYER)), rows)
 
 
 def csv_text(keys: Sequence[str], rows: Iterable[dict[str, Any]]) -> str:
@@ -251,43 +319,27 @@ def _is_formula(cell: Any) -> bool:
 
 def image_dict(result: ImageResult, costs: EnergyCosts) -> dict[str, Any]:
     """One picture's entry of the report, without its layers; None where nothing was measured."""
-    activity = result.activity
-    return {
-        "input": result.input,
-        "output": result.output,
-        "status": result.status,
-        "error": result.error,
-        "width": result.width,
-        "height": result.height,
-        "seconds": result.seconds,
-        "spike_rate": activity.spike_rate if activity else None,
-        "mac": activity.mac if activity else None,
-        "ac": activity.ac if activity else None,
-        **(_energy_dict(activity, activity.energy(costs), costs) if activity else dict.fromkeys(ENERGY_KEYS)),
-        "tiling_share": result.tiling_share,
-        **(field_names(activity.layers, activity.virtual_steps) if activity else dict.fromkeys(NAMES)),
-        **_scores_dict(result),
-    }
+    figures = figures_of(result, costs)
+    known = {**{key: getattr(result, key) for key in FACTS}, **figures}
+    return {**{key: known[key] for key in IMAGE_KEYS}, **_scores(result, figures)}
 
 
-def _energy_dict(activity: Activity | ActivityTotal, energy: Energy, costs: EnergyCosts) -> dict[str, float | None]:
-    return {
-        "energy_mj": energy.strict_mj,
-        "energy_spike_only_mj": energy.spike_only_mj,
-        "energy_ann_mj": energy.ann_mj,
-        "energy_ann_int8_mj": energy.ann_int8_mj,
-        "energy_dense_snn_mj": energy.dense_snn_mj,
-        "memory_mj": energy.memory_mj,
-        "ann_memory_mj": energy.ann_memory_mj,
-        "memory_no_reuse_mj": energy.memory_no_reuse_mj,
-        "ann_memory_no_reuse_mj": energy.ann_memory_no_reuse_mj,
-        "weights_dram_mj": energy.weights_dram_mj,
-        "energy_as_run_mj": energy.as_run_mj,
-        "break_even_spike_rate": break_even_rate(activity, energy, costs),
-    }
+def _scores(scored: ImageResult | Totals, figures: dict[str, Any]) -> dict[str, float | None]:
+    """The scores, without those of no scoring; JSON knows no infinity, so equal pictures have a PSNR of null."""
+    known: list[Figure[Any]] = [*(QUALITY if scored.quality else ()), *(SPIKE_RAIN if scored.spike_rain else ())]
+    scores = {figure.key: figures[figure.key] for figure in known}
+    return {key: None if value is None or math.isinf(value) else value for key, value in scores.items()}
 
 
-def _network_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> dict[str, Any]:
+def _layers(activity: Activity | None, costs: EnergyCosts) -> list[dict[str, Any]]:
+    if activity is None:
+        return []
+    return [values(LAYER, PricedLayer(layer, activity.virtual_steps, costs)) for layer in activity.layers]
+
+
+def _network_dict(
+    results: Sequence[ImageResult], run: RunInfo, totals: Totals, figures: dict[str, Any]
+) -> dict[str, Any]:
     """What needs the network's configuration: the field's names, memory, and the comparison with the twin."""
     compared = comparison(totals, run)
     if run.model is None or compared is None:
@@ -299,7 +351,7 @@ def _network_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) 
         if result.activity and result.height and result.width
     ]
     return {
-        **field_names(layers, config.virtual_steps),
+        **{figure.key: figures[figure.key] for figure in FIELD},
         "footprint_bytes": footprint_bytes(config),
         "state_bytes_largest_layer": max(largest for largest, _ in states),
         "state_bytes": max(every for _, every in states),
@@ -309,53 +361,6 @@ def _network_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) 
         "not_spiking_share": compared.not_spiking_share,
         "refinement_share": compared.refinement_share,
     }
-
-
-def comparison(totals: Totals, run: RunInfo) -> Comparison | None:
-    """The run held against its ordinary twin; None if nothing was counted."""
-    if run.model is None or totals.activity.spike_rate is None:
-        return None
-    config = ESDNetConfig.from_dict(run.model.config)
-    return compare(totals.activity.layers, totals.activity.by_cause, config, run.costs)
-
-
-def _scores_dict(scored: ImageResult | Totals) -> dict[str, float | None]:
-    """The scores, without those of no scoring; JSON knows no infinity, so equal pictures have a PSNR of null."""
-    figures = {**asdict(scored.quality)} if scored.quality else {}
-    if scored.spike_rain:
-        figures |= asdict(scored.spike_rain)
-    return {key: None if value is None or math.isinf(value) else value for key, value in figures.items()}
-
-
-def _scores(quality: Quality | None) -> list[str]:
-    if quality is None:
-        return []
-    return [f"{quality.psnr_y:>5.2f}", f"{quality.ssim_y:>6.4f}", f"{quality.psnr_rgb:>5.2f}"]
-
-
-def _layers(activity: Activity | None, costs: EnergyCosts) -> list[dict[str, Any]]:
-    if activity is None:
-        return []
-    return [
-        {
-            "name": layer.name,
-            "kind": layer.kind,
-            "precision": layer.precision,
-            "cause": layer.cause,
-            "spike_rate": layer.spike_rate(activity.virtual_steps),
-            "energy_mj": layer.strict_mj(costs),
-            **{name: getattr(layer, name) for name in COUNTS},
-        }
-        for layer in activity.layers
-    ]
-
-
-def _figures(seconds: float, rate: float | None, energy: Energy | None) -> str:
-    """Dashes where nothing was counted."""
-    if rate is None or energy is None:
-        return " ".join([f"{seconds:>6.2f}", f"{'-':>5}", *[f"{'-':>7}"] * 3])
-    millijoules = (energy.strict_mj, energy.spike_only_mj, energy.ann_mj)
-    return " ".join([f"{seconds:>6.2f}", f"{100 * rate:>5.2f}", *(f"{digits(mj):>7}" for mj in millijoules)])
 
 
 def digits(value: float) -> str:

@@ -16,11 +16,11 @@ from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.kinds import unread_line
 from esdnet_cli.pipeline.observers import previews, score, spike_pictures
-from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals, totals
+from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.pipeline.run import Observer, Output, derain_files, pixel_settings, plan
 from esdnet_cli.pipeline.sources import Job, Source, Unusable, plan_outputs
-from esdnet_cli.report import figures as report
-from esdnet_cli.report import papers
+from esdnet_cli.report import papers, rows
+from esdnet_cli.report.figures import totals
 from esdnet_cli.report.files import report_ending, write_report
 from esdnet_cli.report.merge import merge
 from esdnet_cli.settings import RunOptions
@@ -70,7 +70,7 @@ def show_run(
         for result in results:
             tell(f"{result.input}: {result.error}")
         if not options.quiet and jobs:
-            print_rows(*report.heading(targets is not None, derainer is not None))
+            print_rows(*rows.heading(targets is not None, derainer is not None))
         try:
             for result in derain_files(
                 derainer, jobs, output, on_progress, options.max_megapixels, observers, bool(observers), options.count
@@ -106,7 +106,7 @@ def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOp
     options = replace(options, costs=info.costs)
     summary = totals(results, info.costs)
     if not options.quiet:
-        print_rows(*report.heading(scored=False, network=True))
+        print_rows(*rows.heading(scored=False, network=True))
     for result in results:
         _show(result, options)
     show_summary(results, info, summary, options, short=False)
@@ -138,9 +138,9 @@ def show_summary(
     """Totals, what they are made of (unless `short` and not verbose), what they leave out, and failures again."""
     if options.quiet:
         return
-    print_rows(*report.total_rows(summary, info))
+    print_rows(*rows.total_rows(summary, info))
     if not short or options.verbose:  # who came for a picture wants it short
-        print_rows(*report.summary_rows(summary, info))
+        print_rows(*rows.summary_rows(summary, info))
     if info.model is not None and options.count:
         tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
     for result in results:
@@ -194,6 +194,6 @@ def _show(result: ImageResult, options: RunOptions) -> None:
         return
     if result.lost:
         tell(f"{result.input}: not in the output: {', '.join(result.lost)}.")
-    print_rows(report.row(result, options.costs))
+    print_rows(rows.row(result, options.costs))
     if options.verbose and result.activity is not None:
-        print_rows(*report.layer_rows(result.activity, options.costs))
+        print_rows(*rows.layer_rows(result.activity, options.costs))
