@@ -104,7 +104,7 @@ class PricedLayer(NamedTuple):
 FACTS: dict[str, type] = {
     "input": str, "output": str, "status": str, "error": str, "width": int, "height": int, "seconds": float,
 }  # fmt: skip
-SECONDS: Figure[ImageResult] = Figure("seconds", lambda of: of.seconds, "s", decimals=2, title="Seconds")
+SECONDS: Figure[ImageResult] = Figure("seconds", lambda of: of.seconds, "s", "s", 2, "Time")
 COUNTED: tuple[Figure[Counted], ...] = (
     Figure("spike_rate", lambda of: of.activity.spike_rate, "rate", "%", 2, "Spike rate", spread=True),
     Figure("spikes", lambda of: of.activity.spikes, each=False),

@@ -14,7 +14,7 @@ _BAR = 12  # characters of a spike rate of 100 %
 _DONE = 46  # of the columns that what was skipped or failed leaves empty
 _SCORES = {"psnr_y": 5, "ssim_y": 6, "psnr_rgb": 5}  # widths: with 13 characters of a name, 80 columns in all
 _COUNTED = {"seconds": 6, "spike_rate": 5, "energy_mj": 7, "energy_spike_only_mj": 7, "energy_ann_mj": 7}
-_UNDER = {"psnr_rgb": "RGB"}  # a heading, where it is not the unit
+_UNDER = {"psnr_rgb": "RGB", "seconds": ""}  # a heading, where it is not the unit
 
 
 def heading(scored: bool, network: bool) -> tuple[str, str]:
