@@ -169,14 +169,15 @@ def values(figures: Iterable[Figure[T]], of: T | None) -> dict[str, Any]:
 
 
 def figures_of(shown: ImageResult | Totals, costs: EnergyCosts) -> dict[str, Any]:
-    """All figures of one picture, or of all pictures: None where nothing was counted, or scored."""
+    """All figures of one picture, or of all but the seconds: None where nothing was counted, or scored."""
     activity, counted = shown.activity, None
+    timed = values([SECONDS], shown) if isinstance(shown, ImageResult) else {}
     if isinstance(activity, ActivityTotal):
         counted = Counted(activity, activity.energy, costs, shown.tiling_share) if activity.neuron_steps else None
     elif activity is not None:
         counted = Counted(activity, activity.energy(costs), costs, shown.tiling_share)
     scores = values(QUALITY, shown.quality) | values(SPIKE_RAIN, shown.spike_rain)
-    return values((*COUNTED, *FIELD), counted) | scores
+    return timed | values((*COUNTED, *FIELD), counted) | scores
 
 
 def totals(results: Sequence[ImageResult], costs: EnergyCosts) -> Totals:
@@ -320,7 +321,7 @@ def _is_formula(cell: Any) -> bool:
 def image_dict(result: ImageResult, costs: EnergyCosts) -> dict[str, Any]:
     """One picture's entry of the report, without its layers; None where nothing was measured."""
     figures = figures_of(result, costs)
-    known = {**{key: getattr(result, key) for key in FACTS}, **figures}
+    known = {key: getattr(result, key) for key in FACTS} | figures
     return {**{key: known[key] for key in IMAGE_KEYS}, **_scores(result, figures)}
 
 

@@ -102,10 +102,10 @@ def _fate(result: ImageResult) -> str:
 
 
 def _picture(result: ImageResult, run: RunInfo) -> dict[str, Any]:
-    preview, figures = result.preview, {**figures_of(result, run.costs), "seconds": result.seconds}
+    preview, figures = result.preview, figures_of(result, run.costs)
     assert preview is not None
     words = {
-        "psnr_y": "PSNR", "ssim_y": "SSIM", "seconds": "seconds", "spike_rate": "spike rate", "energy_mj": "strict",
+        "psnr_y": "PSNR", "ssim_y": "SSIM", "seconds": "", "spike_rate": "spike rate", "energy_mj": "strict",
         "spike_rain_r": "correlation of spikes and rain",
     }  # fmt: skip
     known = (
@@ -176,7 +176,7 @@ def _table(results: Sequence[ImageResult], run: RunInfo) -> dict[str, Any]:
     rows = []
     for result in results:
         if result.status == "ok":
-            figures = {**figures_of(result, run.costs), "seconds": result.seconds}
+            figures = figures_of(result, run.costs)
             size = f"{result.width}x{result.height}"
             rows.append([result.input, size, *(column.text(figures[column.key]) for column in columns)])
         else:

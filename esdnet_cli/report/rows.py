@@ -32,8 +32,7 @@ def row(result: ImageResult, costs: EnergyCosts) -> str:
     if result.status == "failed":
         return f"{'failed':>{_DONE}}  {result.input}"
     columns = (_SCORES if result.quality else {}) | ({} if result.seconds is None else _COUNTED)
-    figures = {**figures_of(result, costs), "seconds": result.seconds}
-    return _row(f"{result.width}x{result.height}", columns, figures, result.input)
+    return _row(f"{result.width}x{result.height}", columns, figures_of(result, costs), result.input)
 
 
 def total_rows(totals: Totals, run: RunInfo) -> list[str]:
