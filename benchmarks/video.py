@@ -51,7 +51,8 @@ def deflicker(photos: Path | None, folder: Path | None, pans: int, length: int) 
     """
     from esdnet_cli.metrics import quality
     from esdnet_cli.pipeline.derainer import load
-    from esdnet_cli.video.flow import Deflicker, WarpingError
+    from esdnet_cli.video.deflicker import Deflicker
+    from esdnet_cli.video.flicker import WarpingError
 
     derainer = load()
     chosen = sorted(photos.iterdir(), key=lambda path: -path.stat().st_size)[:pans] if photos else []

@@ -396,13 +396,13 @@ def test_interrupted_runs_end_cleanly_and_go_on(how: signal.Signals, tiny: Path,
 def test_outputs_of_older_code_are_made_again(
     kind: str, tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from esdnet_cli.pipeline import run as pipeline
+    from esdnet_cli.pipeline import output
 
     source = write(tmp_path / "a.png") if kind == "images" else make_clip(tmp_path / "a.mp4", 2)
     command = (kind, source, "-o", tmp_path / ("out" if kind == "images" else "b.mp4"), "--weights", tiny)
     for fate in ("1 done, 0 skipped", "0 done, 1 skipped"):
         assert fate in run(*command).stdout
-    monkeypatch.setattr(pipeline, "PIXELS", pipeline.PIXELS + 1)
+    monkeypatch.setattr(output, "PIXELS", output.PIXELS + 1)
     for fate in ("1 done, 0 skipped", "0 done, 1 skipped"):
         assert fate in run(*command).stdout
 
@@ -440,7 +440,8 @@ def test_an_echo_of_the_first_signal_does_not_cut_it_short(tiny: Path, tmp_path:
 SLOW = """
 import hashlib, sys, time
 from esdnet_cli.cli import cli
-from esdnet_cli.pipeline import run
+from esdnet_cli.pipeline import output
+from esdnet_cli.pipeline.derainer import Derainer
 
 def slow(*arguments, **options):
     print("busy", flush=True)
@@ -451,9 +452,9 @@ def slow_in_c(*arguments, **options):
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 
 if sys.argv[1] == "writer":
-    run.write_atomically = slow
+    output.write_atomically = slow
 else:
-    run._derain = slow_in_c
+    Derainer.__call__ = slow_in_c
 cli(sys.argv[2:])
 """
 

@@ -358,10 +358,10 @@ def test_a_packet_of_sound_that_no_container_takes_costs_itself(
     whole = join.copied_packets
 
     def torn(*rest: Any) -> Any:
-        for index, (moment, packet) in enumerate(whole(*rest)):
+        for index, timed in enumerate(whole(*rest)):
             if index == 9:
-                packet.dts = packet.pts = 0  # a jump back, which muxers refuse
-            yield moment, packet
+                timed.packet.dts = timed.packet.pts = 0  # a jump back, which muxers refuse
+            yield timed
 
     monkeypatch.setattr(join, "copied_packets", torn)
     source, target = make_clip(tmp_path / "x.mp4", 12, sound="aac"), tmp_path / "y.mp4"

@@ -170,7 +170,8 @@ def test_inputs_that_disappear_cost_only_themselves(tiny: Path, tmp_path: Path, 
     found, _ = find_sources([str(tmp_path / "in")], recursive=False)
     (tmp_path / "in" / "b.png").unlink()
     import esdnet_cli
-    from esdnet_cli.pipeline.run import Output, derain_files
+    from esdnet_cli.pipeline.output import Output
+    from esdnet_cli.pipeline.run import derain_files
 
     out = tmp_path / "out"
     jobs = plan_outputs(found, out, None)
@@ -181,7 +182,8 @@ def test_inputs_that_disappear_cost_only_themselves(tiny: Path, tmp_path: Path, 
 
 def test_an_output_folder_that_disappears_is_made_again(tiny: Path, tmp_path: Path) -> None:
     import esdnet_cli
-    from esdnet_cli.pipeline.run import Output, derain_files
+    from esdnet_cli.pipeline.output import Output
+    from esdnet_cli.pipeline.run import derain_files
 
     for index in range(8):
         write(tmp_path / "in" / f"{index}.png")
@@ -265,7 +267,8 @@ def test_two_runs_into_one_folder(tiny: Path, tmp_path: Path, run: Run) -> None:
 
 def test_what_comes_in_the_way_during_the_work_is_not_replaced(tiny: Path, tmp_path: Path) -> None:
     import esdnet_cli
-    from esdnet_cli.pipeline.run import Output, derain_files
+    from esdnet_cli.pipeline.output import Output
+    from esdnet_cli.pipeline.run import derain_files
 
     write(tmp_path / "in" / "a.png")
     out = tmp_path / "out"

@@ -26,7 +26,7 @@ from esdnet_cli.training.data import (
     read_pairs,
     shares,
 )
-from esdnet_cli.training.loop import BEST, LAST, LOG, Recipe, Run, restoration_loss
+from esdnet_cli.training.loop import BEST, LAST, LOG, Recipe, TrainingRun, restoration_loss
 from esdnet_cli.training.start import autocast_precision
 from esdnet_cli.training.state import STATE
 
@@ -44,10 +44,10 @@ def batches() -> OwnRain:
     return OwnRain(Pictures([photo(40, 30), photo(24, 60)], CPU))
 
 
-def new_run(folder: Path, recipe: Recipe = RECIPE, **options: object) -> Run:
+def new_run(folder: Path, recipe: Recipe = RECIPE, **options: object) -> TrainingRun:
     folder.mkdir(exist_ok=True)
     pairs = [("a", photo(20, 24, 1), photo(20, 24, 2))]
-    return Run(recipe, batches(), pairs, folder, CPU, **options)  # type: ignore[arg-type]
+    return TrainingRun(recipe, batches(), pairs, folder, CPU, **options)  # type: ignore[arg-type]
 
 
 def test_crops_are_cut_from_the_pictures() -> None:

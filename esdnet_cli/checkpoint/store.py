@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from torch import Tensor
 from esdnet_cli.checkpoint.bundled import PREFIX, bundled
 from esdnet_cli.checkpoint.infer import UNSEEN, assumption, completed, config_from_shapes, problems, summary
 from esdnet_cli.errors import CheckpointError, one_line
-from esdnet_cli.files import write_atomically
+from esdnet_cli.files import file_digest, write_atomically
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.network import ESDNet
 
@@ -33,6 +32,7 @@ _PICKLES = (b"PK\x03\x04", b"\x80", b"\x1f\x8b")  # torch.save's zip, a bare pic
 class Checkpoint:
     """A safetensors file whose header was read and fits an ESDNet; its tensors are read by `load_network`.
 
+    sha256: of the file when it was opened, in hexadecimal.
     tile, overlap: the tiling that it was tuned for, the published one (80, 8) where it says nothing.
     metadata: the header's strings as they stand. shapes: of every tensor. stated: fields of the configuration that
     whoever opened it stated.
@@ -40,6 +40,7 @@ class Checkpoint:
 
     name: str
     path: Path
+    sha256: str
     config: ESDNetConfig
     tile: int
     overlap: int
@@ -58,12 +59,6 @@ class Checkpoint:
         statistics = (".running_mean", ".running_var", ".num_batches_tracked")
         sizes = (torch.Size(shape).numel() for name, shape in self.shapes.items() if not name.endswith(statistics))
         return sum(sizes)
-
-    @property
-    def sha256(self) -> str:
-        """Of the file, in hexadecimal."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
 
     @property
     def close_precisions(self) -> tuple[str, ...]:
@@ -134,7 +129,7 @@ def open_checkpoint(weights: str, stated: Mapping[str, Any] | None = None) -> Ch
         raise CheckpointError(
             f"{path}: metadata overlap {overlap} is not smaller than tile {tile}; convert the original again"
         )
-    return Checkpoint(name, path, config, tile, overlap, metadata, shapes, tuple(stated or ()))
+    return Checkpoint(name, path, file_digest(path), config, tile, overlap, metadata, shapes, tuple(stated or ()))
 
 
 def load_network(checkpoint: Checkpoint) -> ESDNet:

@@ -69,20 +69,21 @@ def command(
     sources, unusable = find_sources(inputs, recursive, [output, options.spike_map], unread)
     jobs = plan_outputs(sources, output, file_format)
     # only now what takes seconds to import: a mistyped name is answered at once
+    from esdnet_cli.pipeline.derainer import AsIs, Derainer
     from esdnet_cli.pipeline.journal import Journal
-    from esdnet_cli.pipeline.run import Output, pixel_settings
+    from esdnet_cli.pipeline.output import Nowhere, Output, pixel_settings
     from esdnet_cli.shards import find_shard
     from esdnet_cli.show.network import load_derainer
     from esdnet_cli.show.pictures import show_plan, show_run, split
 
     part = find_shard(shard)
     jobs, unusable, options = split(part, jobs, unusable, options)
-    derainer = load_derainer(options) if sources else None
-    target = None
-    if derainer is not None:
-        target = Output(Journal(output, pixel_settings(derainer)), overwrite, dates=not new_dates)
+    derainer: Derainer | AsIs = AsIs()
+    target: Output | Nowhere = Nowhere()
+    if sources:  # else nobody waits for the network
+        derainer = load_derainer(options)
+        target = Output(Journal(output, pixel_settings(derainer.info)), overwrite, dates=not new_dates)
     if options.dry_run:
         ctx.exit(show_plan(derainer, jobs, unusable, target, unread))
-    if target is not None:
-        target.journal.prepare()
+    target.prepare()
     ctx.exit(part.exit_code(show_run(derainer, jobs, unusable, target, options, unread=unread)))

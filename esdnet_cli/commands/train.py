@@ -123,7 +123,7 @@ def command(
     if (steps is None) == (minutes is None):
         raise click.UsageError("Give either --steps or --minutes.")
     from esdnet_cli.model.inference import choose_device
-    from esdnet_cli.training.loop import Recipe, Run
+    from esdnet_cli.training.loop import Recipe, TrainingRun
     from esdnet_cli.training.start import autocast_precision, join_processes, prepare_folder, starting_point
 
     config, initial = starting_point(size, init)
@@ -139,7 +139,7 @@ def command(
     with join_processes(chosen):
         prepare_folder(output, resume)
         named = ", ".join(str(folder) for folder in (*clean, *(path for path, _ in (*streaks, *pairs))))
-        run = Run(
+        run = TrainingRun(
             recipe, batches, validation, output, chosen,
             initial=initial, resume=resume, compiled=compiled, trained_on=named,
         )  # fmt: skip

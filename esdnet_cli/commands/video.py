@@ -83,7 +83,12 @@ def command(
                 raise click.UsageError(f"{name} does not go with a folder of frames.")
         from esdnet_cli.show.frames import show_frames
 
-        ctx.exit(show_frames(inputs[0], output, every, compare, deflicker, overwrite, not new_dates, options))
+        ctx.exit(
+            show_frames(
+                inputs[0], output, options, every=every, compare=compare, deflicker=deflicker, overwrite=overwrite,
+                dates=not new_dates,
+            )
+        )  # fmt: skip
     jobs, unusable = find_clips(inputs, output)
     from esdnet_cli.show.clips import show_clip_plans, show_clips
     from esdnet_cli.show.network import load_derainer

@@ -17,7 +17,7 @@ PJ_PER_BIT = 100 / 64  # reading or writing 64 bits of a 1 MB SRAM costs 100 pJ 
 PJ_PER_DRAM_BIT = 1300 / 64  # of DRAM, the lower end of 1.3 to 2.6 nJ for 64 bits (Horowitz, ISSCC 2014)
 SRAM_BYTES = 2**20  # of the memory that PJ_PER_BIT is for
 LayerKind = Literal["neuron", "embedding", "conv", "product"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+NumberFormat = Literal["fp32", "fp16", "bf16", "int8"]
 Cause = Literal[
     "spike-driven convolutions", "real-valued shortcuts", "embedding", "attention", "refinement and output",
     "membrane updates",
@@ -60,7 +60,7 @@ PRESETS = {
     "int8-sum32-45nm": EnergyCosts(0.2 + 0.1, 0.1, 8),
 }
 # what an operation costs in the number format that a layer ran in; all of them add up in 32 bits
-AS_RUN: dict[Precision, EnergyCosts] = {
+AS_RUN: dict[NumberFormat, EnergyCosts] = {
     "fp32": PRESETS["fp32-45nm"],
     "fp16": EnergyCosts(1.1 + 0.9, 0.9, 16),
     "bf16": EnergyCosts(1.1 + 0.9, 0.9, 16),
@@ -116,7 +116,7 @@ class LayerActivity:
     name: str
     kind: LayerKind
     cause: Cause
-    precision: Precision = "fp32"
+    precision: NumberFormat = "fp32"
     spikes: int = 0
     neurons: int = 0
     mac: int = 0

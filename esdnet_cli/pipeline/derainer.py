@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from torch import Tensor
 from esdnet_cli.checkpoint.store import Checkpoint, load_network, open_checkpoint
 from esdnet_cli.energy.cost import Activity
 from esdnet_cli.energy.counter import ActivityCounter
+from esdnet_cli.energy.meter import Meter, find_meters
 from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.inference import Inference, choose_batch, choose_device, choose_precision
 from esdnet_cli.model.network import ESDNet
+from esdnet_cli.pipeline.results import ModelInfo
 from esdnet_cli.pipeline.tiling import Batches, SelfEnsemble, Tiling, derain_and_blend
 from esdnet_cli.settings import DEFAULT_WEIGHTS, ENSEMBLES
 
@@ -28,11 +31,13 @@ class Derained:
     """image: [H, W, 3], the input's dtype. activity: spikes and operations that it took, None if not asked for.
 
     spike_map: firing rate of each place by level, float16 [H, W, LEVELS] (see energy.spikemap), None if not asked for.
+    seconds: cutting, network and blending; None if there was no network.
     """
 
     image: NDArray[Any]
     activity: Activity | None
     spike_map: NDArray[np.float16] | None = None
+    seconds: float | None = None
 
 
 class Derainer:
@@ -66,6 +71,28 @@ class Derainer:
         """`fp32`, `bf16` or `int8`."""
         return self.inference.precision
 
+    @property
+    def info(self) -> ModelInfo:
+        """What reports and journals say of it."""
+        return ModelInfo(
+            weights_name=self.checkpoint.name,
+            weights_sha256=self.checkpoint.sha256,
+            config=self.checkpoint.config.to_dict(),
+            device=self.device,
+            precision=self.precision,
+            tile=self.tiling.tile,
+            overlap=self.tiling.overlap,
+            timesteps=self.checkpoint.config.timesteps,
+            ensemble=self.ensemble,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint.name}, {self.device}, {self.precision}, {self.info.tiling}"
+
+    def meters(self) -> list[Meter]:
+        """This machine's energy counters of what it computes on."""
+        return find_meters(self.device)
+
     def __call__(
         self,
         image: NDArray[Any],
@@ -84,16 +111,17 @@ class Derainer:
             raise ValueError(f"image must be [H, W, 3], not {list(image.shape)}")
         if image.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"image must be uint8, uint16 or float32, not {image.dtype}")
-        network, run = self.network, self.inference
+        started = time.perf_counter()
         with ExitStack() as stack:
-            counter = stack.enter_context(ActivityCounter(network)) if count else None
-            mapper = stack.enter_context(SpikeMapper(run, network)) if spike_map else None
-            copies = SelfEnsemble(mapper or run, self.ensemble)
+            counter = stack.enter_context(ActivityCounter(self.network)) if count else None
+            mapper = stack.enter_context(SpikeMapper(self.inference, self.network)) if spike_map else None
+            copies = SelfEnsemble(mapper or self.inference, self.ensemble)
             derained, maps = self._derain(image, copies, on_tile)
-        return Derained(derained, counter.activity() if counter else None, maps if mapper else None)
+        activity = counter.activity() if counter else None
+        return Derained(derained, activity, maps if mapper else None, time.perf_counter() - started)
 
     def _derain(
-        self, image: NDArray[Any], run: Callable[[Tensor], Tensor], on_tile: Callable[[], None]
+        self, image: NDArray[Any], network: Callable[[Tensor], Tensor], on_tile: Callable[[], None]
     ) -> tuple[NDArray[Any], NDArray[np.float16]]:
         height, width = (self.tiling.window(size) for size in image.shape[:2])
         batch = self._batch or choose_batch(self.network, height, width, self.inference.device)
@@ -102,8 +130,33 @@ class Derainer:
             self._batch = size  # what did not fit once will not fit for the next picture
             self.on_smaller_batch(size)
 
-        batches = Batches(run, batch, self.network.config.multiple, halved)
+        batches = Batches(network, batch, self.network.config.multiple, halved)
         return derain_and_blend(image, self.tiling, batches, on_tile)
+
+
+class AsIs:
+    """As Derainer, without a network: leaves pictures as they are. There is nothing to count, and nothing to tell."""
+
+    info = None
+    tiling = Tiling(0, 0)
+
+    def __call__(
+        self,
+        image: NDArray[Any],
+        count: bool = True,
+        on_tile: Callable[[], None] = lambda: None,
+        spike_map: bool = False,
+    ) -> Derained:
+        """A copy of the picture."""
+        on_tile()
+        return Derained(image.copy(), None)
+
+    def __str__(self) -> str:
+        return "no network"
+
+    def meters(self) -> list[Meter]:
+        """None: nothing is computed."""
+        return []
 
 
 def load(

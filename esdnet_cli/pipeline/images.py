@@ -14,7 +14,7 @@ from esdnet_cli.errors import EsdnetError, PictureError, one_line
 from esdnet_cli.pipeline import colour, heif, jpeg, kinds, mending, png, tiff
 from esdnet_cli.pipeline.metadata import Metadata, checked_icc, icc_space, orientation, upright
 from esdnet_cli.pipeline.sources import READABLE
-from esdnet_cli.settings import MAX_MEGAPIXELS
+from esdnet_cli.settings import max_pixels
 
 try:
     import cv2
@@ -110,12 +110,12 @@ class Picture:
         return int(self.rgb.shape[1])
 
 
-def read_picture(data: bytes, path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
+def read_picture(data: bytes, path: Path) -> Picture:
     """Decode a file's bytes. Raises PictureError, without the file's name, if they are no whole picture of integers."""
     if not data:
         raise PictureError("is empty; copy it again")
     if heif.is_heif(data):
-        pixels, metadata, lost = heif.read(data, max_megapixels)
+        pixels, metadata, lost = heif.read(data)
         if pixels.ndim == 3:
             pixels = pixels[..., [[0, 1], [0, 0, 0, 1], [2, 1, 0], [2, 1, 0, 3]][pixels.shape[2] - 1]]
         return _picture(pixels, metadata, lost, turned=False)
@@ -130,12 +130,12 @@ def read_picture(data: bytes, path: Path, max_megapixels: float = MAX_MEGAPIXELS
         pixels, types, blobs = cv2.imdecodeWithMetadata(encoded, cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         if "validateInputImageSize" in str(error):
-            raise PictureError(_too_large(max_megapixels)) from error
+            raise PictureError(_too_large()) from error
         raise PictureError("cannot be decoded; open and save it with another program") from error
     if pixels is None:
         raise PictureError(_why_undecodable(data, path))
-    if pixels.shape[0] * pixels.shape[1] > max_megapixels * 1e6:  # OpenCV was loaded under another limit
-        raise PictureError(_too_large(max_megapixels))
+    if pixels.shape[0] * pixels.shape[1] > max_pixels():  # OpenCV was loaded under another limit
+        raise PictureError(_too_large())
     if pixels.dtype not in (np.uint8, np.uint16):
         raise PictureError(f"has {pixels.dtype} pixels; save it with 8 or 16 bits a channel")
     if _frames(path) > 1:
@@ -273,8 +273,8 @@ def _turned_avif(pixels: NDArray[Any], data: bytes) -> tuple[NDArray[Any], bool]
     return pixels, turns % 2 == 1
 
 
-def _too_large(max_megapixels: float) -> str:
-    return f"claims more than {max_megapixels:g} megapixels; cut it into parts, or trust it by --max-megapixels"
+def _too_large() -> str:
+    return f"claims more than {max_pixels() / 1e6:g} megapixels; cut it into parts, or trust it by --max-megapixels"
 
 
 def _other(path: Path) -> str:

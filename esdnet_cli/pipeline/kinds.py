@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 _RAW, _CLIP = "camera raw", "clip"
@@ -70,7 +70,7 @@ def mend(kind: str) -> str:
     return "unpack it" if kind.endswith(("archive", "gzip file")) else "convert it to PNG"
 
 
-def unread_line(unread: Counter[str]) -> str:
+def unread_line(unread: Mapping[str, int]) -> str:
     """One line that counts by kind what was passed over; such as "Not read: 2 JPEG XL (.jxl); ..."."""
     endings: dict[str, list[str]] = {}
     for ending in sorted(unread):

@@ -42,6 +42,24 @@ class ImageResult:
     preview: Preview | None = None
     lost: tuple[str, ...] = ()
 
+    @classmethod
+    def done(
+        cls, input: str, output: str | None, size: tuple[int, int], seconds: float | None, activity: Activity | None,
+        lost: tuple[str, ...] = (),
+    ) -> ImageResult:  # fmt: skip
+        """size: width and height."""
+        return cls(input, output, "ok", None, *size, seconds, activity, lost=lost)
+
+    @classmethod
+    def skipped(cls, input: str, output: str | None) -> ImageResult:
+        """An earlier run has made its output."""
+        return cls(input, output, "skipped")
+
+    @classmethod
+    def failed(cls, input: str, error: str, output: str | None = None) -> ImageResult:
+        """error: the fault and the mend, on one line."""
+        return cls(input, output, "failed", error)
+
     @property
     def tiling_share(self) -> float | None:
         """Share of the pixels through the network that overlap, padding and an ensemble's copies added, if any."""

@@ -104,7 +104,7 @@ class Batches:
         self._multiple = multiple
         self._on_halved = on_halved
 
-    def run(self, tiles: Iterator[Tensor]) -> Iterator[Tensor]:
+    def derain(self, tiles: Iterator[Tensor]) -> Iterator[Tensor]:
         """Each tile [3, h, w] derained, in order. Raises PictureError if not even one fits into memory."""
         started: deque[Callable[[], Tensor]] = deque()
         for batch in self._start(tiles):
@@ -176,7 +176,7 @@ def derain_and_blend(
                 yield torch.from_numpy(np.ascontiguousarray(tile.transpose(2, 0, 1)))
 
     weight = blend_weight(h, w)
-    derained = batches.run(cut())
+    derained = batches.derain(cut())
     result = np.empty_like(pixels)
     more = np.empty((height, width, 0), np.float16)
     band = torch.empty(0)  # the row of tiles being blended, from its top

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from esdnet_cli.energy.cost import COUNTS, Activity, Cause, EnergyCosts, LayerActivity, LayerKind, Precision
+from esdnet_cli.energy.cost import COUNTS, Activity, Cause, EnergyCosts, LayerActivity, LayerKind, NumberFormat
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.model.config import ESDNetConfig
@@ -91,7 +91,7 @@ def _result(image: dict[str, Any], virtual_steps: int) -> ImageResult:
 
 def _layer(layer: dict[str, Any]) -> LayerActivity:
     layer = {**_OLDER, **layer}
-    named = {"kind": LayerKind, "cause": Cause, "precision": Precision}
+    named = {"kind": LayerKind, "cause": Cause, "precision": NumberFormat}
     if any(layer[key] not in get_args(known) for key, known in named.items()):
         raise ValueError
     counts = {key: _count(layer[key]) for key in COUNTS}

@@ -21,7 +21,6 @@ from esdnet_cli.pipeline.sources import Unusable
 from esdnet_cli.report import figures, rows
 from esdnet_cli.report.files import write_text
 from esdnet_cli.settings import RunOptions
-from esdnet_cli.show.network import model_info
 from esdnet_cli.show.pictures import show_summary, tell_figures_missing
 from esdnet_cli.show.terminal import libraries_muted, print_rows, tell, typed_command
 from esdnet_cli.video.clip import (
@@ -47,7 +46,7 @@ def show_clips(
     """
     show = _Show(derainer, options, clip_options)
     for entry in unusable:
-        show.done(ClipResult(ImageResult(entry.input, None, "failed", entry.error)))
+        show.done(ClipResult(ImageResult.failed(entry.input, entry.error)))
     interrupted = False
     with libraries_muted():
         if not options.quiet and jobs:
@@ -84,7 +83,7 @@ def show_clip_plans(
     with libraries_muted():
         for job in jobs:
             try:
-                plan = plan_clip(derainer, job, clip_options, overwrite, options.max_megapixels)
+                plan = plan_clip(derainer, job, clip_options, overwrite)
                 verb, fate = "skip" if plan.done else "derain", f" -> {printable(job.output)}"
                 for note in plan.notes:
                     tell(f"{printable(job.source)}: {note}.")
@@ -99,7 +98,7 @@ def show_clip_plans(
 class _Show:
     def __init__(self, derainer: Derainer, options: RunOptions, clip_options: ClipOptions) -> None:
         self._derainer, self._options, self._clip_options = derainer, options, clip_options
-        self._meters = meter.find_meters(derainer.device)
+        self._meters = derainer.meters()
         meter.begin(self._meters)
         self._started = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
         self._clock = time.perf_counter()
@@ -114,16 +113,16 @@ class _Show:
         """One clip, whatever becomes of it."""
         known = len(self._rows)
         try:
-            plan = plan_clip(self._derainer, job, self._clip_options, overwrite, self._options.max_megapixels)
+            plan = plan_clip(self._derainer, job, self._clip_options, overwrite)
             if plan.done:
-                result = ClipResult(ImageResult(printable(job.source), printable(job.output), "skipped"))
+                result = ClipResult(ImageResult.skipped(printable(job.source), printable(job.output)))
             else:
                 result = self._derain(job, plan)
         except Exception as error:  # whatever goes wrong with one clip must not cost the others
             if isinstance(error, EsdnetError) and not isinstance(error, PictureError):
                 raise
             del self._rows[known:]
-            result = ClipResult(ImageResult(printable(job.source), printable(job.output), "failed", _why(error)))
+            result = ClipResult(ImageResult.failed(printable(job.source), _why(error), printable(job.output)))
         self.done(result)
 
     def _derain(self, job: ClipJob, plan: ClipPlan) -> ClipResult:
@@ -175,7 +174,7 @@ class _Show:
         totals = _totals(self.results, options)
         seconds = time.perf_counter() - self._clock
         measured = meter.end(self._meters)
-        info = RunInfo(model_info(self._derainer), options.costs, typed_command(), self._started, seconds, measured)
+        info = RunInfo(self._derainer.info, options.costs, typed_command(), self._started, seconds, measured)
         show_summary([result.image for result in self.results], info, totals, options, short=True)
         if options.report is not None:
             _write_report(options.report, self.results, self._rows, info, totals, options)

@@ -1,4 +1,4 @@
-"""The network of a run: loaded as its options say, and named in what is shown."""
+"""The network of a run, loaded as its options say."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 
 from esdnet_cli.model.inference import choose_device, keep_freed_memory
 from esdnet_cli.pipeline.derainer import Derainer, load
-from esdnet_cli.pipeline.results import ModelInfo
 from esdnet_cli.settings import RunOptions
 from esdnet_cli.show.terminal import tell
 
@@ -27,25 +26,3 @@ def load_derainer(options: RunOptions) -> Derainer:
     if not options.quiet:
         derainer.on_smaller_batch = lambda size: tell(f"Out of memory: going on with {size} tiles at once.")
     return derainer
-
-
-def model_info(derainer: Derainer) -> ModelInfo:
-    """What a report says of the network and how it ran."""
-    checkpoint = derainer.checkpoint
-    return ModelInfo(
-        weights_name=checkpoint.name,
-        weights_sha256=checkpoint.sha256,
-        config=checkpoint.config.to_dict(),
-        device=derainer.device,
-        precision=derainer.precision,
-        tile=derainer.tiling.tile,
-        overlap=derainer.tiling.overlap,
-        timesteps=checkpoint.config.timesteps,
-        ensemble=derainer.ensemble,
-    )
-
-
-def network_line(derainer: Derainer) -> str:
-    """Which network will run, and how."""
-    model = model_info(derainer)
-    return f"{model.weights_name}, {model.device}, {model.precision}, {model.tiling}"

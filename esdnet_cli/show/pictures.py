@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,12 +11,13 @@ from pathlib import Path
 from esdnet_cli.energy import meter
 from esdnet_cli.energy.cost import LEFT_OUT, EnergyCosts
 from esdnet_cli.errors import EsdnetError, printable
-from esdnet_cli.pipeline.derainer import Derainer
+from esdnet_cli.pipeline.derainer import AsIs, Derainer
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.kinds import unread_line
 from esdnet_cli.pipeline.observers import previews, score, spike_pictures
-from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
-from esdnet_cli.pipeline.run import Observer, Output, derain_files, pixel_settings, plan
+from esdnet_cli.pipeline.output import Nowhere, Output, pixel_settings
+from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Totals
+from esdnet_cli.pipeline.run import Observer, derain_files, plan
 from esdnet_cli.pipeline.sources import Job, Source, Unusable, plan_outputs
 from esdnet_cli.report import papers, rows
 from esdnet_cli.report.figures import totals
@@ -25,7 +25,6 @@ from esdnet_cli.report.files import report_ending, write_report
 from esdnet_cli.report.merge import merge
 from esdnet_cli.settings import RunOptions
 from esdnet_cli.shards import Shard
-from esdnet_cli.show.network import model_info, network_line
 from esdnet_cli.show.terminal import libraries_muted, picture_bar, print_rows, tell, typed_command
 
 PREVIEW_BYTES = 12 * 2**20  # of all pictures of an HTML report, in which they take a third more
@@ -45,18 +44,18 @@ def split(
 
 
 def show_run(
-    derainer: Derainer | None, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | None,
-    options: RunOptions, targets: Mapping[Source, Path] | None = None, unread: Counter[str] | None = None,
+    derainer: Derainer | AsIs, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | Nowhere,
+    options: RunOptions, targets: Mapping[Source, Path] = {}, unread: Mapping[str, int] = {},
 ) -> int:  # fmt: skip
-    """Derain (or measure, without `output`) and print each result as it comes; returns the exit code.
+    """Derain and print each result as it comes; returns the exit code.
 
-    With `targets` each picture is scored too; without a derainer pictures are scored as they are. unread: pictures that
-    were passed over, by ending.
+    targets: what pictures that have one are scored against. unread: pictures that were passed over, by ending.
     Interrupted, it still prints the summary and writes the report, then raises KeyboardInterrupt.
     """
-    observers = _observers(derainer, jobs, output, options, targets)
-    results = [ImageResult(entry.input, None, "failed", entry.error) for entry in unusable]
-    meters = meter.find_meters(derainer.device) if derainer else []
+    model = derainer.info
+    observers = _observers(model, jobs, output, options, targets)
+    results = [ImageResult.failed(entry.input, entry.error) for entry in unusable]
+    meters = derainer.meters()
     meter.begin(meters)
     started, clock = datetime.now(UTC).astimezone().isoformat(timespec="seconds"), time.perf_counter()
     interrupted = False
@@ -70,27 +69,22 @@ def show_run(
         for result in results:
             tell(f"{result.input}: {result.error}")
         if not options.quiet and jobs:
-            print_rows(*rows.heading(targets is not None, derainer is not None))
+            print_rows(*rows.heading(bool(targets), bool(model)))
         try:
-            for result in derain_files(
-                derainer, jobs, output, on_progress, options.max_megapixels, observers, bool(observers), options.count
-            ):
+            for result in derain_files(derainer, jobs, output, on_progress, observers, options.count):
                 results.append(result)
                 _show(result, options)
         except KeyboardInterrupt:
             interrupted = True
     seconds = time.perf_counter() - clock
-    info = RunInfo(
-        model_info(derainer) if derainer else None, options.costs, typed_command(),
-        started, seconds, meter.end(meters),
-    )  # fmt: skip
+    info = RunInfo(model, options.costs, typed_command(), started, seconds, meter.end(meters))
     summary = totals(results, options.costs)
     if jobs:
-        show_summary(results, info, summary, options, short=output is not None)
+        show_summary(results, info, summary, options, short=output.writes)
     if unread and not options.quiet:
         tell(unread_line(unread))
     if interrupted and not options.quiet:
-        resume = "; the same command goes on from here" if output else ""
+        resume = "; the same command goes on from here" if output.writes else ""
         tell(f"Interrupted after {summary.ok + summary.skipped} of {len(jobs)} pictures{resume}.")
     if options.report is not None:
         write_report(options.report, results, info, summary)
@@ -149,26 +143,26 @@ def show_summary(
 
 
 def _observers(
-    derainer: Derainer | None, jobs: Sequence[Job], output: Output | None, options: RunOptions,
-    targets: Mapping[Source, Path] | None,
+    model: ModelInfo | None, jobs: Sequence[Job], output: Output | Nowhere, options: RunOptions,
+    targets: Mapping[Source, Path],
 ) -> list[Observer]:  # fmt: skip
     found = []
-    if targets is not None:
-        found.append(score(targets, options.max_megapixels))
-    if options.spike_map is not None and derainer is not None:
+    if targets:
+        found.append(score(targets))
+    if options.spike_map and model:
         planned = plan_outputs([job.source for job in jobs], options.spike_map, "png")
-        journal = Journal(options.spike_map, {**pixel_settings(derainer), "spike_map": True})
+        journal = Journal(options.spike_map, {**pixel_settings(model), "spike_map": True})
         journal.prepare()
-        maps = Output(journal, output is not None and output.overwrite, mend="move it, or choose another --spike-map")
-        found.append(spike_pictures({job.source: job.output for job in planned if job.output}, maps))
+        maps = Output(journal, output.overwrite, mend="move it, or choose another --spike-map")
+        found.append(spike_pictures({job.source: job.output for job in planned}, maps))
     if options.report is not None and report_ending(options.report) == ".html":
         found.append(previews(PREVIEW_BYTES // max(len(jobs), PREVIEW_FEWEST)))
     return found
 
 
 def show_plan(
-    derainer: Derainer | None, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | None,
-    unread: Counter[str] | None = None,
+    derainer: Derainer | AsIs, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | Nowhere,
+    unread: Mapping[str, int] = {},
 ) -> int:  # fmt: skip
     """Print what a run would do with each input, touching nothing; returns the exit code that it would begin with."""
     failed = len(unusable)
@@ -177,13 +171,12 @@ def show_plan(
     for job in jobs:
         fate = plan(job, output)
         failed += fate.status == "failed"
-        work = "derain" if output else "measure" if derainer else "score"
-        verb = {"ok": work, "skipped": "skip", "failed": "fail"}[fate.status]
+        verb = {"ok": output.verb, "skipped": "skip", "failed": "fail"}[fate.status]
         arrow = f" -> {fate.output}" if fate.output else ""
         print_rows(f"{verb:<8} {fate.input}{arrow}{f': {fate.error}' if fate.error else ''}")
     if unread:
         tell(unread_line(unread))
-    tell(f"Dry run: {network_line(derainer) if derainer else 'no network'}; nothing was written.")
+    tell(f"Dry run: {derainer}; nothing was written.")
     return 1 if failed else 0
 
 

@@ -91,7 +91,7 @@ class Step:
     validation: Validation | None
 
 
-class Run:
+class TrainingRun:
     """A training run in its folder: iterate over `train()`. Every process of torchrun has one, the first one writes."""
 
     def __init__(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError
 from esdnet_cli.pipeline.images import Picture, read_picture
-from esdnet_cli.pipeline.run import Output
+from esdnet_cli.pipeline.output import Output
 from esdnet_cli.pipeline.sources import Job, Source
-from esdnet_cli.video.flow import Deflicker
+from esdnet_cli.video.deflicker import Deflicker
+from esdnet_cli.video.flow import Image
 
 
 def in_order(sources: Sequence[Source]) -> list[Source]:
@@ -30,39 +30,55 @@ def in_order(sources: Sequence[Source]) -> list[Source]:
 
 @dataclass(frozen=True)
 class FrameOutput(Output):
-    """Pictures written as the frames of a sequence, in order: `deflicker` and `compare` come between.
+    """Pictures written as the frames of a sequence, in order: `smooth` and `compare` come between.
 
-    places: where in `jobs` each output stands. After a rerun has skipped frames, the deflicker goes on from the last
-    file that was written: exactly, if its format is lossless.
+    places: where in `jobs` each output stands. smooth: (place, RGB) -> RGB.
     """
 
     jobs: Sequence[Job]
     places: Mapping[Path, int]
     compare: bool
-    deflicker: Deflicker | None
-    max_megapixels: float
-    _seen: list[int] = field(default_factory=lambda: [-1])  # the frame that came last
+    smooth: Callable[[int, Image], Image]
 
     def write(self, path: Path, picture: Picture, source_sha256: str, modified_ns: int | None = None) -> None:
         """As Output.write."""
         place = self.places[path]
-        if self.deflicker is not None:
-            if place and self._seen[0] != place - 1:
-                self.deflicker.last = self._written(place - 1)
-            self._seen[0] = place
-            picture = replace(picture, rgb=self.deflicker(picture.rgb))
+        picture = replace(picture, rgb=self.smooth(place, picture.rgb))
         if self.compare:
             source = self.jobs[place].source.path
-            before = read_picture(source.read_bytes(), source, self.max_megapixels)
+            before = read_picture(source.read_bytes(), source)
             alpha = picture.alpha if picture.alpha is None else np.hstack((picture.alpha, picture.alpha))
             picture = replace(picture, rgb=np.hstack((before.rgb, picture.rgb)), alpha=alpha)
         super().write(path, picture, source_sha256, modified_ns)
 
-    def _written(self, place: int) -> NDArray[Any] | None:
-        path = self.jobs[place].output
+
+def unsmoothed(place: int, image: Image) -> Image:
+    """The frame as it is."""
+    return image
+
+
+class FrameDeflicker:
+    """A Deflicker for frames that are files.
+
+    Where a rerun has skipped some, it goes on from the last one that was written: exactly, if its format is lossless.
+    """
+
+    def __init__(self, jobs: Sequence[Job], compare: bool) -> None:
+        self._jobs, self._compare = jobs, compare
+        self._deflicker = Deflicker()
+        self._next = 0  # the place after the one that came last
+
+    def __call__(self, place: int, image: Image) -> Image:
+        """RGB [H, W, 3], smoothed."""
+        if place != self._next:
+            self._deflicker.last = self._written(place - 1)
+        self._next = place + 1
+        return self._deflicker(image)
+
+    def _written(self, place: int) -> Image | None:
+        path = self._jobs[place].output
         try:
-            assert path is not None
-            rgb = read_picture(path.read_bytes(), path, self.max_megapixels * (1 + self.compare)).rgb
+            rgb = read_picture(path.read_bytes(), path).rgb
         except (OSError, PictureError):
             return None
-        return rgb[:, rgb.shape[1] // 2 :] if self.compare else rgb
+        return rgb[:, rgb.shape[1] // 2 :] if self._compare else rgb

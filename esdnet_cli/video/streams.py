@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.error
@@ -19,7 +19,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
-from esdnet_cli.video.clock import one_clock
+from esdnet_cli.video.clock import Join, one_clock
 from esdnet_cli.video.inputs import CONTAINERS
 from esdnet_cli.video.reader import ClipInfo, open_clip
 
@@ -186,13 +186,27 @@ class Writer:
             yield self._own(encoded)
 
 
+class Timed(NamedTuple):
+    """A packet and when it is decoded, in seconds: what an output's packets are ordered by."""
+
+    time: Fraction
+    packet: Packet[Any]
+
+
+def timed(packet: Packet[Any]) -> Timed:
+    """By its dts, or its pts where there is none; one of them there must be."""
+    stamp = packet.dts if packet.dts is not None else packet.pts
+    assert stamp is not None
+    return Timed(stamp * packet.time_base, packet)
+
+
 def copied_packets(
-    origin: InputContainer, writers: Mapping[int, Writer], info: ClipInfo, cut: Cut
-) -> Iterator[tuple[Fraction, Packet[Any]]]:
+    origin: InputContainer, writers: Mapping[int, Writer], joins: Sequence[Join], cut: Cut
+) -> Iterator[Timed]:
     """The other streams' packets, in the order of the file; a file that breaks off ends there."""
     if not any(writer.stream.type != "attachment" for writer in writers.values()):
         return
-    packets = one_clock(origin, origin.demux(), info.joins)
+    packets = one_clock(origin, origin.demux(), joins)
     while True:
         try:
             packet = next(packets)
@@ -210,15 +224,9 @@ def copied_packets(
         shift = round(cut.shift / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
-        yield from map(_timed, writer.take(packet))
+        yield from map(timed, writer.take(packet))
     for writer in writers.values():
-        yield from map(_timed, writer.finish())
-
-
-def _timed(packet: Packet[Any]) -> tuple[Fraction, Packet[Any]]:
-    stamp = packet.dts if packet.dts is not None else packet.pts
-    assert stamp is not None
-    return stamp * packet.time_base, packet
+        yield from map(timed, writer.finish())
 
 
 def _first_packets(origin: InputContainer, info: ClipInfo) -> dict[int, list[Packet[Any]]]:
