@@ -11,8 +11,9 @@ import torch
 from conftest import INTEGER, TINY, TWO_STEPS, Run, load_json, photo, tiny_network, write
 
 import esdnet_cli
-from esdnet_cli.bench.measure import bench
+from esdnet_cli.bench.measure import bench, bound
 from esdnet_cli.bench.published import published
+from esdnet_cli.energy.cost import LayerActivity
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import Inference
 
@@ -37,6 +38,7 @@ def test_figures_hang_together(rounds: int, tiny: Path) -> None:
         "encode",
     }  # fmt: skip
     assert all(seconds > 0 for seconds in measured.stages_s.values())
+    assert 0 < measured.bound.operations_s == pytest.approx(measured.gmac / measured.peak_gmac_per_s)
     other = measured.published
     assert other is not None and other.largest_difference <= 1 and other.within_one_level == 1
     assert other.speedup_quartiles[0] <= other.speedup <= other.speedup_quartiles[1]
@@ -50,6 +52,20 @@ def test_dense_operations_are_those_of_the_energy_report(tiny: Path, tmp_path: P
     run("energy", tmp_path / "a.png", "--weights", tiny, "--report", tmp_path / "energy.json")
     layers = load_json(tmp_path / "energy.json")["images"][0]["layers"]
     assert load_json(tmp_path / "bench.json")["gmac"] == pytest.approx(sum(layer["dense"] for layer in layers) / 1e9)
+
+
+def test_the_bound_follows_from_counts() -> None:
+    driven, real = ("conv", "spike-driven convolutions", "int8"), ("conv", "refinement and output", "fp32")
+    layers = [
+        LayerActivity("lif", "neuron", "membrane updates", mac=1000, words=1500, bits=1000),  # 500 words of state
+        LayerActivity("conv", *driven, dense=8000, inputs=1000, words=2100, bits=1000, weights=100),
+        LayerActivity("refine", *real, mac=600, dense=600, inputs=50, words=90, weights=10),
+    ]
+    least = bound(layers, "int8", {"int8": 4.0, "fp32": 2.0}, bandwidth=10.0)
+    assert least.operations_s == pytest.approx((8000 / 4 + 600 / 2) / 1e9)
+    assert least.gigabytes == pytest.approx((4 * (1500 + 2000 + 80) + 1000 + 1000) / 1e9)  # spikes written, and read
+    assert least.traffic_s == pytest.approx(least.gigabytes / 10)
+    assert least.seconds == pytest.approx(least.operations_s + least.traffic_s)
 
 
 @pytest.mark.parametrize(

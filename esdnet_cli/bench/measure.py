@@ -9,7 +9,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from esdnet_cli.bench.published import published
 from esdnet_cli.checkpoint.store import load_network
+from esdnet_cli.energy.cost import LayerActivity
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
 from esdnet_cli.pipeline.derainer import Derainer
@@ -29,6 +30,8 @@ from esdnet_cli.pipeline.tiling import Batches, derain_tiled
 
 PEAK_SIDE = 2048  # of the square matrices whose product is the peak
 PEAK_SECONDS = 1.0
+COPIED = 30 * 2**20  # bytes that are copied to see how fast memory is: as many as the largest activation has
+_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}  # of a spike between layers
 _PARTS: tuple[tuple[type[nn.Module], str], ...] = (
     (LIF, "neurons"),
     (SeqConv2d, "convolutions"),
@@ -47,6 +50,25 @@ class Comparison:
     speedup_quartiles: tuple[float, float]
     largest_difference: int
     within_one_level: float
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What this machine could not do a picture faster than, this way of computing kept.
+
+    operations_s: every dense multiply-accumulate at the matmul peak of the number format that it runs in.
+    traffic_s: `gigabytes` at `gigabytes_per_s`, a large copy's. gigabytes: what neurons, convolutions and products read
+    and write, each number once, spikes in the format that hands them on; weights not counted.
+    """
+
+    operations_s: float
+    traffic_s: float
+    gigabytes: float
+    gigabytes_per_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.operations_s + self.traffic_s
 
 
 @dataclass(frozen=True)
@@ -77,6 +99,7 @@ class Bench:
     convolution_peak_share: float
     peak_memory_mib: float
     stages_s: dict[str, float]
+    bound: Bound
     published: Comparison | None
 
 
@@ -111,7 +134,9 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
         )
     height, width = image.shape[:2]
     stages = _stages(derainer, image, device)
-    peak = _matmul_peak(device, derainer.precision)
+    formats = {layer.precision for layer in layers if layer.dense} | {derainer.precision}
+    peaks = {precision: _matmul_peak(device, precision) for precision in sorted(formats)}
+    peak = peaks[derainer.precision]
     return Bench(
         device=derainer.device,
         processor=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
@@ -132,8 +157,18 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
         convolution_peak_share=gmac / stages["convolutions"] / peak,
         peak_memory_mib=_peak_memory(device),
         stages_s=stages,
+        bound=bound(layers, derainer.precision, peaks, _bandwidth(device)),
         published=comparison,
     )
+
+
+def bound(layers: Sequence[LayerActivity], precision: str, peaks: Mapping[str, float], bandwidth: float) -> Bound:
+    """From a picture's counts; peaks: GMAC/s of each layer's number format. bandwidth: GB/s, read and written."""
+    operations = sum(layer.dense / peaks[layer.precision] for layer in layers if layer.dense) / 1e9
+    numbers = sum(layer.words - layer.weights for layer in layers)
+    spikes = sum(layer.mac if layer.kind == "neuron" else layer.inputs for layer in layers if layer.bits)
+    gigabytes = (4 * numbers + _BYTES[precision] * spikes) / 1e9
+    return Bound(operations, gigabytes / bandwidth, gigabytes, bandwidth)
 
 
 def _published_way(derainer: Derainer) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
@@ -161,6 +196,14 @@ def _matmul_peak(device: torch.device, precision: str) -> float:
     while time.perf_counter() < until or best == float("inf"):
         best = min(best, _seconds(product, device))
     return PEAK_SIDE**3 / best / 1e9
+
+
+def _bandwidth(device: torch.device) -> float:
+    """GB/s read and written by the best of many copies."""
+    source = torch.zeros(COPIED // 4, device=device)
+    target = torch.zeros_like(source)
+    best = min(_seconds(lambda: target.copy_(source), device) for _ in range(50))
+    return 2 * COPIED / best / 1e9
 
 
 def _product(device: torch.device, precision: str) -> Callable[[], Tensor]:

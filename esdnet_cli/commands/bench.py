@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 @option("--against-published", is_flag=True, help="Compare with the published way of computing.")
 @run_options("ensemble", "no_energy", "energy_preset", "pj_mac", "pj_ac", "spike_map", "dry_run", "verbose", json="")
 def command(picture: Path | None, rounds: int, against_published: bool, options: RunOptions) -> None:
-    """Measure images/s, GMAC/s, the share of this machine's matmul peak, peak memory, and where the time goes.
+    """Measure images/s, GMAC/s, the share of this machine's matmul peak, peak memory, a lower bound for the
+    time, and where the time goes.
 
     Without PICTURE a noise pattern of 481x321 is taken. The published way, in fp32: the picture repeated for every
     step, neurons as a loop over steps, one tile at a time.
@@ -67,6 +68,11 @@ def _lines(measured: Bench, weights: str) -> list[str]:
         f"{100 * measured.convolution_peak_share:.1f} % in convolutions",
         f"{'peak memory':<16} {measured.peak_memory_mib:>9.0f} MiB",
     ]
+    least = measured.bound
+    lines.append(
+        f"{'bound':<16} {least.seconds:>9.3f} s     operations at their peak {least.operations_s:.3f} s, "
+        f"{least.gigabytes:.2f} GB moved once at {least.gigabytes_per_s:.0f} GB/s {least.traffic_s:.3f} s"
+    )
     whole = sum(measured.stages_s.values())
     lines += [
         f"{name:<16} {1000 * spent:>9.1f} ms {100 * spent / whole:>6.1f} %" for name, spent in measured.stages_s.items()
