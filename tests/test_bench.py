@@ -89,5 +89,5 @@ def test_bad_input_is_one_line(
 def test_the_pattern_is_always_the_same() -> None:
     from esdnet_cli.bench.pattern import read_or_make
 
-    np.testing.assert_array_equal(read_or_make(None, 1), read_or_make(None, 1))
-    assert read_or_make(None, 1).shape == (321, 481, 3)
+    np.testing.assert_array_equal(read_or_make(None), read_or_make(None))
+    assert read_or_make(None).shape == (321, 481, 3)

@@ -26,11 +26,11 @@ from esdnet_cli.video.streams import (
     QUICKTIME,
     Cut,
     Kept,
+    StreamWriter,
     Timed,
-    Writer,
     add_streams,
+    container_ending,
     copied_packets,
-    ending_of,
     film_tags,
     tag,
     timed,
@@ -109,8 +109,9 @@ def check_container(film: Film) -> None:
             except (av.error.FFmpegError, ValueError) as error:
                 what = reason(error) if isinstance(error, av.error.FFmpegError) else str(error)
                 others = ", ".join(ending for ending, name in CONTAINERS.items() if name != film.container)
+                ending = container_ending(film.container)
                 raise PictureError(
-                    f"does not fit into {ending_of(film.container)} ({what}); try another --codec, or one of {others}"
+                    f"does not fit into {ending} ({what}); try another --codec, or one of {others}"
                 ) from error
 
 
@@ -124,14 +125,14 @@ def _options(film: Film, origin: InputContainer) -> dict[str, str]:
 
 def _lay_out(
     target: OutputContainer, film: Film, origin: InputContainer, main: Stream, cut: Cut
-) -> tuple[Any, dict[int, Writer]]:
+) -> tuple[Any, dict[int, StreamWriter]]:
     """The output's streams: the video, and a writer for each index of the source's; metadata and chapters."""
     encoding = film.encoding
     try:
         video: Any = target.add_stream(encoding.encoder, rate=encoding.rate, options=dict(encoding.options))
     except ValueError as error:
         raise PictureError(
-            f"{encoding.encoder} does not fit into {ending_of(film.container)}; choose another --codec"
+            f"{encoding.encoder} does not fit into {container_ending(film.container)}; choose another --codec"
         ) from error
     context = video.codec_context
     set_up(context, encoding)
