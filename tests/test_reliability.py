@@ -210,7 +210,7 @@ def test_an_output_folder_that_disappears_is_made_again(tiny: Path, tmp_path: Pa
 
 KILL = """
 import os, random, signal, sys, time
-import torch, esdnet_cli.terminal
+import torch, esdnet_cli.show.pictures
 from esdnet_cli.cli import cli
 arguments, kills = sys.argv[1:-1], int(sys.argv[-1])
 source = random.Random(5)

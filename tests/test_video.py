@@ -197,7 +197,10 @@ def test_frames_are_turned_upright(tmp_path: Path) -> None:
 
 
 def test_parts_are_whole_or_not_there(tmp_path: Path) -> None:
-    layers = (LayerActivity("a", "neuron", spikes=3, neurons=9, mac=2), LayerActivity("b", "conv", ac=5, nonzero=3))
+    layers = (
+        LayerActivity("a", "neuron", "membrane updates", spikes=3, neurons=9, mac=2),
+        LayerActivity("b", "conv", "spike-driven convolutions", ac=5, nonzero=3),
+    )
     activity = Activity(4, layers)
     part = Part(
         Segment(b"head", [EncodedPacket(0, 1, True, b"abc"), EncodedPacket(1, 1, False, b"de")]),
@@ -219,12 +222,17 @@ def test_parts_are_whole_or_not_there(tmp_path: Path) -> None:
 
 
 def test_the_activity_of_a_clip_is_the_sum_of_its_frames() -> None:
-    frames = [Activity(4, (LayerActivity("a", "neuron", spikes=n, neurons=9, mac=2, ac=n * n),)) for n in range(5)]
+    frames = [
+        Activity(4, (LayerActivity("a", "neuron", "membrane updates", spikes=n, neurons=9, mac=2, ac=n * n),))
+        for n in range(5)
+    ]
     total = ActivitySum()
     assert total.total() is None
     for frame in frames:
         total.add(without_counts(frame), counts_of(frame))
-    assert total.total() == Activity(4, (LayerActivity("a", "neuron", spikes=10, neurons=45, mac=10, ac=30),))
+    assert total.total() == Activity(
+        4, (LayerActivity("a", "neuron", "membrane updates", spikes=10, neurons=45, mac=10, ac=30),)
+    )
 
 
 def pan(offset: int, noise: int = 0, height: int = 64, width: int = 96) -> NDArray[np.uint8]:

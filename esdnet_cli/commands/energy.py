@@ -40,7 +40,8 @@ def command(
     from esdnet_cli.pipeline.output import Nowhere
     from esdnet_cli.pipeline.sources import Job, find_sources
     from esdnet_cli.shards import find_shard
-    from esdnet_cli.terminal import load_derainer, show_compared, show_merged, show_plan, show_run, split
+    from esdnet_cli.show.network import load_derainer
+    from esdnet_cli.show.pictures import show_compared, show_merged, show_plan, show_run, split
 
     if merge or compare:
         if merge and compare:

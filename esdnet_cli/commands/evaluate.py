@@ -43,9 +43,9 @@ def command(
     if flicker is not None:
         if options.report is not None:
             raise click.UsageError("--flicker is only printed; leave out --report.")
-        from esdnet_cli.video.flicker import flicker_rows
+        from esdnet_cli.show.frames import show_flicker
 
-        click.echo("\n".join(flicker_rows(inputs, flicker, targets)))
+        show_flicker(inputs, flicker, targets)
         return
     if targets is None:
         raise click.UsageError("Missing option '--target'.")
@@ -54,7 +54,8 @@ def command(
     from esdnet_cli.pipeline.derainer import AsIs
     from esdnet_cli.pipeline.output import Nowhere
     from esdnet_cli.pipeline.sources import Job, find_sources, pair_up
-    from esdnet_cli.terminal import load_derainer, show_plan, show_run
+    from esdnet_cli.show.network import load_derainer
+    from esdnet_cli.show.pictures import show_plan, show_run
 
     unread: Counter[str] = Counter()
     sources, unusable = find_sources([str(inputs)], recursive, [options.spike_map], unread)

@@ -60,7 +60,7 @@ def command(
     if "-" in (*inputs, str(output)):
         if str(output) != "-" or len(inputs) > 1:
             raise click.UsageError("- is for one picture: esdnet images - -o -, or a file in place of the first -.")
-        from esdnet_cli.stream import derain_stream
+        from esdnet_cli.show.stream import derain_stream
 
         ctx.exit(derain_stream(inputs[0], file_format, options))
     from esdnet_cli.early import answer_early
@@ -75,7 +75,8 @@ def command(
     from esdnet_cli.pipeline.journal import Journal
     from esdnet_cli.pipeline.output import Nowhere, Output, pixel_settings
     from esdnet_cli.shards import find_shard
-    from esdnet_cli.terminal import load_derainer, show_plan, show_run, split
+    from esdnet_cli.show.network import load_derainer
+    from esdnet_cli.show.pictures import show_plan, show_run, split
 
     part = find_shard(shard)
     jobs, unusable, options = split(part, jobs, unusable, options)

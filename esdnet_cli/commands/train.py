@@ -149,7 +149,7 @@ def command(
 def _show(run: Any, quiet: bool) -> None:
     from tqdm import tqdm
 
-    from esdnet_cli.terminal import tell
+    from esdnet_cli.show.terminal import tell
 
     if not quiet:
         parameters = sum(parameter.numel() for parameter in run.network.parameters())

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from esdnet_cli.energy.cost import Activity, LayerActivity, LayerKind, NumberFormat
+from esdnet_cli.energy.cost import Activity, Cause, LayerActivity, LayerKind, NumberFormat
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
-from esdnet_cli.model.network import ESDNet, FeatureRefinement, SpikingResidualBlock
+from esdnet_cli.model.network import ESDNet, FeatureRefinement, OverlapPatchEmbed, SpikingResidualBlock
 from esdnet_cli.model.neurons import cached_piece, in_memory_order
 
 # of a LayerActivity, what follows from the shapes; the rest depends on the data
@@ -103,6 +103,21 @@ def geometry_of(conv: nn.Conv2d) -> tuple[int, int, int]:
     return conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
 
 
+def causes_of_real(network: ESDNet) -> dict[nn.Module, Cause]:
+    """What a convolution of real numbers is counted under: what the part of the network that it belongs to says."""
+    causes: dict[nn.Module, Cause] = dict.fromkeys(network.output.modules(), "refinement and output")
+    for module in network.modules():
+        if isinstance(module, OverlapPatchEmbed):
+            causes |= dict.fromkeys(module.modules(), "embedding")
+        elif isinstance(module, SpikingResidualBlock):
+            causes |= dict.fromkeys(module.shortcut.modules(), "real-valued shortcuts")
+        elif isinstance(module, MixedAttentionUnit):
+            causes |= dict.fromkeys(module.modules(), "attention")
+        elif isinstance(module, FeatureRefinement):
+            causes |= dict.fromkeys(module.modules(), "refinement and output")
+    return causes
+
+
 class _Sum(NamedTuple):
     """What a number that was counted is of: `field` of a layer's activity, in units of `factor`."""
 
@@ -150,6 +165,9 @@ class ActivityCounter:
         modules = dict(self._network.named_modules())
         spike_driven = {conv for convs in self._driven.values() for conv in convs}
         joint = {block.joint for block in modules.values() if isinstance(block, SpikingResidualBlock)}
+        units = [module for module in modules.values() if isinstance(module, MixedAttentionUnit)]
+        temporal = {part for unit in units for part in unit.ta.modules()}
+        causes = causes_of_real(self._network)
         hooks: list[tuple[nn.Module, Any]] = [(self._network, self._commit)]
         for name, module in modules.items():
             if isinstance(module, LIF):
@@ -157,11 +175,11 @@ class ActivityCounter:
             elif module in joint:
                 continue  # counted as the two that it stands for
             elif isinstance(module, (nn.Conv2d, nn.Conv3d)) and name not in spike_driven:
-                hooks.append((module, self._real_conv_hook(name)))
+                hooks.append((module, self._real_conv_hook(name, causes[module], module in temporal)))
             elif isinstance(module, MixedAttentionUnit):
-                hooks.append((module, self._product_hook(name, 3)))  # one product for each of its attentions
+                hooks.append((module, self._product_hook(name, "attention", 3)))  # one product for each
             elif isinstance(module, FeatureRefinement):
-                hooks.append((module, self._product_hook(name, 2)))  # (1 - f) a and f x
+                hooks.append((module, self._product_hook(name, "refinement and output", 2)))  # (1 - f) a and f x
         self._handles = [module.register_forward_hook(hook) for module, hook in hooks]
         self._handles.append(self._network.register_forward_pre_hook(self._begin))
         return self
@@ -174,11 +192,11 @@ class ActivityCounter:
 
     def activity(self) -> Activity:
         """All layers counted so far, in the order in which they run; few transfers from the device."""
-        kinds: dict[str, tuple[LayerKind, NumberFormat]] = {}
+        kinds: dict[str, tuple[LayerKind, Cause, NumberFormat]] = {}
         totals: dict[str, Counter[str]] = {}
         for shape, layers in self._layers.items():
             for layer in layers:
-                kinds[layer.name] = layer.kind, layer.precision
+                kinds[layer.name] = layer.kind, layer.cause, layer.precision
                 of_layer = totals.setdefault(layer.name, Counter())
                 for name in _FROM_SHAPES:
                     of_layer[name] += self._passes[shape] * getattr(layer, name)
@@ -189,7 +207,10 @@ class ActivityCounter:
             for name in convs:
                 if name in totals:
                     totals[name]["nonzero"] = totals[neurons]["spikes"]
-        counted = (LayerActivity(name, kind, precision, **totals[name]) for name, (kind, precision) in kinds.items())
+        counted = (
+            LayerActivity(name, kind, cause, precision, **totals[name])
+            for name, (kind, cause, precision) in kinds.items()
+        )
         return Activity(self._config.virtual_steps, tuple(counted))
 
     def _begin(self, _: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -233,8 +254,8 @@ class ActivityCounter:
             state = 2 * (neuron_steps - count)  # nothing is read at the first step, nothing kept after the last
             self._pass.layers.append(
                 LayerActivity(
-                    name, "neuron", neurons=count, mac=neuron_steps, ac=compared, saturated=compared,
-                    words=neuron_steps + state, bits=bits, ann_words=2 * count,
+                    name, "neuron", "membrane updates", neurons=count, mac=neuron_steps, ac=compared,
+                    saturated=compared, words=neuron_steps + state, bits=bits, ann_words=2 * count,
                 )
             )  # fmt: skip
             precision = _NUMBER_FORMATS.get(spike_seq.dtype, "fp32")
@@ -245,7 +266,8 @@ class ActivityCounter:
                 moved, outputs = batch * conv.weight.numel(), conv.out_channels * positions
                 self._pass.layers.append(
                     LayerActivity(
-                        conv_name, "conv", precision, dense=conv.weight.numel() * positions * timesteps,
+                        conv_name, "conv", "spike-driven convolutions", precision,
+                        dense=conv.weight.numel() * positions * timesteps,
                         ann_mac=total_reach * batch * channels, inputs=neuron_steps,
                         saturated=total_reach * batch * timesteps * levels * channels,
                         words=moved + timesteps * outputs, bits=bits, ann_words=moved + outputs + count, weights=moved,
@@ -254,8 +276,8 @@ class ActivityCounter:
 
         return hook
 
-    def _real_conv_hook(self, name: str) -> Any:
-        kind: LayerKind = "embedding" if name.startswith("patch_embed") else "conv"
+    def _real_conv_hook(self, name: str, cause: Cause, temporal: bool) -> Any:
+        kind: LayerKind = "embedding" if cause == "embedding" else "conv"
 
         def hook(conv: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
             assert isinstance(conv, (nn.Conv2d, nn.Conv3d))
@@ -268,7 +290,6 @@ class ActivityCounter:
             if not self._pass.is_new:
                 return
             # at T = 1 a convolution of the body runs once and a temporal perceptron is 1 -> 1 -> 1
-            temporal = ".ta." in name
             steps = self._config.timesteps if temporal or isinstance(conv, SeqConv2d) else 1
             # steps that are equal share their memory and ran once
             ran = 1 if output.dim() == 5 and output.stride(0) == 0 else steps
@@ -281,22 +302,24 @@ class ActivityCounter:
             weights = tiles * conv.weight.numel()
             self._pass.layers.append(
                 LayerActivity(
-                    name, kind, _NUMBER_FORMATS.get(conv.weight.dtype, "fp32"), mac=dense * ran // steps, dense=dense,
-                    ann_mac=ann_mac, inputs=inputs[0].numel(), words=weights + moved * ran // steps,
+                    name, kind, cause, _NUMBER_FORMATS.get(conv.weight.dtype, "fp32"), mac=dense * ran // steps,
+                    dense=dense, ann_mac=ann_mac, inputs=inputs[0].numel(), words=weights + moved * ran // steps,
                     ann_words=3 * tiles if temporal else weights + moved // steps, weights=weights,
                 )
             )  # fmt: skip
 
         return hook
 
-    def _product_hook(self, name: str, factors: int) -> Any:
+    def _product_hook(self, name: str, cause: Cause, factors: int) -> Any:
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
             if not self._pass.is_new:
                 return
             products = factors * output.numel()
             at_once = products // self._config.timesteps if output.dim() == 5 else products
             self._pass.layers.append(
-                LayerActivity(name, "product", mac=products, ann_mac=at_once, words=2 * products, ann_words=2 * at_once)
+                LayerActivity(
+                    name, "product", cause, mac=products, ann_mac=at_once, words=2 * products, ann_words=2 * at_once
+                )
             )
 
         return hook

@@ -94,8 +94,7 @@ class Derainer:
         )
 
     def __str__(self) -> str:
-        tiles = f"tiles of {self.tiling.tile}, overlap {self.tiling.overlap}" if self.tiling.tile else "one piece"
-        return f"{self.checkpoint.name}, {self.device}, {self.precision}, {tiles}"
+        return f"{self.checkpoint.name}, {self.device}, {self.precision}, {self.info.tiling}"
 
     def meters(self) -> list[Meter]:
         """This machine's energy counters of what it computes on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,16 @@ class WarpingError:
         return list(self._sums / self._pairs) if self._pairs else None
 
 
-def flicker_rows(rainy: Path, derained: Path, clean: Path | None) -> list[str]:
-    """Warping errors of clips, or folders of numbered frames, as lines for the terminal.
+@dataclass(frozen=True)
+class Flicker:
+    """Mean warping errors of sequences in the order given, pixels in [0, 1], over so many frames of each."""
+
+    means: tuple[float, ...]
+    frames: int
+
+
+def warping_errors(rainy: Path, derained: Path, clean: Path | None) -> Flicker:
+    """Warping errors of clips, or folders of numbered frames: of rainy, derained and, if given, clean.
 
     All are measured along the same motion: that of the clean sequence if there is one, else that of the rainy one.
     Raises EsdnetError if they cannot be read, or are not of one length and size.
@@ -76,11 +85,7 @@ def flicker_rows(rainy: Path, derained: Path, clean: Path | None) -> list[str]:
     means = error.means
     if means is None:
         raise EsdnetError(f"{printable(rainy)}: has no two frames of one scene; flicker needs them")
-    lines = [f"{'warping error':>13} {'of rainy':>8} {'of clean':>8}  {count} frames"]
-    for path, mean in zip(paths, means):
-        shares = [f"{mean / means[0]:>8.3f}", f"{mean / means[2]:>8.3f}" if clean is not None else f"{'-':>8}"]
-        lines.append(f"{1e3 * mean:>10.4f}e-3 {' '.join(shares)}  {printable(path)}")
-    return lines
+    return Flicker(tuple(means), count)
 
 
 def _frames(path: Path) -> Iterator[NDArray[Any]]:

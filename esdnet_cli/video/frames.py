@@ -1,4 +1,4 @@
-"""A folder of numbered frames as `esdnet images` derains it, with what only a sequence has: order, deflicker."""
+"""Numbered frames: pictures with what only a sequence has, which is order, deflicker, before and after in one."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from esdnet_cli.errors import EsdnetError, PictureError
+from esdnet_cli.errors import PictureError
 from esdnet_cli.pipeline.images import Picture, read_picture
-from esdnet_cli.pipeline.journal import Journal
-from esdnet_cli.pipeline.output import Output, pixel_settings
-from esdnet_cli.pipeline.sources import Job, Source, find_sources, plan_outputs
-from esdnet_cli.settings import RunOptions
-from esdnet_cli.terminal import load_derainer, show_plan, show_run
+from esdnet_cli.pipeline.output import Output
+from esdnet_cli.pipeline.sources import Job, Source
 from esdnet_cli.video.deflicker import Deflicker
 from esdnet_cli.video.flow import Image
-from esdnet_cli.video.inputs import holds_clips
 
 
 def in_order(sources: Sequence[Source]) -> list[Source]:
@@ -30,35 +26,6 @@ def in_order(sources: Sequence[Source]) -> list[Source]:
         return [(int(part), part) if index % 2 else (0, part) for index, part in enumerate(parts)]
 
     return sorted(sources, key=key)
-
-
-def show_frames(
-    folder: str,
-    output: Path,
-    options: RunOptions,
-    *,
-    every: int,
-    compare: bool,
-    deflicker: bool,
-    overwrite: bool,
-    dates: bool,
-) -> int:
-    """Derain the pictures of a folder in the order of their numbers; names and formats stay. Returns the exit code."""
-    sources, unusable = find_sources([folder], recursive=False, leave_out=[output])
-    if not sources and holds_clips(folder):
-        raise EsdnetError(f"{folder}: contains clips, but a folder is taken as numbered frames; name the clips")
-    jobs = plan_outputs(in_order(sources)[::every], output, None)
-    derainer = load_derainer(options)
-    settings = pixel_settings(derainer.info)
-    if compare or deflicker:  # without them, frames are pictures like others
-        settings |= {"compare": compare, "deflicker": deflicker, "every": every}
-    places = {job.output: place for place, job in enumerate(jobs)}
-    smooth = FrameDeflicker(jobs, compare) if deflicker else unsmoothed
-    target = FrameOutput(Journal(output, settings), overwrite, jobs, places, compare, smooth, dates=dates)
-    if options.dry_run:
-        return show_plan(derainer, jobs, unusable, target)
-    target.prepare()
-    return show_run(derainer, jobs, unusable, target, options)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.output import Nowhere, Output, pixel_settings
 from esdnet_cli.pipeline.sources import Source, Unusable, find_sources, plan_outputs
 from esdnet_cli.settings import RunOptions
-from esdnet_cli.terminal import load_derainer, show_plan, show_run
+from esdnet_cli.show.network import load_derainer
+from esdnet_cli.show.pictures import show_plan, show_run
 
 
 def derain_stream(name: str, file_format: str | None, options: RunOptions) -> int:
