@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "esdnet_cli"
 ORDER = (  # each imports only what stands after it
-    "__main__", "cli", "commands", "show", "report", "bench", "training", "video", "shards", "pipeline", "checkpoint",
+    "__main__", "cli", "commands", "early", "show", "report", "bench", "training", "video", "shards", "pipeline", "checkpoint",
     "options", "settings", "energy", "model", "metrics", "files", "errors", "",
 )  # fmt: skip
 
@@ -49,4 +49,9 @@ def test_no_private_name_of_a_neighbour() -> None:
 
 def test_only_commands_know_click() -> None:
     know = {path for path in PACKAGE.rglob("*.py") if "import click" in path.read_text(encoding="utf-8")}
-    assert know == {*(PACKAGE / "commands").glob("[!_]*.py"), PACKAGE / "cli.py", PACKAGE / "options.py"}
+    assert know == {
+        *(PACKAGE / "commands").glob("[!_]*.py"),
+        PACKAGE / "cli.py",
+        PACKAGE / "early.py",
+        PACKAGE / "options.py",
+    }

@@ -140,7 +140,10 @@ class Batches:
         if half < self._size:
             self._size = half
             self._on_halved(half)
-        parts = [self._forward(part) for part in batch.split(half)]
+        parts = []
+        while len(batch):
+            part, batch = batch[: self._size], batch[self._size :]
+            parts.append(self._forward(part))
         return lambda: torch.cat([finish() for finish in parts])
 
     def _attempt(self, network: Callable[[Tensor], Tensor], batch: Tensor) -> Callable[[], Tensor] | None:
