@@ -123,16 +123,16 @@ def test_a_run_is_not_written_over(clean: Path, tmp_path: Path, run: Run) -> Non
 KILLED = """
 import os, signal, sys
 from esdnet_cli.cli import cli
-from esdnet_cli.training.loop import Run
+from esdnet_cli.training.loop import TrainingRun
 
-train_step, steps = Run._train_step, iter(range(5))
+train_step, steps = TrainingRun._train_step, iter(range(5))
 
 def step_or_die(run):
     if next(steps, None) is None:
         os.kill(os.getpid(), signal.SIGKILL)
     return train_step(run)
 
-Run._train_step = step_or_die
+TrainingRun._train_step = step_or_die
 cli(sys.argv[1:])
 """
 

@@ -466,11 +466,11 @@ def test_a_terminal_shows_frames_and_the_time_left(tiny: Path, tmp_path: Path) -
 @pytest.fixture
 def bars(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The progress bars of this process, as if it had a terminal; each notes (done, of how many) in `seen`."""
-    from esdnet_cli.video import show
+    from esdnet_cli.show import clips
 
     made: list[Any] = []
 
-    class Bar(show.tqdm):  # type: ignore[misc, name-defined]
+    class Bar(clips.tqdm):  # type: ignore[misc, name-defined]
         def __init__(self, **options: Any) -> None:
             super().__init__(**{**options, "disable": False, "file": io.StringIO()})
             self.seen: list[tuple[int, int | None]] = []
@@ -480,7 +480,7 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             self.seen.append((int(self.n) + 1, self.total))
             return super().update(n)
 
-    monkeypatch.setattr(show, "tqdm", Bar)
+    monkeypatch.setattr(clips, "tqdm", Bar)
     return made
 
 
@@ -520,7 +520,7 @@ def test_a_clip_that_failed_has_its_row(still: Path, tmp_path: Path, run: Run) -
 def test_an_unexpected_error_costs_one_clip(
     still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from esdnet_cli.video import show
+    from esdnet_cli.show import clips as show
 
     plan = show.plan_clip
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "esdnet_cli"
 ORDER = (  # each imports only what stands after it
-    "__main__", "cli", "commands", "early", "show", "report", "bench", "training", "video", "shards", "pipeline", "checkpoint",
-    "options", "settings", "energy", "model", "metrics", "files", "errors", "",
+    "__main__", "cli", "commands", "early", "show", "report", "bench", "training", "video", "shards", "pipeline",
+    "checkpoint", "options", "settings", "energy", "model", "metrics", "files", "errors", "",
 )  # fmt: skip
 
 

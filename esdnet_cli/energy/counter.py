@@ -105,7 +105,9 @@ def geometry_of(conv: nn.Conv2d) -> tuple[int, int, int]:
 
 def causes_of_real(network: ESDNet) -> dict[nn.Module, Cause]:
     """What a convolution of real numbers is counted under: what the part of the network that it belongs to says."""
-    causes: dict[nn.Module, Cause] = dict.fromkeys(network.output.modules(), "refinement and output")
+    # an ordinary twin's convolutions, which no spikes drive, stand where the network's do
+    causes: dict[nn.Module, Cause] = dict.fromkeys(network.modules(), "spike-driven convolutions")
+    causes |= dict.fromkeys(network.output.modules(), "refinement and output")
     for module in network.modules():
         if isinstance(module, OverlapPatchEmbed):
             causes |= dict.fromkeys(module.modules(), "embedding")
