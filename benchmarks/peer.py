@@ -22,7 +22,7 @@ import esdnet_cli
 from esdnet_cli.bench.pattern import read_or_make
 from esdnet_cli.energy.cost import MJ_PER_PJ, EnergyCosts
 from esdnet_cli.model.inference import keep_freed_memory
-from esdnet_cli.settings import DEFAULT_WEIGHTS, MAX_MEGAPIXELS
+from esdnet_cli.settings import DEFAULT_WEIGHTS
 
 PASSES, CHANNELS, BLOCKS = 6, 32, 5
 
@@ -75,7 +75,7 @@ def seconds(work: object) -> float:
 def main(picture: Path | None, weights: str, rounds: int) -> None:
     """Print seconds, energy and ratios; without PICTURE for a noise pattern of 481x321."""
     keep_freed_memory()
-    image = read_or_make(picture, MAX_MEGAPIXELS)
+    image = read_or_make(picture)
     rainy = torch.from_numpy(image).permute(2, 0, 1)[None].float().div(255)
     rainy = rainy.contiguous(memory_format=torch.channels_last)
     peer = Peer().eval().to(memory_format=torch.channels_last)

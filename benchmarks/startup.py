@@ -21,7 +21,7 @@ clock = [time.perf_counter()]
 import torch
 clock.append(time.perf_counter())
 import esdnet_cli.commands.images
-import esdnet_cli.terminal
+import esdnet_cli.show.pictures
 clock.append(time.perf_counter())
 import esdnet_cli, numpy
 derainer = esdnet_cli.load({weights!r})

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from esdnet_cli.energy.cost import PRESETS
-from esdnet_cli.settings import DEFAULT_WEIGHTS, ENSEMBLES, MAX_MEGAPIXELS, RunOptions
+from esdnet_cli.settings import DEFAULT_WEIGHTS, ENSEMBLES, MAX_MEGAPIXELS, RunOptions, limit_megapixels
 
 Command = Callable[..., Any]
 
@@ -204,8 +204,7 @@ def run_options(*without: str, **reports: str) -> Callable[[Command], Command]:
                 raise click.UsageError("--quiet and --verbose exclude each other.")
             if tile and overlap is not None and overlap >= tile:
                 raise click.UsageError(f"--overlap {overlap} must be smaller than --tile {tile}.")
-            # OpenCV holds every format to this before it allocates, but reads it only once, when it is loaded
-            os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(int(values["max_megapixels"] * 1e6))
+            limit_megapixels(values.pop("max_megapixels"))
             free = {name: value for name in ("pj_mac", "pj_ac") if (value := values.pop(name, None)) is not None}
             costs = replace(PRESETS[values.pop("energy_preset", DEFAULT_PRESET)], **free)
             count = not values.pop("no_energy", False)

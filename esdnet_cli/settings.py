@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,20 @@ PrecisionChoice = Literal["auto", "fp32", "bf16", "int8"]
 DEFAULT_WEIGHTS = "small"
 ENSEMBLES = (1, 2, 4, 8)  # copies of a picture whose mean can be taken
 MAX_MEGAPIXELS = 500.0  # a picture that claims more is refused before memory is taken
+_MAX_PIXELS = "OPENCV_IO_MAX_IMAGE_PIXELS"
+
+
+def limit_megapixels(most: float) -> None:
+    """Refuse larger pictures in this process. OpenCV must not be loaded yet, or it takes memory for them first.
+
+    The limit stands in the environment, since OpenCV looks for it nowhere else, and only once.
+    """
+    os.environ[_MAX_PIXELS] = str(round(most * 1e6))
+
+
+def max_pixels() -> int:
+    """The limit that holds, in pixels."""
+    return int(os.environ.get(_MAX_PIXELS, MAX_MEGAPIXELS * 1e6))
 
 
 @dataclass(frozen=True)
@@ -25,7 +40,6 @@ class RunOptions:
     overlap: int | None = None
     batch: int | None = None
     ensemble: int = 1
-    max_megapixels: float = MAX_MEGAPIXELS
     count: bool = True
     costs: EnergyCosts = field(default_factory=EnergyCosts)
     report: Path | None = None

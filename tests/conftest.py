@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ torch.set_num_threads(1)
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = ESDNetConfig(dim=8, encoder_blocks=(1, 1, 1), decoder_blocks=(1, 1, 1))
+LEAST = ESDNetConfig(8, (1, 0, 0), (0, 0, 0), timesteps=1, shortcut="spike")  # where the network does not matter
 INTEGER = ESDNetConfig(8, (1, 1, 1), (1, 1, 1), timesteps=1, shortcut="spike", patch=2, neuron="integer", levels=4)
 TWO_STEPS = ESDNetConfig(8, (1, 1, 1), (1, 1, 1), timesteps=2, shortcut="spike", neuron="integer", levels=3)
 Run = Callable[..., Result]
@@ -51,22 +53,35 @@ def tiny_network(config: ESDNetConfig = TINY) -> ESDNet:
     return network.eval()
 
 
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    """A checkpoint of TINY, tuned for tiles of 16."""
-    path = tmp_path / "weights" / "tiny.safetensors"
+@pytest.fixture(scope="session")
+def _tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(7)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save(path, tiny_network().state_dict(), TINY, {"tile": "16", "overlap": "4"})
+    return path
+
+
+@pytest.fixture
+def tiny(_tiny: Path, tmp_path: Path) -> Path:
+    """A checkpoint of TINY, tuned for tiles of 16; the test's own, which it may change."""
+    path = tmp_path / "weights" / "tiny.safetensors"
+    path.parent.mkdir()
+    shutil.copyfile(_tiny, path)
     return path
 
 
 @pytest.fixture
 def identity(tmp_path: Path) -> Path:
     """A checkpoint that gives back what it gets: whatever differs in the output was not the network."""
-    state = tiny_network().state_dict()
+    return save_identity(tmp_path / "weights" / "identity.safetensors")
+
+
+def save_identity(path: Path, tile: int = 0, overlap: int = 0) -> Path:
+    """A checkpoint of LEAST that gives back what it gets, tuned for this tiling."""
+    state = tiny_network(LEAST).state_dict()
     state["output.0.weight"].zero_()
     state["output.0.bias"].zero_()
-    path = tmp_path / "weights" / "identity.safetensors"
-    save(path, state, TINY, {"tile": "0", "overlap": "0"})
+    save(path, state, LEAST, {"tile": str(tile), "overlap": str(overlap)})
     return path
 
 

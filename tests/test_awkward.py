@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,10 @@ import cv2
 import numpy as np
 import pytest
 from awkward import ALPHA, COLOUR, DEEP, GREY, ICC, NOISE, SCENE, Pixels, stored
-from click.testing import CliRunner
-from conftest import TINY, tiny_network
+from conftest import Run, save_identity
 from PIL import Image, ImageCms
 
-from esdnet_cli.checkpoint.store import save
-from esdnet_cli.cli import cli
+from esdnet_cli.pipeline.journal import JOURNAL
 
 
 @dataclass(frozen=True)
@@ -162,6 +160,8 @@ RGBA = np.dstack((COLOUR, ALPHA))
 TRANSPARENT_100 = np.dstack((GREY, np.where(GREY == 100, 0, 255).astype(np.uint8)))
 SMALL_BITS = {bits: (GREY >> (8 - bits)) * (255 // ((1 << bits) - 1)) for bits in (1, 2, 4)}
 TURNED = COLOUR.swapaxes(0, 1)[:, ::-1]
+_Y, _X = np.mgrid[:64, :96]
+RAMPS = np.stack((_X * 255 // 95, _Y * 255 // 63, 255 - (_X + _Y) * 255 // 158), axis=2)
 BIG_ICC = ICC[:4] + ICC[4:] + bytes(200_000 - len(ICC))
 BIG_ICC = len(BIG_ICC).to_bytes(4, "big") + BIG_ICC[4:]
 GAIN_MAP = (0xE2, b"urn:iso:std:iso:ts:21496:-1\0" + bytes(4))
@@ -282,6 +282,8 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "deep_alpha.heic": (stored("deep_alpha.heic"), Back(np.dstack((COLOUR, np.where(np.arange(64) < 16, 0, 255) + 0 * GREY)).astype(np.uint8), "RGBA", (white_is_65535,), 3, "deep_alpha.png")),
     "hlg.hif": (stored("hlg.hif"), Back(COLOUR, "RGB", (holds(b"cICP\x09\x12\0\1"),), 3, "hlg.png")),
     "hlg_8.heic": (made.with_nclx(stored("a.heic"), 9, 18), Back(SCENE, "RGB", (holds(b"cICP\x09\x12\0\1"),), 30, "hlg_8.png")),
+    # half the colours, limited range, BT.601, as FFmpeg writes it
+    "limited12.avif": (stored("limited12.avif"), Back(RAMPS, "RGB", (silent,), 2, "limited12.png", "png")),
     "cut.heic": (stored("a.heic")[:-900], Refused("damaged")),
     "pq.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 9, 16), Refused(r"HDR picture \(PQ\)")),
     "p3.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 12, 13), Back(COLOUR, "RGB", (holds("Colours of the original".encode("utf-16-be")),), 8)),
@@ -299,45 +301,26 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, list[str]]]]:
-    """All of them through one run for each --format: output, whether it is there or not, and the lines that name it."""
-    folder = tmp_path_factory.mktemp("awkward")
-    state = tiny_network().state_dict()
-    state["output.0.weight"].zero_()
-    state["output.0.bias"].zero_()
-    save(folder / "identity.safetensors", state, TINY, {"tile": "64", "overlap": "8"})
-    found: dict[str, tuple[Path, list[str]]] = {}
-    for file_format in {case.to for _, case in AWKWARD.values()}:
-        names = [name for name, (_, case) in AWKWARD.items() if case.to == file_format]
-        for name in names:
-            place = folder / "in" / str(file_format) / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(AWKWARD[name][0])
-            os.utime(place, (1_000_000_000, 1_000_000_000))
-        # by name: those that a folder would pass over, too; of two that would become one name, each alone
-        for name in names:
-            out = folder / "out" / str(file_format) / name
-            options = ["-o", str(out), "--weights", str(folder / "identity.safetensors"), "--tile", "64"]
-            options += ["--format", file_format] if file_format else []
-            source = folder / "in" / str(file_format) / name
-            result = CliRunner().invoke(cli, ["images", str(source), *options], catch_exceptions=False)
-            case = AWKWARD[name][1]
-            output = out / (case.name if isinstance(case, Back) and case.name else name)
-            found[name] = output, [line for line in result.stderr.splitlines() if name in line]
-    yield found
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_identity(tmp_path_factory.mktemp("weights") / "identity.safetensors", tile=64, overlap=8)
 
 
 @pytest.mark.parametrize("name", AWKWARD)
-def test_it_comes_back_right_or_is_refused_with_the_reason(
-    name: str, outputs: dict[str, tuple[Path, list[str]]]
-) -> None:
-    path, lines = outputs[name]
-    case = AWKWARD[name][1]
+def test_it_comes_back_right_or_is_refused_with_the_reason(name: str, weights: Path, tmp_path: Path, run: Run) -> None:
+    data, case = AWKWARD[name]
+    source = tmp_path / "in" / name  # by name: a folder would pass over some
+    source.parent.mkdir()
+    source.write_bytes(data)
+    os.utime(source, (1_000_000_000, 1_000_000_000))
+    options = ["--format", case.to] if case.to else []
+    result = run("images", source, "-o", tmp_path / "out", "--weights", weights, *options)
+    lines = [line for line in result.stderr.splitlines() if name in line]
     if isinstance(case, Refused):
-        assert not path.exists()
+        assert {path.name for path in tmp_path.glob("out/*")} <= {JOURNAL}
         assert lines
         assert re.search(case.reason, lines[0]), lines[0]
         return
+    path = tmp_path / "out" / (case.name or name)
     output = Output(path.read_bytes(), "\n".join(lines))
     assert output.image.mode == case.mode
     pixels = np.array(output.image).astype(int)

@@ -103,20 +103,31 @@ def test_help_imports_neither_torch_nor_opencv(arguments: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+ANSWERED = {
+    "weights": (["weights"], 0, "small"),
+    "no picture": (["images", "nosuch.png", "-o", "out"], 1, "nosuch.png: no such file or folder"),
+    "no weights": (["images", str(ROOT / "samples"), "-o", "out", "--weights", "nosuch"], 2, "no such checkpoint"),
+    "wrong option": (["images", "x", "-o", "out", "--tile", "3"], 2, "3 is too small"),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERED)
+def test_what_needs_no_network_does_not_wait_for_torch(case: str, tmp_path: Path) -> None:
+    arguments, code, words = ANSWERED[case]
+    (tmp_path / "torch.py").write_text("raise AssertionError('imported')")
+    (tmp_path / "cv2.py").write_text("raise AssertionError('imported')")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "esdnet_cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == code and words in done.stdout + done.stderr, done.stderr
+    assert "imported" not in done.stderr
+
+
 def test_opencv_without_its_system_library_names_the_package(tmp_path: Path, tiny: Path) -> None:
     (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    command = [
-        sys.executable,
-        "-m",
-        "esdnet_cli",
-        "images",
-        "x.png",
-        "-o",
-        str(tmp_path / "out"),
-        "--weights",
-        str(tiny),
-    ]
+    picture, out = str(write(tmp_path / "x.png")), str(tmp_path / "out")
+    command = [sys.executable, "-m", "esdnet_cli", "images", picture, "-o", out, "--weights", str(tiny)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 2
     assert "libGL.so.1" in done.stderr and "apt-get install libgl1 libglib2.0-0" in done.stderr

@@ -396,13 +396,13 @@ def test_interrupted_runs_end_cleanly_and_go_on(how: signal.Signals, tiny: Path,
 def test_outputs_of_older_code_are_made_again(
     kind: str, tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from esdnet_cli.pipeline import run as pipeline
+    from esdnet_cli.pipeline import output
 
     source = write(tmp_path / "a.png") if kind == "images" else make_clip(tmp_path / "a.mp4", 2)
     command = (kind, source, "-o", tmp_path / ("out" if kind == "images" else "b.mp4"), "--weights", tiny)
     for fate in ("1 done, 0 skipped", "0 done, 1 skipped"):
         assert fate in run(*command).stdout
-    monkeypatch.setattr(pipeline, "PIXELS", pipeline.PIXELS + 1)
+    monkeypatch.setattr(output, "PIXELS", output.PIXELS + 1)
     for fate in ("1 done, 0 skipped", "0 done, 1 skipped"):
         assert fate in run(*command).stdout
 
@@ -438,22 +438,23 @@ def test_an_echo_of_the_first_signal_does_not_cut_it_short(tiny: Path, tmp_path:
 
 
 SLOW = """
-import hashlib, sys, time
+import hashlib, sys, threading, time
 from esdnet_cli.cli import cli
-from esdnet_cli.pipeline import run
+from esdnet_cli.pipeline import output
+from esdnet_cli.pipeline.derainer import Derainer
 
 def slow(*arguments, **options):
     print("busy", flush=True)
     time.sleep(60)
 
 def slow_in_c(*arguments, **options):
-    print("busy", flush=True)
+    threading.Timer(0.2, print, ["busy"], {"flush": True}).start()  # when this thread is in C, and answers no signal
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
 
 if sys.argv[1] == "writer":
-    run.write_atomically = slow
+    output.write_atomically = slow
 else:
-    run._derain = slow_in_c
+    Derainer.__call__ = slow_in_c
 cli(sys.argv[2:])
 """
 
@@ -582,6 +583,23 @@ def test_what_was_passed_over_is_counted(rainy: Path, tiny: Path, tmp_path: Path
     assert "Not read" not in run("images", rainy / "a.png", "-o", tmp_path / "out", "--weights", tiny).stderr
 
 
+def test_clips_of_every_ending_are_counted(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    make_clip(rainy / "a.ts", 2)
+    for name in ("b.M2TS", "c.mts", "d.m2t", "e.tp", "f.vob", "g.wmv", "h.mxf", "i.3g2"):
+        (rainy / name).write_bytes(b"x")
+    (rainy / "program.ts").write_text("import { rain } from './rain';\n" * 9)
+    stderr = run("images", rainy, "-o", tmp_path / "out", "--weights", tiny, "--dry-run").stderr
+    endings = ".3g2, .m2t, .m2ts, .mts, .mxf, .tp, .ts, .vob, .wmv"
+    assert f"Not read: 9 clip ({endings}); esdnet video takes clips." in stderr.splitlines()
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    command = ("video", folder, "-o", tmp_path / "frames", "--weights", tiny)
+    (rainy / "program.ts").rename(folder / "program.ts")
+    assert "contains clips" not in run(*command).stderr
+    (rainy / "a.ts").rename(folder / "a.ts")
+    assert "contains clips, but a folder is taken as numbered frames; name the clips" in run(*command).stderr
+
+
 def test_no_input_means_no_folder_no_checkpoint_no_table(tmp_path: Path, run: Run) -> None:
     for command in ("images", "energy"):
         result = run(command, tmp_path / "nosuch", *(("-o", tmp_path / "x") if command == "images" else ()))
@@ -615,7 +633,12 @@ def test_a_stream_is_one_picture(ending: str, start: bytes, tiny: Path, tmp_path
     assert done.returncode == 0
     assert done.stdout.startswith(start) and done.stdout == (tmp_path / "out" / source.name).read_bytes()
     assert b"30x24" in done.stderr and b"1 done, 0 skipped, 0 failed" in done.stderr
-    assert stream(source, "-o", "-", "--weights", tiny, "-q").stdout == done.stdout
+
+
+def test_a_file_into_a_stream(tiny: Path, tmp_path: Path, run: Run) -> None:
+    source = write(tmp_path / "a.png")
+    run("images", source, "-o", tmp_path / "out", "--weights", tiny)
+    assert stream(source, "-o", "-", "--weights", tiny, "-q").stdout == (tmp_path / "out" / "a.png").read_bytes()
 
 
 def test_streams_change_format_and_fail_without_output(tiny: Path, tmp_path: Path, run: Run) -> None:

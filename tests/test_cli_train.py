@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import INTEGER, TINY, Run, load_json, photo, write
+from conftest import INTEGER, LEAST, Run, load_json, photo, write
 from safetensors.torch import load_file
 
 from esdnet_cli.checkpoint.store import open_checkpoint
 
-SIZE = json.dumps(TINY.to_dict())
+SIZE = json.dumps(LEAST.to_dict())
 FEW = ("--size", SIZE, "--crop", 16, "--batch", 2, "--precision", "fp32")
 
 
@@ -120,26 +120,43 @@ def test_a_run_is_not_written_over(clean: Path, tmp_path: Path, run: Run) -> Non
     assert "holds a run already; add --resume" in again.stderr
 
 
-def test_killed_and_resumed_ends_with_the_same_weights(clean: Path, tmp_path: Path) -> None:
-    def train(folder: str, *options: object) -> list[str]:
-        pairs = tmp_path / "pairs"
-        return esdnet("train", "--clean", clean, "--validate", pairs, "-o", tmp_path / folder, "--steps", 20, *FEW,
-                      *options)  # fmt: skip
+KILLED = """
+import os, signal, sys
+from esdnet_cli.cli import cli
+from esdnet_cli.training.loop import TrainingRun
 
-    subprocess.run(esdnet("synth", clean, "-o", tmp_path / "pairs", "-q"), check=True)
-    subprocess.run(train("whole", "-q"), check=True)
-    state = tmp_path / "killed" / "state.safetensors"
-    process = subprocess.Popen(train("killed", "-q"))
-    while not state.exists() and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it should have been killed on its way"
-    subprocess.run(train("killed", "-q", "--resume"), check=True)
-    whole, resumed = (load_file(tmp_path / folder / "last.safetensors") for folder in ("whole", "killed"))
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+train_step, steps = TrainingRun._train_step, iter(range(5))
+
+def step_or_die(run):
+    if next(steps, None) is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train_step(run)
+
+TrainingRun._train_step = step_or_die
+cli(sys.argv[1:])
+"""
 
 
-def test_two_processes_train_together_and_resume(clean: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_ends_with_the_same_weights(clean: Path, tmp_path: Path, run: Run) -> None:
+    def train(folder: str) -> tuple[object, ...]:
+        return ("train", "--clean", clean, "--validate", pairs, "-o", tmp_path / folder, "--steps", 20, *FEW, "-q")
+
+    pairs = tmp_path / "pairs"
+    for side in ("input", "target"):
+        write(pairs / side / "p.png", photo(24, 32, len(side)))
+    assert run(*train("whole")).exit_code == 0
+    killed = subprocess.run([sys.executable, "-c", KILLED, *map(str, train("killed"))])
+    assert killed.returncode == -signal.SIGKILL, "five steps are done, the state is of the fourth"
+    resumed = run(*train("killed"), "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    ends = [load_file(tmp_path / folder / "last.safetensors") for folder in ("whole", "killed")]
+    assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
+    logs = [(tmp_path / folder / "log.jsonl").read_text().splitlines() for folder in ("whole", "killed")]
+    steps = [[json.loads(line)["step"] for line in log] for log in logs]
+    assert steps[0] == steps[1] == [1, *range(2, 21, 2)]
+
+
+def test_two_processes_train_together_and_resume(clean: Path, tmp_path: Path, run: Run) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
     def train(folder: str, *options: object) -> list[str]:
@@ -151,9 +168,8 @@ def test_two_processes_train_together_and_resume(clean: Path, tmp_path: Path) ->
     assert done.stdout.count("3 steps in") == 1, "one process speaks"
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 3]
-    alone = subprocess.run(esdnet("train", "--clean", clean, "-o", tmp_path / "run", "--steps", 3, *FEW, "--resume"),
-                           capture_output=True, text=True)  # fmt: skip
-    assert alone.returncode == 2
+    alone = run("train", "--clean", clean, "-o", tmp_path / "run", "--steps", 3, *FEW, "--resume")
+    assert alone.exit_code == 2
     assert "was begun with 2 processes; resume with as many" in alone.stderr
 
 

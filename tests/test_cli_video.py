@@ -16,12 +16,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from av.stream import Disposition
 from clips import frames_of, make_clip, packets_of, scene, times_of
-from conftest import TINY, Run, load_json, read, tiny_network, write
+from conftest import Run, load_json, read, write
 
-from esdnet_cli.checkpoint.store import save
 from esdnet_cli.pipeline.journal import JOURNAL
 
 ESDNET = [sys.executable, "-m", "esdnet_cli"]
@@ -30,15 +28,9 @@ UNEVEN = [int(index * 41.7 + index % 3 * 5) for index in range(12)]  # a camera 
 
 
 @pytest.fixture
-def still(tmp_path: Path) -> Path:
-    """A checkpoint that gives back what it gets: whatever differs in the output was not the network."""
-    network = tiny_network()
-    with torch.no_grad():
-        network.output[0].weight.zero_()
-        network.output[0].bias.zero_()
-    path = tmp_path / "weights" / "still.safetensors"
-    save(path, network.state_dict(), TINY, {"tile": "0", "overlap": "0"})
-    return path
+def still(identity: Path) -> Path:
+    """A checkpoint under which a clip stands still: whatever differs in the output was not the network."""
+    return identity
 
 
 def facts(path: Path) -> dict[str, Any]:
@@ -358,10 +350,10 @@ def test_a_packet_of_sound_that_no_container_takes_costs_itself(
     whole = join.copied_packets
 
     def torn(*rest: Any) -> Any:
-        for index, (moment, packet) in enumerate(whole(*rest)):
+        for index, timed in enumerate(whole(*rest)):
             if index == 9:
-                packet.dts = packet.pts = 0  # a jump back, which muxers refuse
-            yield moment, packet
+                timed.packet.dts = timed.packet.pts = 0  # a jump back, which muxers refuse
+            yield timed
 
     monkeypatch.setattr(join, "copied_packets", torn)
     source, target = make_clip(tmp_path / "x.mp4", 12, sound="aac"), tmp_path / "y.mp4"
@@ -474,11 +466,11 @@ def test_a_terminal_shows_frames_and_the_time_left(tiny: Path, tmp_path: Path) -
 @pytest.fixture
 def bars(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The progress bars of this process, as if it had a terminal; each notes (done, of how many) in `seen`."""
-    from esdnet_cli.video import show
+    from esdnet_cli.show import clips
 
     made: list[Any] = []
 
-    class Bar(show.tqdm):  # type: ignore[misc, name-defined]
+    class Bar(clips.tqdm):  # type: ignore[misc, name-defined]
         def __init__(self, **options: Any) -> None:
             super().__init__(**{**options, "disable": False, "file": io.StringIO()})
             self.seen: list[tuple[int, int | None]] = []
@@ -488,7 +480,7 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             self.seen.append((int(self.n) + 1, self.total))
             return super().update(n)
 
-    monkeypatch.setattr(show, "tqdm", Bar)
+    monkeypatch.setattr(clips, "tqdm", Bar)
     return made
 
 
@@ -528,7 +520,7 @@ def test_a_clip_that_failed_has_its_row(still: Path, tmp_path: Path, run: Run) -
 def test_an_unexpected_error_costs_one_clip(
     still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from esdnet_cli.video import show
+    from esdnet_cli.show import clips as show
 
     plan = show.plan_clip
 
@@ -721,4 +713,4 @@ def test_a_codec_that_does_not_fit_is_said_before_the_work(still: Path, tmp_path
     assert result.exit_code == 1 and "libx264 does not fit into .webm" in result.stderr
     result = run("video", source, "-o", tmp_path / "y.mkv", "--codec", "h264", "--crf", "60", "--weights", still)
     assert result.exit_code == 1 and "x.mkv: --crf 60: h264 has 0 to 51; choose one of these" in result.stderr
-    assert files(tmp_path) == ["weights/still.safetensors", "x.mkv"]
+    assert files(tmp_path) == ["weights/identity.safetensors", "x.mkv"]

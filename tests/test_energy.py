@@ -19,6 +19,8 @@ from esdnet_cli.model.layers import LIF
 from esdnet_cli.model.low_precision import int8_works, lower
 from esdnet_cli.model.network import ESDNet
 
+DRIVEN, REAL = ("conv", "spike-driven convolutions"), ("conv", "real-valued shortcuts")
+
 
 @pytest.mark.parametrize("size, kernel, stride", [*itertools.product((1, 2, 3, 7, 8), (1, 3), (1, 2))])
 def test_fan_out_equals_brute_force(size: int, kernel: int, stride: int) -> None:
@@ -242,6 +244,8 @@ def test_causes_name_every_layer_and_add_up() -> None:
     assert all(share > 0 for share in shares.values())
     assert sum(shares.values()) == pytest.approx(activity.energy().strict_mj, rel=1e-12)
     assert activity.pixels == 16 * 16
+    driven = count(tiny_network(INTEGER), torch.rand(1, 3, 16, 16))["encoder_level1.0.shortcut.0"]
+    assert driven.cause == "spike-driven convolutions", "where spikes drive the shortcut"
 
 
 def test_memory_traffic_of_a_tiny_network_by_hand() -> None:
@@ -281,9 +285,9 @@ def test_an_integer_neuron_of_one_step_keeps_no_state() -> None:
 
 def test_break_even_rate_by_hand() -> None:
     layers = (
-        LayerActivity("embed", "embedding", mac=100, dense=100, ann_mac=100, inputs=30),
-        LayerActivity("lif", "neuron", spikes=8, neurons=10, mac=40),
-        LayerActivity("conv", "conv", ac=80, dense=400, ann_mac=100, nonzero=8, inputs=40, saturated=300),
+        LayerActivity("embed", "embedding", "embedding", mac=100, dense=100, ann_mac=100, inputs=30),
+        LayerActivity("lif", "neuron", "membrane updates", spikes=8, neurons=10, mac=40),
+        LayerActivity("conv", *DRIVEN, ac=80, dense=400, ann_mac=100, nonzero=8, inputs=40, saturated=300),
     )
 
     def rate(pj_ac: float, *counted: LayerActivity) -> float | None:
@@ -301,7 +305,7 @@ def test_break_even_rate_by_hand() -> None:
     # an integer neuron compares whatever it fires: 200 - 140 MACs and 40 of its ACs are left
     integer = replace(layers[1], ac=40, saturated=40)
     assert rate(3, layers[0], integer, layers[2]) == pytest.approx(0.2 * (276 - 40 * 3) / (80 * 3))
-    shortcut = LayerActivity("shortcut", "conv", mac=400, dense=400, ann_mac=100)
+    shortcut = LayerActivity("shortcut", *REAL, mac=400, dense=400, ann_mac=100)
     assert rate(0.9, *layers, shortcut) is None, "the MACs alone cost more"
 
 
@@ -318,12 +322,12 @@ def test_three_figures_by_hand() -> None:
     activity = Activity(
         virtual_steps=4,
         layers=(
-            LayerActivity("embed", "embedding", mac=1000, dense=1000, ann_mac=1000, inputs=30),
-            LayerActivity("lif", "neuron", spikes=2, neurons=5, mac=20),
+            LayerActivity("embed", "embedding", "embedding", mac=1000, dense=1000, ann_mac=1000, inputs=30),
+            LayerActivity("lif", "neuron", "membrane updates", spikes=2, neurons=5, mac=20),
             # two spikes that reach three outputs each: six accumulations
-            LayerActivity("conv", "conv", ac=6, dense=400, ann_mac=100, nonzero=2, inputs=20),
-            LayerActivity("shortcut", "conv", mac=400, dense=400, ann_mac=100, nonzero=15, inputs=20),
-            LayerActivity("attn", "product", mac=60, ann_mac=15),
+            LayerActivity("conv", *DRIVEN, ac=6, dense=400, ann_mac=100, nonzero=2, inputs=20),
+            LayerActivity("shortcut", *REAL, mac=400, dense=400, ann_mac=100, nonzero=15, inputs=20),
+            LayerActivity("attn", "product", "attention", mac=60, ann_mac=15),
         ),
     )
     assert activity.spike_rate == 2 / (5 * 4)
@@ -338,7 +342,7 @@ def test_three_figures_by_hand() -> None:
 
 
 def test_totals_divide_sums_once() -> None:
-    small = Activity(1, (LayerActivity("lif", "neuron", spikes=1, neurons=1),))
-    large = Activity(1, (LayerActivity("lif", "neuron", spikes=0, neurons=99),))
+    small = Activity(1, (LayerActivity("lif", "neuron", "membrane updates", spikes=1, neurons=1),))
+    large = Activity(1, (LayerActivity("lif", "neuron", "membrane updates", spikes=0, neurons=99),))
     assert total([small, large]).spike_rate == 0.01
     assert total([]).spike_rate is None

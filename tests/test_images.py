@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from esdnet_cli.errors import PictureError
-from esdnet_cli.pipeline.images import encode_picture, grey_again, read_picture
+from esdnet_cli.pipeline.images import check_output, encode_picture, grey_again, read_picture
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -169,6 +169,45 @@ def test_changing_the_format_keeps_what_it_can(
     assert after.shape == shape and after.dtype == dtype
 
 
+def deep_avif(path: Path, numbers: NDArray[np.uint16], bits: int) -> Path:
+    """Without loss, of numbers of so many bits."""
+    params = [cv2.IMWRITE_AVIF_DEPTH, bits, cv2.IMWRITE_AVIF_QUALITY, 100]
+    done, data = cv2.imencode(".avif", np.ascontiguousarray(numbers), params)
+    assert done
+    path.write_bytes(bytes(data))
+    return path
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_avif_of_more_than_eight_bits_is_read_wholly(bits: int, channels: int, tmp_path: Path) -> None:
+    y, x = np.mgrid[:32, :64]
+    most = (1 << bits) - 1
+    ramps = np.stack((x * most // 63, y * most // 31, (63 - x) * most // 63, (x + y) * most // 94), axis=2)
+    numbers = ramps[..., :channels].astype(np.uint16)
+    path = deep_avif(tmp_path / "in.avif", numbers, bits)
+    picture = read_picture(path.read_bytes(), path)
+    expected = np.round(numbers * (65535 / most)).astype(np.uint16)
+    np.testing.assert_array_equal(picture.rgb, expected[..., [0, 0, 0] if channels == 1 else [2, 1, 0]])
+    if channels == 4:
+        assert picture.alpha is not None
+        np.testing.assert_array_equal(picture.alpha, expected[..., 3])
+    assert read(tmp_path / "in.avif").max() == most, "as OpenCV reads it, 65535 is out of reach"
+
+
+def test_avif_keeps_ten_bits(tmp_path: Path) -> None:
+    smooth = cv2.GaussianBlur(DEEP, (0, 0), 3) >> 6
+    path = deep_avif(tmp_path / "in.avif", smooth, 10)
+    picture = read_picture(path.read_bytes(), path)
+    assert check_output(picture, path) == (), "nothing is lost"
+    after = through(path)
+    assert after.dtype == np.uint16 and 255 < after.max() <= 1023, "OpenCV's numbers of 10 bits"
+    assert np.abs(after.astype(int) - smooth).mean() < 2, "half a level of 8 bits"
+    sixteen = read_picture(write(tmp_path / "in.png", DEEP).read_bytes(), tmp_path / "in.png")
+    assert check_output(sixteen, path) == ("the lower 6 of 16 bits",)
+    assert check_output(sixteen, path.with_suffix(".jpg")) == ("the lower 8 of 16 bits",)
+
+
 def test_sixteen_bits_are_rounded_to_eight(tmp_path: Path) -> None:
     levels = np.arange(0, 65536, 3, dtype=np.uint16)[: 24 * 900].reshape(24, -1)
     after = through(write(tmp_path / "in.png", levels), tmp_path / "out.bmp")
@@ -211,13 +250,6 @@ def _sixty_thousand(path: Path) -> Path:
     return path
 
 
-def _deep_avif(path: Path) -> Path:
-    done, data = cv2.imencode(".avif", DEEP >> 6, [cv2.IMWRITE_AVIF_DEPTH, 10])
-    assert done
-    path.write_bytes(bytes(data))
-    return path
-
-
 def _alpha_tiff(mode: str) -> Callable[[Path], Path]:
     return lambda path: pillow(path, mode, pixels=WITH_ALPHA)
 
@@ -229,8 +261,17 @@ def _flipped_bit(path: Path) -> Path:
     return path
 
 
+def _mixed_avif(path: Path) -> Path:
+    """Of a picture with alpha, the second `av1C` says 12 bits instead of 10."""
+    deep_avif(path, np.dstack((DEEP, DEEP[..., 0])) >> 6, 10)
+    data = bytearray(path.read_bytes())
+    data[data.rfind(b"av1C") + 6] |= 32
+    path.write_bytes(data)
+    return path
+
+
 ODD = {
-    "deep.avif": (_deep_avif, "AVIF of 10 or 12 bits"),
+    "mixed.avif": (_mixed_avif, "AVIF with parts of 10 and of 12 bits"),
     "grey-alpha.tiff": (_alpha_tiff("LA"), "TIFF with alpha"),
     "damaged.png": (_flipped_bit, "truncated or damaged"),
     "count.pgm": (

@@ -16,7 +16,7 @@ ENDLESS = """
 import sys, time
 from esdnet_cli.cli import cli
 from esdnet_cli.files import whole_file
-from esdnet_cli.pipeline import run
+from esdnet_cli.pipeline import output
 from esdnet_cli.video.encoder import SegmentEncoder
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def endless(*_):
         (Path(sys.argv[1]) / "begun").touch()
         time.sleep(100)
 
-run.encode_picture = SegmentEncoder.add = endless
+output.encode_picture = SegmentEncoder.add = endless
 cli(sys.argv[2:])
 """
 

@@ -17,7 +17,7 @@ from esdnet_cli.pipeline.observers import previews
 from esdnet_cli.pipeline.results import ImageResult
 from esdnet_cli.pipeline.run import Done
 from esdnet_cli.pipeline.sources import Source
-from esdnet_cli.terminal import PREVIEW_BYTES, PREVIEW_FEWEST
+from esdnet_cli.show.pictures import PREVIEW_BYTES, PREVIEW_FEWEST
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -43,7 +43,7 @@ def test_needs_nothing_but_itself(report: Path) -> None:
 
 def test_names_are_text_and_failures_are_told(report: Path) -> None:
     text = report.read_text()
-    assert "a <b>" not in text and "a &lt;b&gt; &amp; &#x27;c&#x27;.png" in text
+    assert "a <b>" not in text and "a &lt;b&gt; &amp; &#39;c&#39;.png" in text
     assert re.search(r"e\.png</strong>: [^<]*not", text)
 
 

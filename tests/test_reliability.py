@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import re
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import fuzz
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Run, photo, read, tiny_network, write
+from conftest import LEAST, TINY, Run, photo, read, tiny_network, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -131,13 +136,18 @@ def test_our_outputs_are_no_inputs(tiny: Path, tmp_path: Path, run: Run) -> None
     assert "1 done" in run("energy", tmp_path / "in" / "first", "--weights", tiny).stdout, "unless they are named"
 
 
-@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".tiff", ".bmp", ".jp2", ".avif", ".gif", ".ppm"])
-def test_a_picture_over_the_limit_is_refused_before_memory_is_taken(ending: str, tiny: Path, tmp_path: Path) -> None:
-    write(tmp_path / f"a{ending}", photo(100, 110))
-    command = [sys.executable, "-m", "esdnet_cli", "energy", str(tmp_path / f"a{ending}"), "--weights", str(tiny)]
+ENDINGS = ("png", "jpg", "webp", "tiff", "bmp", "jp2", "avif", "gif", "ppm")
+
+
+def test_a_picture_over_the_limit_is_refused_before_memory_is_taken(tiny: Path, tmp_path: Path) -> None:
+    pictures = [str(write(tmp_path / f"a.{ending}", photo(100, 110))) for ending in ENDINGS]
+    command = [sys.executable, "-m", "esdnet_cli", "energy", *pictures, "--weights", str(tiny), "-q"]
     done = subprocess.run([*command, "--max-megapixels", "0.01"], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "claims more than 0.01 megapixels" in done.stderr and "--max-megapixels" in done.stderr
+    lines = done.stderr.splitlines()
+    for picture in pictures:
+        (line,) = (line for line in lines if line.startswith(f"{picture}: "))
+        assert "claims more than 0.01 megapixels" in line and "--max-megapixels" in line
 
 
 PEAK = """
@@ -170,7 +180,8 @@ def test_inputs_that_disappear_cost_only_themselves(tiny: Path, tmp_path: Path, 
     found, _ = find_sources([str(tmp_path / "in")], recursive=False)
     (tmp_path / "in" / "b.png").unlink()
     import esdnet_cli
-    from esdnet_cli.pipeline.run import Output, derain_files
+    from esdnet_cli.pipeline.output import Output
+    from esdnet_cli.pipeline.run import derain_files
 
     out = tmp_path / "out"
     jobs = plan_outputs(found, out, None)
@@ -181,7 +192,8 @@ def test_inputs_that_disappear_cost_only_themselves(tiny: Path, tmp_path: Path, 
 
 def test_an_output_folder_that_disappears_is_made_again(tiny: Path, tmp_path: Path) -> None:
     import esdnet_cli
-    from esdnet_cli.pipeline.run import Output, derain_files
+    from esdnet_cli.pipeline.output import Output
+    from esdnet_cli.pipeline.run import derain_files
 
     for index in range(8):
         write(tmp_path / "in" / f"{index}.png")
@@ -198,7 +210,7 @@ def test_an_output_folder_that_disappears_is_made_again(tiny: Path, tmp_path: Pa
 
 KILL = """
 import os, random, signal, sys, time
-import torch, esdnet_cli.terminal
+import torch, esdnet_cli.show.pictures
 from esdnet_cli.cli import cli
 arguments, kills = sys.argv[1:-1], int(sys.argv[-1])
 source = random.Random(5)
@@ -209,7 +221,7 @@ for turn in range(kills):
             cli(arguments)
         finally:
             os._exit(0)
-    time.sleep(source.uniform(0, 0.5))
+    time.sleep(source.uniform(0, 0.2))
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     print("killed" if os.WIFSIGNALED(status) else "ended", flush=True)
@@ -217,12 +229,14 @@ for turn in range(kills):
 """
 
 
-def test_fifty_kills_leave_whole_files_and_a_journal_that_knows_them(tiny: Path, tmp_path: Path, run: Run) -> None:
+def test_fifty_kills_leave_whole_files_and_a_journal_that_knows_them(tmp_path: Path, run: Run) -> None:
+    weights = tmp_path / "least.safetensors"  # quick, so that what is killed writes most of the time
+    save(weights, tiny_network(LEAST).state_dict(), LEAST, {"tile": "16", "overlap": "4"})
     for index in range(20):
         write(tmp_path / "in" / f"{index:02}.png", photo(40, 40, seed=index))
     out, expected = tmp_path / "out", tmp_path / "expected"
-    run("images", tmp_path / "in", "-o", expected, "--weights", tiny)
-    command = ("images", tmp_path / "in", "-o", out, "--weights", tiny)
+    run("images", tmp_path / "in", "-o", expected, "--weights", weights)
+    command = ("images", tmp_path / "in", "-o", out, "--weights", weights)
     killing = [sys.executable, "-c", KILL, *map(str, command), "-q", "50"]
     fates = []
     with subprocess.Popen(killing, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as killer:
@@ -263,9 +277,30 @@ def test_two_runs_into_one_folder(tiny: Path, tmp_path: Path, run: Run) -> None:
     assert not list((tmp_path / "out").glob("*.part"))
 
 
+def test_threads_that_read_the_journal_at_once_miss_no_line(tmp_path: Path) -> None:
+    """The reader and the writer of a run, while another run writes into the same folder."""
+    ours, theirs = Journal(tmp_path, {}), Journal(tmp_path, {})
+    both = threading.Barrier(2, timeout=0.2)
+
+    class ReadByBoth(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            data = super().read(size)
+            with suppress(threading.BrokenBarrierError):  # nobody else comes this far
+                both.wait()
+            return data
+
+    ours._path = SimpleNamespace(open=lambda mode: ReadByBoth(tmp_path / JOURNAL))  # type: ignore[assignment]
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+        theirs.note(tmp_path / name, "source", digest(name.encode()))
+        with ThreadPoolExecutor(2) as threads:
+            assert [*threads.map(ours.state, [tmp_path / name] * 2, ["source"] * 2)] == ["done", "done"]
+
+
 def test_what_comes_in_the_way_during_the_work_is_not_replaced(tiny: Path, tmp_path: Path) -> None:
     import esdnet_cli
-    from esdnet_cli.pipeline.run import Output, derain_files
+    from esdnet_cli.pipeline.output import Output
+    from esdnet_cli.pipeline.run import derain_files
 
     write(tmp_path / "in" / "a.png")
     out = tmp_path / "out"
@@ -408,7 +443,7 @@ def test_no_shell_no_eval_no_pickle_no_network(path: Path) -> None:
 def test_any_tiling_gives_the_picture_back(height: int, width: int, tile: int, overlap: int, batch: int) -> None:
     pixels = photo(height, width, seed=height * 61 + width)
     tiling = Tiling(tile, overlap % tile)
-    batches = Batches(lambda tiles: pad(tiles, 4), batch, 4, lambda size: None)
+    batches = Batches([lambda tiles: pad(tiles, 4)], batch, 4, lambda size: None)
     np.testing.assert_array_equal(derain_tiled(pixels, tiling, batches), pixels)
     assert tiling.count(height, width) == len(tiling.starts(height)) * len(tiling.starts(width))
 

@@ -123,10 +123,14 @@ def test_reports_that_do_not_merge(rainy: Path, tiny: Path, tmp_path: Path, run:
     report = load_json(tmp_path / "a.json")
     report["weights"]["config"]["dim"] = 0
     (tmp_path / "config.json").write_text(json.dumps(report))
+    report = load_json(tmp_path / "a.json")
+    report["images"][0]["layers"][0]["cause"] = "rain"
+    (tmp_path / "cause.json").write_text(json.dumps(report))
     (tmp_path / "schema.json").write_text(json.dumps(load_json(tmp_path / "a.json") | {"schema": 9}))
     for other, message in {
         "b.json": "of other weights, precision or tiling",
         "config.json": "is no report of this version",
+        "cause.json": "is no report of this version",
         "list.json": "is no report of this version",
         "schema.json": "is no report of this version",
         "absent.json": "No such file",

@@ -19,7 +19,7 @@ from esdnet_cli.pipeline.tiling import Batches, SelfEnsemble, Tiling, blend_weig
 
 
 def batches(network: Callable[[Tensor], Tensor], size: int) -> Batches:
-    return Batches(network, size, 4, lambda _: None)
+    return Batches([network], size, 4, lambda _: None)
 
 
 @pytest.mark.parametrize("copies", [1, 2, 4, 8])
@@ -124,7 +124,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(error: Exception) -> None:
         return tiles
 
     picture = photo(20, 60)
-    np.testing.assert_array_equal(derain_tiled(picture, Tiling(16, 4), Batches(network, 8, 4, told.append)), picture)
+    np.testing.assert_array_equal(derain_tiled(picture, Tiling(16, 4), Batches([network], 8, 4, told.append)), picture)
     assert told == [4, 2]
     assert tried[:2] == [8, 4] and set(tried[2:]) <= {1, 2}
 

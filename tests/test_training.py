@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, photo, write
+from conftest import LEAST, TINY, photo, write
 from safetensors.torch import load_file
 
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
@@ -26,13 +26,13 @@ from esdnet_cli.training.data import (
     read_pairs,
     shares,
 )
-from esdnet_cli.training.loop import BEST, LAST, LOG, Recipe, Run, restoration_loss
+from esdnet_cli.training.loop import BEST, LAST, LOG, Recipe, TrainingRun, restoration_loss
 from esdnet_cli.training.start import autocast_precision
 from esdnet_cli.training.state import STATE
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
-    TINY, steps=6, minutes=None, batch=2, crop=16, lr=1e-3, seed=5, precision="fp32", cooldown=0.25, warmup=2
+    LEAST, steps=6, minutes=None, batch=2, crop=16, lr=1e-3, seed=5, precision="fp32", cooldown=0.25, warmup=2
 )
 
 
@@ -44,10 +44,10 @@ def batches() -> OwnRain:
     return OwnRain(Pictures([photo(40, 30), photo(24, 60)], CPU))
 
 
-def new_run(folder: Path, recipe: Recipe = RECIPE, **options: object) -> Run:
+def new_run(folder: Path, recipe: Recipe = RECIPE, **options: object) -> TrainingRun:
     folder.mkdir(exist_ok=True)
     pairs = [("a", photo(20, 24, 1), photo(20, 24, 2))]
-    return Run(recipe, batches(), pairs, folder, CPU, **options)  # type: ignore[arg-type]
+    return TrainingRun(recipe, batches(), pairs, folder, CPU, **options)  # type: ignore[arg-type]
 
 
 def test_crops_are_cut_from_the_pictures() -> None:
@@ -152,7 +152,7 @@ def test_loss_is_zero_at_the_target_and_grows_away_from_it() -> None:
 
 
 def test_a_run_learns_and_leaves_checkpoints_that_load(tmp_path: Path) -> None:
-    run = new_run(tmp_path / "run", replace(RECIPE, steps=40, lr=4e-3, batch=8), trained_on="photo()")
+    run = new_run(tmp_path / "run", replace(RECIPE, config=TINY, steps=40, lr=4e-3, batch=8), trained_on="photo()")
     losses = [event.loss for event in run.train()]
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
     lines = [json.loads(line) for line in (run.folder / LOG).read_text().splitlines()]

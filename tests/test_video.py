@@ -22,9 +22,11 @@ from esdnet_cli.errors import PictureError
 from esdnet_cli.pipeline.images import read_picture
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.sources import Job, Source
-from esdnet_cli.video.encoder import Segment, SegmentEncoder, choose_encoding, reordering
-from esdnet_cli.video.flow import Deflicker, WarpingError, flow, warp
-from esdnet_cli.video.frames import FrameOutput, in_order
+from esdnet_cli.video.deflicker import Deflicker
+from esdnet_cli.video.encoder import EncodedPacket, Segment, SegmentEncoder, choose_encoding, reordering
+from esdnet_cli.video.flicker import WarpingError
+from esdnet_cli.video.flow import flow, warp
+from esdnet_cli.video.frames import FrameOutput, in_order, unsmoothed
 from esdnet_cli.video.parts import ActivitySum, FrameRecord, Part, Parts, counts_of, with_counts, without_counts
 from esdnet_cli.video.reader import Frames, Selection, read_info
 
@@ -86,8 +88,8 @@ def test_segments_stand_alone_and_begin_with_a_key_frame(tmp_path: Path) -> None
     for index in range(12):
         encoder.add(pan(2 * index, 4, 32, 48), 100 + 512 * index, 512)
     encoder.finish()
-    assert [key for *_, key, _ in encoder.packets] == [True] + [False] * 11
-    times = [pts for pts, *_ in encoder.packets]
+    assert [packet.key for packet in encoder.packets] == [True] + [False] * 11
+    times = [packet.pts for packet in encoder.packets]
     assert sorted(times) == [100 + 512 * index for index in range(12)] and times != sorted(times)
     delay = reordering(times)
     for place, pts in enumerate(times):
@@ -195,10 +197,13 @@ def test_frames_are_turned_upright(tmp_path: Path) -> None:
 
 
 def test_parts_are_whole_or_not_there(tmp_path: Path) -> None:
-    layers = (LayerActivity("a", "neuron", spikes=3, neurons=9, mac=2), LayerActivity("b", "conv", ac=5, nonzero=3))
+    layers = (
+        LayerActivity("a", "neuron", "membrane updates", spikes=3, neurons=9, mac=2),
+        LayerActivity("b", "conv", "spike-driven convolutions", ac=5, nonzero=3),
+    )
     activity = Activity(4, layers)
     part = Part(
-        Segment(b"head", [(0, 1, True, b"abc"), (1, 1, False, b"de")]),
+        Segment(b"head", [EncodedPacket(0, 1, True, b"abc"), EncodedPacket(1, 1, False, b"de")]),
         [FrameRecord(0, 0, 0.5, counts_of(activity)), FrameRecord(1, 1, 0.25, counts_of(activity))],
         without_counts(activity),
         b"state",
@@ -217,12 +222,17 @@ def test_parts_are_whole_or_not_there(tmp_path: Path) -> None:
 
 
 def test_the_activity_of_a_clip_is_the_sum_of_its_frames() -> None:
-    frames = [Activity(4, (LayerActivity("a", "neuron", spikes=n, neurons=9, mac=2, ac=n * n),)) for n in range(5)]
+    frames = [
+        Activity(4, (LayerActivity("a", "neuron", "membrane updates", spikes=n, neurons=9, mac=2, ac=n * n),))
+        for n in range(5)
+    ]
     total = ActivitySum()
     assert total.total() is None
     for frame in frames:
         total.add(without_counts(frame), counts_of(frame))
-    assert total.total() == Activity(4, (LayerActivity("a", "neuron", spikes=10, neurons=45, mac=10, ac=30),))
+    assert total.total() == Activity(
+        4, (LayerActivity("a", "neuron", "membrane updates", spikes=10, neurons=45, mac=10, ac=30),)
+    )
 
 
 def pan(offset: int, noise: int = 0, height: int = 64, width: int = 96) -> NDArray[np.uint8]:
@@ -275,12 +285,15 @@ def test_numbers_order_frames() -> None:
 
 
 @pytest.mark.parametrize("megapixels, fits", [(1, False), (2, True)])
-def test_frames_beside_their_source_obey_max_megapixels(megapixels: float, fits: bool, tmp_path: Path) -> None:
+def test_frames_beside_their_source_obey_max_megapixels(
+    megapixels: float, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = Source(tmp_path / "in" / "1.png", Path("1.png"))
     write(source.path, np.zeros((1200, 1200, 3), np.uint8))
     job = Job(source, tmp_path / "out" / "1.png")
-    output = FrameOutput(Journal(tmp_path / "out", {}), False, [job], {job.output: 0}, True, None, megapixels)
+    output = FrameOutput(Journal(tmp_path / "out", {}), False, [job], {job.output: 0}, True, unsmoothed)
     picture = read_picture(source.path.read_bytes(), source.path)
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", str(megapixels * 10**6))
     with nullcontext() if fits else pytest.raises(PictureError, match="megapixels"):
         output.write(job.output, picture, "digest")
     assert job.output.exists() == fits

@@ -42,7 +42,7 @@ _PARTS: tuple[tuple[type[nn.Module], str], ...] = (
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AgainstPublished:
     """Ours against the published way. speedup: median of ratios taken in turn; differences in levels of 8 bits."""
 
     published_seconds: float
@@ -100,7 +100,7 @@ class Bench:
     peak_memory_mib: float
     stages_s: dict[str, float]
     bound: Bound
-    published: Comparison | None
+    published: AgainstPublished | None
 
 
 def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_published: bool) -> Bench:
@@ -125,7 +125,7 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
     if theirs is not None:
         ratios = sorted(b / a for a, b in zip(mine, other))
         levels = np.abs(ours.astype(int) - theirs)
-        comparison = Comparison(
+        comparison = AgainstPublished(
             statistics.median(other),
             statistics.median(ratios),
             (ratios[rounds // 4], ratios[-(rounds // 4) - 1]),
@@ -173,7 +173,7 @@ def bound(layers: Sequence[LayerActivity], precision: str, peaks: Mapping[str, f
 
 def _published_way(derainer: Derainer) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
     network = published(load_network(derainer.checkpoint), derainer.inference.device)
-    tiles = Batches(network, 1, derainer.network.config.multiple, lambda size: None)
+    tiles = Batches([network], 1, derainer.network.config.multiple, lambda size: None)
     return lambda image: derain_tiled(image, derainer.tiling, tiles)
 
 

@@ -15,14 +15,14 @@ from esdnet_cli.pipeline.images import eight_bit, read_picture
 WIDTH, HEIGHT = 481, 321  # of BSDS500's photographs
 
 
-def read_or_make(path: Path | None, max_megapixels: float) -> NDArray[Any]:
+def read_or_make(path: Path | None) -> NDArray[Any]:
     """The picture in 8 bits RGB [H, W, 3], or smooth noise of always the same kind. Raises EsdnetError."""
     if path is None:
         noise = np.random.default_rng(0).normal(0, 60, (HEIGHT, WIDTH, 3)).astype(np.float32)
         smooth = cv2.GaussianBlur(noise, (0, 0), 2) * 5 + 0.2 * noise + 128
         return np.clip(smooth, 0, 255).astype(np.uint8)
     try:
-        return eight_bit(read_picture(path.read_bytes(), path, max_megapixels).rgb)
+        return eight_bit(read_picture(path.read_bytes(), path).rgb)
     except OSError as error:
         raise EsdnetError(f"{printable(path)}: {error.strerror}; name a picture") from error
     except PictureError as error:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esdnet_cli.checkpoint.header import is_pickle
 from esdnet_cli.checkpoint.infer import assumption, completed, config_from_shapes, problems
-from esdnet_cli.checkpoint.store import faulty_value, is_pickle, load_network, open_checkpoint
+from esdnet_cli.checkpoint.store import faulty_value, load_network, open_checkpoint
 from esdnet_cli.errors import CheckpointError, one_line
 from esdnet_cli.model.config import ESDNetConfig
 
@@ -24,7 +25,7 @@ _FIRST = "patch_embed.proj.weight"
 
 
 @dataclass(frozen=True)
-class Source:
+class Convertible:
     """What a checkpoint to convert holds: clean tensors and their configuration.
 
     notes: a line for each choice among several networks in one file, and for what was assumed. metadata: of a
@@ -37,7 +38,7 @@ class Source:
     metadata: dict[str, str]
 
 
-def read_source(path: Path, stated: Mapping[str, Any]) -> Source:
+def read_source(path: Path, stated: Mapping[str, Any]) -> Convertible:
     """A .pth file: a state dict, bare or in one of CONTAINERS, with or without prefixes; or a .safetensors file.
 
     stated: fields of the configuration, which neither names nor shapes may contradict. A .pth is loaded with
@@ -49,7 +50,7 @@ def read_source(path: Path, stated: Mapping[str, Any]) -> Source:
         checkpoint = open_checkpoint(str(path), stated)
         metadata = {key: text for key, text in checkpoint.metadata.items() if key not in ("format", "config")}
         notes += [checkpoint.assumption] if checkpoint.assumption else []
-        return Source(load_network(checkpoint).state_dict(), checkpoint.config, notes, metadata)
+        return Convertible(load_network(checkpoint).state_dict(), checkpoint.config, notes, metadata)
     state = _unwrap(_load(path), path, notes)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     config = completed(config_from_shapes(shapes, str(path)), stated, str(path))
@@ -58,7 +59,7 @@ def read_source(path: Path, stated: Mapping[str, Any]) -> Source:
     if problem := faulty_value(state):
         raise CheckpointError(f"{path}: {problem}; train or export it again")
     assumed = assumption(config, stated, str(path))
-    return Source(state, config, [*notes, assumed] if assumed else notes, {})
+    return Convertible(state, config, [*notes, assumed] if assumed else notes, {})
 
 
 def _load(path: Path) -> Any:

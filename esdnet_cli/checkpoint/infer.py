@@ -7,11 +7,8 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from esdnet_cli.errors import CheckpointError, one_line, printable
 from esdnet_cli.model.config import PATCHES, ESDNetConfig
-from esdnet_cli.model.network import ESDNet
 
 _MOST_TENSORS = 20_000  # some 40 times the published size: a header of millions must not cost minutes
 UNSEEN = ("shortcut", "neuron", "levels")  # of a configuration, what neither names nor shapes tell
@@ -84,6 +81,10 @@ def assumption(config: ESDNetConfig, stated: Container[str], file: str) -> str |
 
 def problems(shapes: Shapes, config: ESDNetConfig) -> list[str]:
     """What keeps these tensors from being an ESDNet of this size: a phrase for each missing, extra or misshapen one."""
+    import torch  # takes a second, and a header is read without it
+
+    from esdnet_cli.model.network import ESDNet
+
     try:
         with torch.device("meta"):  # shapes without memory
             expected = {name: tuple(tensor.shape) for name, tensor in ESDNet(config).state_dict().items()}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,81 +12,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from esdnet_cli.checkpoint.bundled import PREFIX, bundled
-from esdnet_cli.checkpoint.infer import UNSEEN, assumption, completed, config_from_shapes, problems, summary
+from esdnet_cli.checkpoint.header import Checkpoint, read_header
+from esdnet_cli.checkpoint.infer import problems, summary
 from esdnet_cli.errors import CheckpointError, one_line
 from esdnet_cli.files import write_atomically
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.network import ESDNet
-
-PUBLISHED_TILE, PUBLISHED_OVERLAP = 80, 8
-MOST_DB_LOST = 0.05  # of PSNR, what a faster precision may cost where none was asked for
-_FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_COUNTERS = {"I64", "I32"}  # num_batches_tracked
-_PICKLES = (b"PK\x03\x04", b"\x80", b"\x1f\x8b")  # torch.save's zip, a bare pickle, a compressed one
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A safetensors file whose header was read and fits an ESDNet; its tensors are read by `load_network`.
-
-    tile, overlap: the tiling that it was tuned for, the published one (80, 8) where it says nothing.
-    metadata: the header's strings as they stand. shapes: of every tensor. stated: fields of the configuration that
-    whoever opened it stated.
-    """
-
-    name: str
-    path: Path
-    config: ESDNetConfig
-    tile: int
-    overlap: int
-    metadata: dict[str, str]
-    shapes: dict[str, tuple[int, ...]]
-    stated: tuple[str, ...] = ()
-
-    @property
-    def assumption(self) -> str | None:
-        """One line on what neither names, shapes nor metadata tell, and how to state it; None if all is told."""
-        return None if "config" in self.metadata else assumption(self.config, self.stated, str(self.path))
-
-    @property
-    def parameters(self) -> int:
-        """Trained numbers: everything but the batch-norm statistics."""
-        statistics = (".running_mean", ".running_var", ".num_batches_tracked")
-        sizes = (torch.Size(shape).numel() for name, shape in self.shapes.items() if not name.endswith(statistics))
-        return sum(sizes)
-
-    @property
-    def sha256(self) -> str:
-        """Of the file, in hexadecimal."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-    @property
-    def close_precisions(self) -> tuple[str, ...]:
-        """Those that its metrics, measured on validation pairs, allow: at most MOST_DB_LOST below float32."""
-        return tuple(precision for precision in ("int8", "bf16") if self._is_close(precision))
-
-    def _is_close(self, precision: str) -> bool:
-        try:
-            change = json.loads(self.metadata["metrics"])["validation"][f"{precision}_psnr_y_change"]
-            return bool(change >= -MOST_DB_LOST)
-        except (KeyError, TypeError, ValueError, RecursionError):
-            return False
-
-
-def find(weights: str) -> tuple[str, Path]:
-    """Name and file of a bundled checkpoint (`small`, `esdnet-small`) or a path (`./small`). Raises CheckpointError."""
-    known = bundled()
-    if (name := weights.removeprefix(PREFIX)) in known:
-        return name, known[name]
-    if os.path.isfile(weights):
-        return Path(weights).stem, Path(weights)
-    if os.path.isdir(weights):
-        raise CheckpointError(f"{weights}: is a folder; name the .safetensors file in it")
-    raise CheckpointError(
-        f"{weights}: no such checkpoint; give a file or one of: {', '.join(known) or '(none bundled)'}"
-    )
 
 
 def open_checkpoint(weights: str, stated: Mapping[str, Any] | None = None) -> Checkpoint:
@@ -99,42 +27,13 @@ def open_checkpoint(weights: str, stated: Mapping[str, Any] | None = None) -> Ch
 
     Raises CheckpointError with one line that names the file, the tensor and the mend.
     """
-    name, path = find(weights)
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = dict(file.metadata() or {})
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
-            shapes = {key: tuple(value.get_shape()) for key, value in slices.items()}
-            dtypes = {key: value.get_dtype() for key, value in slices.items()}
-    except (SafetensorError, OSError, ValueError) as error:
-        if is_pickle(path):
-            raise CheckpointError(
-                f"{path}: is a pickle, not safetensors; "
-                f"run `esdnet convert {path.name} {path.stem}.converted.safetensors`"
-            ) from error
+    checkpoint = read_header(weights, stated)
+    if found := problems(checkpoint.shapes, checkpoint.config):
         raise CheckpointError(
-            f"{path}: not a whole safetensors file ({one_line(error)}); download or convert it again"
-        ) from error
-    config = _config(metadata, shapes, path)
-    if stated:
-        config = completed(config, stated, str(path))
-    if found := problems(shapes, config):
-        raise CheckpointError(
-            f"{path}: does not fit ESDNet {config.to_dict()}: {summary(found)}; convert the original again"
+            f"{checkpoint.path}: does not fit ESDNet {checkpoint.config.to_dict()}: {summary(found)}; "
+            "convert the original again"
         )
-    for key, dtype in dtypes.items():
-        allowed = _COUNTERS if key.endswith("num_batches_tracked") else _FLOATS
-        if dtype not in allowed:
-            raise CheckpointError(
-                f"{path}: tensor {key} is {dtype}; only {', '.join(sorted(allowed))} are read, convert it again"
-            )
-    tile = _whole(metadata, "tile", PUBLISHED_TILE, path)
-    overlap = _whole(metadata, "overlap", PUBLISHED_OVERLAP, path)
-    if tile and overlap >= tile:
-        raise CheckpointError(
-            f"{path}: metadata overlap {overlap} is not smaller than tile {tile}; convert the original again"
-        )
-    return Checkpoint(name, path, config, tile, overlap, metadata, shapes, tuple(stated or ()))
+    return checkpoint
 
 
 def load_network(checkpoint: Checkpoint) -> ESDNet:
@@ -174,42 +73,3 @@ def save(path: Path, state: dict[str, Tensor], config: ESDNetConfig, metadata: d
     """Write a checkpoint, under its final name only when it is whole; `metadata` stands beside format and config."""
     header = {"format": "esdnet", "config": json.dumps(config.to_dict()), **metadata}
     write_atomically(path, safetensors.torch.save({key: tensor.clone() for key, tensor in state.items()}, header))
-
-
-def is_pickle(path: Path) -> bool:
-    """Whether a file is a pickle, and not a safetensors file whose header's length only looks like one."""
-    try:
-        with path.open("rb") as file:
-            if not file.read(4).startswith(_PICKLES):
-                return False
-        with safe_open(path, "pt"):
-            return False
-    except OSError:
-        return False
-    except SafetensorError:
-        return True
-
-
-def _config(metadata: dict[str, str], shapes: dict[str, tuple[int, ...]], path: Path) -> ESDNetConfig:
-    """From names and shapes; the metadata may add what these cannot show, but not contradict them."""
-    shown = config_from_shapes(shapes, str(path))
-    if "config" not in metadata:
-        return shown
-    try:
-        stated = ESDNetConfig.from_dict(json.loads(metadata["config"]))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: metadata config: {one_line(error)}; convert the original again") from error
-    if replace(stated, **{field: getattr(shown, field) for field in UNSEEN}) != shown:
-        raise CheckpointError(
-            f"{path}: metadata config says {stated.to_dict()}, tensors {shown.to_dict()}; convert the original again"
-        )
-    return stated
-
-
-def _whole(metadata: dict[str, str], key: str, default: int, path: Path) -> int:
-    text = metadata.get(key, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 7):
-        raise CheckpointError(
-            f"{path}: metadata {key} is {text[:20]!r}, not a whole number; convert the original again"
-        )
-    return int(text)

@@ -42,9 +42,9 @@ def command(picture: Path | None, rounds: int, against_published: bool, options:
     from esdnet_cli.bench.measure import bench
     from esdnet_cli.bench.pattern import read_or_make
     from esdnet_cli.files import write_atomically
-    from esdnet_cli.terminal import load_derainer
+    from esdnet_cli.show.network import load_derainer
 
-    image = read_or_make(picture, options.max_megapixels)
+    image = read_or_make(picture)
     derainer = load_derainer(options)
     measured = bench(derainer, image, rounds, against_published)
     if not options.quiet:

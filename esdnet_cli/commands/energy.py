@@ -36,9 +36,12 @@ def command(
       esdnet energy --merge energy.json --energy-preset int8-45nm
       esdnet energy --compare small.json tiny.json
     """
+    from esdnet_cli.pipeline.derainer import AsIs
+    from esdnet_cli.pipeline.output import Nowhere
     from esdnet_cli.pipeline.sources import Job, find_sources
     from esdnet_cli.shards import find_shard
-    from esdnet_cli.terminal import load_derainer, show_compared, show_merged, show_plan, show_run, split
+    from esdnet_cli.show.network import load_derainer
+    from esdnet_cli.show.pictures import show_compared, show_merged, show_plan, show_run, split
 
     if merge or compare:
         if merge and compare:
@@ -53,8 +56,8 @@ def command(
     unread: Counter[str] = Counter()
     sources, unusable = find_sources(inputs, recursive, [options.spike_map], unread)
     part = find_shard(shard)
-    jobs, unusable, options = split(part, [Job(source, None) for source in sources], unusable, options)
-    derainer = load_derainer(options) if sources else None
+    jobs, unusable, options = split(part, [Job(source) for source in sources], unusable, options)
+    derainer = load_derainer(options) if sources else AsIs()
     if options.dry_run:
-        ctx.exit(show_plan(derainer, jobs, unusable, None, unread))
-    ctx.exit(part.exit_code(show_run(derainer, jobs, unusable, None, options, unread=unread)))
+        ctx.exit(show_plan(derainer, jobs, unusable, Nowhere(), unread))
+    ctx.exit(part.exit_code(show_run(derainer, jobs, unusable, Nowhere(), options, unread=unread)))

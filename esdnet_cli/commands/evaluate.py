@@ -43,22 +43,26 @@ def command(
     if flicker is not None:
         if options.report is not None:
             raise click.UsageError("--flicker is only printed; leave out --report.")
-        from esdnet_cli.video.flicker import flicker_rows
+        from esdnet_cli.show.frames import show_flicker
 
-        click.echo("\n".join(flicker_rows(inputs, flicker, targets, options.max_megapixels)))
+        show_flicker(inputs, flicker, targets)
         return
     if targets is None:
         raise click.UsageError("Missing option '--target'.")
     if as_is and options.spike_map:
         raise click.UsageError("--spike-map needs the network; leave out --as-is.")
+    from esdnet_cli.pipeline.derainer import AsIs
+    from esdnet_cli.pipeline.output import Nowhere
     from esdnet_cli.pipeline.sources import Job, find_sources, pair_up
-    from esdnet_cli.terminal import load_derainer, show_plan, show_run
+    from esdnet_cli.show.network import load_derainer
+    from esdnet_cli.show.pictures import show_plan, show_run
 
     unread: Counter[str] = Counter()
     sources, unusable = find_sources([str(inputs)], recursive, [options.spike_map], unread)
     pairs, alone = pair_up(sources, targets)
-    jobs = [Job(source, None) for source, _ in pairs]
-    derainer = None if as_is or not jobs else load_derainer(options)
+    jobs = [Job(source) for source, _ in pairs]
+    derainer = AsIs() if as_is or not jobs else load_derainer(options)
+    nowhere = Nowhere("score" if as_is else "measure")
     if options.dry_run:
-        ctx.exit(show_plan(derainer, jobs, [*unusable, *alone], None, unread))
-    ctx.exit(show_run(derainer, jobs, [*unusable, *alone], None, options, dict(pairs), unread))
+        ctx.exit(show_plan(derainer, jobs, [*unusable, *alone], nowhere, unread))
+    ctx.exit(show_run(derainer, jobs, [*unusable, *alone], nowhere, options, dict(pairs), unread))

@@ -60,28 +60,32 @@ def command(
     if "-" in (*inputs, str(output)):
         if str(output) != "-" or len(inputs) > 1:
             raise click.UsageError("- is for one picture: esdnet images - -o -, or a file in place of the first -.")
-        from esdnet_cli.stream import derain_stream
+        from esdnet_cli.show.stream import derain_stream
 
         ctx.exit(derain_stream(inputs[0], file_format, options))
+    from esdnet_cli.early import answer_early
     from esdnet_cli.pipeline.sources import find_sources, plan_outputs
 
     unread: Counter[str] = Counter()
     sources, unusable = find_sources(inputs, recursive, [output, options.spike_map], unread)
     jobs = plan_outputs(sources, output, file_format)
+    answer_early(ctx, sources, unusable, unread, shard, options)
     # only now what takes seconds to import: a mistyped name is answered at once
+    from esdnet_cli.pipeline.derainer import AsIs, Derainer
     from esdnet_cli.pipeline.journal import Journal
-    from esdnet_cli.pipeline.run import Output, pixel_settings
+    from esdnet_cli.pipeline.output import Nowhere, Output, pixel_settings
     from esdnet_cli.shards import find_shard
-    from esdnet_cli.terminal import load_derainer, show_plan, show_run, split
+    from esdnet_cli.show.network import load_derainer
+    from esdnet_cli.show.pictures import show_plan, show_run, split
 
     part = find_shard(shard)
     jobs, unusable, options = split(part, jobs, unusable, options)
-    derainer = load_derainer(options) if sources else None
-    target = None
-    if derainer is not None:
-        target = Output(Journal(output, pixel_settings(derainer)), overwrite, dates=not new_dates)
+    derainer: Derainer | AsIs = AsIs()
+    target: Output | Nowhere = Nowhere()
+    if sources:  # else nobody waits for the network
+        derainer = load_derainer(options)
+        target = Output(Journal(output, pixel_settings(derainer.info)), overwrite, dates=not new_dates)
     if options.dry_run:
         ctx.exit(show_plan(derainer, jobs, unusable, target, unread))
-    if target is not None:
-        target.journal.prepare()
+    target.prepare()
     ctx.exit(part.exit_code(show_run(derainer, jobs, unusable, target, options, unread=unread)))

@@ -51,7 +51,7 @@ def command(
     from tqdm import tqdm
 
     from esdnet_cli.pipeline.sources import find_sources, plan_outputs
-    from esdnet_cli.terminal import tell
+    from esdnet_cli.show.terminal import tell
     from esdnet_cli.training.synth import Rainmaker, write_pair
 
     sources, unusable = find_sources([str(clean)], recursive, leave_out=[output])

@@ -13,7 +13,7 @@ from esdnet_cli.options import device_option, option, quiet_option
 _FOLDER = click.Path(path_type=Path)
 
 
-class _SharedFolder(click.ParamType[tuple[Path, float | None]]):
+class _SharedFolder(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 only
     """DIR or DIR=SHARE -> (folder, share of the crops or None)."""
 
     name = "folder"
@@ -123,7 +123,7 @@ def command(
     if (steps is None) == (minutes is None):
         raise click.UsageError("Give either --steps or --minutes.")
     from esdnet_cli.model.inference import choose_device
-    from esdnet_cli.training.loop import Recipe, Run
+    from esdnet_cli.training.loop import Recipe, TrainingRun
     from esdnet_cli.training.start import autocast_precision, join_processes, prepare_folder, starting_point
 
     config, initial = starting_point(size, init)
@@ -139,7 +139,7 @@ def command(
     with join_processes(chosen):
         prepare_folder(output, resume)
         named = ", ".join(str(folder) for folder in (*clean, *(path for path, _ in (*streaks, *pairs))))
-        run = Run(
+        run = TrainingRun(
             recipe, batches, validation, output, chosen,
             initial=initial, resume=resume, compiled=compiled, trained_on=named,
         )  # fmt: skip
@@ -149,7 +149,7 @@ def command(
 def _show(run: Any, quiet: bool) -> None:
     from tqdm import tqdm
 
-    from esdnet_cli.terminal import tell
+    from esdnet_cli.show.terminal import tell
 
     if not quiet:
         parameters = sum(parameter.numel() for parameter in run.network.parameters())

@@ -81,14 +81,19 @@ def command(
         for name, given in (("--codec", codec), ("--crf", crf), ("--start", start), ("--end", end)):
             if given is not None:
                 raise click.UsageError(f"{name} does not go with a folder of frames.")
-        from esdnet_cli.video.frames import show_frames
+        from esdnet_cli.show.frames import show_frames
 
-        ctx.exit(show_frames(inputs[0], output, every, compare, deflicker, overwrite, not new_dates, options))
+        ctx.exit(
+            show_frames(
+                inputs[0], output, options, every=every, compare=compare, deflicker=deflicker, overwrite=overwrite,
+                dates=not new_dates,
+            )
+        )  # fmt: skip
     jobs, unusable = find_clips(inputs, output)
-    from esdnet_cli.terminal import load_derainer
+    from esdnet_cli.show.clips import show_clip_plans, show_clips
+    from esdnet_cli.show.network import load_derainer
     from esdnet_cli.video.clip import ClipOptions
     from esdnet_cli.video.reader import Selection
-    from esdnet_cli.video.show import show_clip_plans, show_clips
 
     derainer = load_derainer(options)
     selection = Selection(start, end, every)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from esdnet_cli.checkpoint.store import Checkpoint
+    from esdnet_cli.checkpoint.header import Checkpoint
 
 
 @click.command(name="weights")
@@ -24,11 +24,13 @@ def command(weights: str | None) -> None:
       esdnet weights small
     """
     from esdnet_cli.checkpoint.bundled import bundled
-    from esdnet_cli.checkpoint.store import load_network, open_checkpoint
+    from esdnet_cli.checkpoint.header import read_header
 
     if weights is None:
-        _show([("name", "M parameters", "size", "trained on"), *(_line(open_checkpoint(name)) for name in bundled())])
+        _show([("name", "M parameters", "size", "trained on"), *(_line(read_header(name)) for name in bundled())])
         return
+    from esdnet_cli.checkpoint.store import load_network, open_checkpoint  # only now what imports torch
+
     checkpoint = open_checkpoint(weights)
     if checkpoint.assumption:
         click.echo(checkpoint.assumption, err=True)

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 MJ_PER_PJ = 1e-9
 PJ_PER_BIT = 100 / 64  # reading or writing 64 bits of a 1 MB SRAM costs 100 pJ (Horowitz, ISSCC 2014)
 PJ_PER_DRAM_BIT = 1300 / 64  # of DRAM, the lower end of 1.3 to 2.6 nJ for 64 bits (Horowitz, ISSCC 2014)
 SRAM_BYTES = 2**20  # of the memory that PJ_PER_BIT is for
 LayerKind = Literal["neuron", "embedding", "conv", "product"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+NumberFormat = Literal["fp32", "fp16", "bf16", "int8"]
+Cause = Literal[
+    "spike-driven convolutions", "real-valued shortcuts", "embedding", "attention", "refinement and output",
+    "membrane updates",
+]  # fmt: skip
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 LEFT_OUT = (
     "memory traffic (often the larger part on real hardware)",
     "address computation and control",
@@ -37,14 +42,6 @@ NO_REUSE_MODEL = (
     "nothing reused: 3 words for an accumulation (weight, sum read, sum written), 2 for a multiply-accumulate (weight, "
     "input), and the neurons' state between steps, each from that SRAM, 50 pJ for 32 bits (Lemaire et al. 2022)"
 )
-CAUSES = (
-    "spike-driven convolutions",
-    "real-valued shortcuts",
-    "embedding",
-    "attention",
-    "refinement and output",
-    "membrane updates",
-)
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ PRESETS = {
     "int8-sum32-45nm": EnergyCosts(0.2 + 0.1, 0.1, 8),
 }
 # what an operation costs in the number format that a layer ran in; all of them add up in 32 bits
-AS_RUN: dict[Precision, EnergyCosts] = {
+AS_RUN: dict[NumberFormat, EnergyCosts] = {
     "fp32": PRESETS["fp32-45nm"],
     "fp16": EnergyCosts(1.1 + 0.9, 0.9, 16),
     "bf16": EnergyCosts(1.1 + 0.9, 0.9, 16),
@@ -106,6 +103,7 @@ class LayerActivity:
 
     kind: `neuron` (spikes; membrane updates as MACs), `embedding` or `conv` (AC if spikes drive it, else MAC),
         `product` (attention and refinement multiplications, MAC).
+    cause: what its energy is counted under.
     precision: the number format of its convolution.
     spikes: over all T steps; an integer neuron's k counts as k. neurons: in one step.
     mac, ac: operations as executed; an integer neuron's comparisons and subtractions are ACs. dense: MACs of a
@@ -117,7 +115,8 @@ class LayerActivity:
 
     name: str
     kind: LayerKind
-    precision: Precision = "fp32"
+    cause: Cause
+    precision: NumberFormat = "fp32"
     spikes: int = 0
     neurons: int = 0
     mac: int = 0
@@ -131,19 +130,6 @@ class LayerActivity:
     bits: int = 0
     ann_words: int = 0
     weights: int = 0
-
-    @property
-    def cause(self) -> str:
-        """Which of CAUSES its energy belongs to."""
-        if self.kind == "neuron":
-            return "membrane updates"
-        if self.kind == "embedding":
-            return "embedding"
-        if ".attn" in self.name:
-            return "attention"
-        if self.saturated:
-            return "spike-driven convolutions"
-        return "real-valued shortcuts" if ".shortcut." in self.name else "refinement and output"
 
     @property
     def membrane_updates(self) -> int:
@@ -247,7 +233,7 @@ class Activity:
             as_run_mj=sum(layer.strict_mj(AS_RUN[layer.precision]) for layer in self.layers),
         )
 
-    def by_cause(self, costs: EnergyCosts = EnergyCosts()) -> dict[str, float]:
+    def by_cause(self, costs: EnergyCosts = EnergyCosts()) -> dict[Cause, float]:
         """The strict figure in millijoules, split over CAUSES."""
         shares = dict.fromkeys(CAUSES, 0.0)
         for layer in self.layers:
@@ -268,7 +254,7 @@ class ActivityTotal:
     ac: int
     pixels: int
     energy: Energy
-    by_cause: dict[str, float]
+    by_cause: dict[Cause, float]
     spike_rates: dict[str, float]
     layers: tuple[LayerActivity, ...]
 
@@ -300,15 +286,27 @@ def break_even_rate(activity: Activity | ActivityTotal, energy: Energy, costs: E
     return rate * left / counted
 
 
+def together(parts: Iterable[Activity]) -> Activity:
+    """What several copies of one network did for one picture; at least one of them."""
+    parts = list(parts)
+    return Activity(parts[0].virtual_steps, _summed(parts))
+
+
+def _summed(activities: Iterable[Activity]) -> tuple[LayerActivity, ...]:
+    sums: dict[str, LayerActivity] = {}
+    for activity in activities:
+        for layer in activity.layers:
+            sums[layer.name] = layer.added(sums[layer.name]) if layer.name in sums else layer
+    return tuple(sums.values())
+
+
 def total(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) -> ActivityTotal:
     """Add the activity of several pictures up."""
     activities = list(activities)
     shares = [activity.by_cause(costs) for activity in activities]
-    sums: dict[str, LayerActivity] = {}
     fired: dict[str, list[int]] = {}
     for activity in activities:
         for layer in activity.layers:
-            sums[layer.name] = layer.added(sums[layer.name]) if layer.name in sums else layer
             if layer.neurons:
                 counts = fired.setdefault(layer.name, [0, 0])
                 counts[0] += layer.spikes
@@ -322,5 +320,5 @@ def total(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) ->
         energy=Energy(*map(sum, zip(*(astuple(activity.energy(costs)) for activity in activities)))),
         by_cause={cause: sum(share[cause] for share in shares) for cause in CAUSES},
         spike_rates={name: spikes / steps for name, (spikes, steps) in fired.items()},
-        layers=tuple(sums.values()),
+        layers=_summed(activities),
     )

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from esdnet_cli.energy.cost import Activity, LayerActivity, LayerKind, Precision
+from esdnet_cli.energy.cost import Activity, Cause, LayerActivity, LayerKind, NumberFormat
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
-from esdnet_cli.model.network import ESDNet, FeatureRefinement, SpikingResidualBlock
+from esdnet_cli.model.network import ESDNet, FeatureRefinement, OverlapPatchEmbed, SpikingResidualBlock
 from esdnet_cli.model.neurons import cached_piece, in_memory_order
 
 # of a LayerActivity, what follows from the shapes; the rest depends on the data
 _FROM_SHAPES = (
     "neurons", "mac", "ac", "dense", "ann_mac", "inputs", "saturated", "words", "bits", "ann_words", "weights",
 )  # fmt: skip
-_PRECISIONS: dict[torch.dtype | None, Precision] = {
+_NUMBER_FORMATS: dict[torch.dtype | None, NumberFormat] = {
     torch.int8: "int8", torch.uint8: "int8", torch.bfloat16: "bf16", torch.float16: "fp16",
 }  # fmt: skip
 _SMALL = 2**17  # elements; smaller inputs are counted together, since a call costs more than they do
@@ -92,8 +93,8 @@ def count_nonzero(x: Tensor) -> Tensor:
     counts = []
     for part in in_memory_order(x).split(piece):
         flags = scratch[: len(part)]
-        same = part if part.dtype == flags.dtype else flags.copy_(part)  # mixed dtypes are slow
-        counts.append(torch.ne(same, 0, out=flags).sum())
+        numbers = part if part.dtype == flags.dtype else flags.copy_(part)  # mixed dtypes are slow
+        counts.append(torch.ne(numbers, 0, out=flags).sum())
     return torch.stack(counts).long().sum()
 
 
@@ -102,11 +103,52 @@ def geometry_of(conv: nn.Conv2d) -> tuple[int, int, int]:
     return conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
 
 
+def causes_of_real(network: ESDNet) -> dict[nn.Module, Cause]:
+    """What a convolution of real numbers is counted under: what the part of the network that it belongs to says."""
+    # an ordinary twin's convolutions, which no spikes drive, stand where the network's do
+    causes: dict[nn.Module, Cause] = dict.fromkeys(network.modules(), "spike-driven convolutions")
+    causes |= dict.fromkeys(network.output.modules(), "refinement and output")
+    for module in network.modules():
+        if isinstance(module, OverlapPatchEmbed):
+            causes |= dict.fromkeys(module.modules(), "embedding")
+        elif isinstance(module, SpikingResidualBlock):
+            causes |= dict.fromkeys(module.shortcut.modules(), "real-valued shortcuts")
+        elif isinstance(module, MixedAttentionUnit):
+            causes |= dict.fromkeys(module.modules(), "attention")
+        elif isinstance(module, FeatureRefinement):
+            causes |= dict.fromkeys(module.modules(), "refinement and output")
+    return causes
+
+
+class _Sum(NamedTuple):
+    """What a number that was counted is of: `field` of a layer's activity, in units of `factor`."""
+
+    layer: str
+    field: str
+    factor: int
+
+
+@dataclass
+class _Pass:
+    """What the hooks note during one forward pass.
+
+    is_new: no pass of this shape went through yet. layers: what follows from the shape alone, noted only then.
+    counts: what depends on the data. small: inputs whose zeros are counted together at the end.
+    """
+
+    shape: torch.Size = torch.Size()
+    is_new: bool = False
+    layers: list[LayerActivity] = field(default_factory=list)
+    counts: list[tuple[list[_Sum], Tensor]] = field(default_factory=list)
+    small: list[tuple[str, Tensor]] = field(default_factory=list)
+
+
 class ActivityCounter:
     """Counts while it is entered: `with ActivityCounter(network) as counter: network(x)`, then `counter.activity()`.
 
     Several forward passes (tiles, batches) add up. A pass that fails, for want of memory say, counts nothing.
-    The sums stay on the network's device until `activity()` fetches them.
+    The sums stay on the network's device until `activity()` fetches them. What lives how long: `_Pass` for one forward
+    pass; what follows from the shape of its input alone, once for each shape; the sums until the end.
     """
 
     def __init__(self, network: ESDNet) -> None:
@@ -114,17 +156,20 @@ class ActivityCounter:
         self._config = network.config
         self._driven = network.spiking_convs()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._passes: Counter[torch.Size] = Counter()  # by the shape of the input
-        self._layers: dict[torch.Size, list[LayerActivity]] = {}  # of one pass, without what depends on the data
-        # by what they are of (layer, field, factor), in the order of a pass; int64
-        self._sums: dict[tuple[tuple[str, str, int], ...], Tensor] = {}
-        self._shape = torch.Size()
-        self._forget_pass()
+        self._pass = _Pass()  # the one under way
+        # by shape of the input: how many passes went through, and the layers of one of them
+        self._passes: Counter[torch.Size] = Counter()
+        self._layers: dict[torch.Size, list[LayerActivity]] = {}
+        # of all passes: int64, by what each is of, in the order of a pass
+        self._sums: dict[tuple[_Sum, ...], Tensor] = {}
 
     def __enter__(self) -> ActivityCounter:
         modules = dict(self._network.named_modules())
         spike_driven = {conv for convs in self._driven.values() for conv in convs}
         joint = {block.joint for block in modules.values() if isinstance(block, SpikingResidualBlock)}
+        units = [module for module in modules.values() if isinstance(module, MixedAttentionUnit)]
+        temporal = {part for unit in units for part in unit.ta.modules()}
+        causes = causes_of_real(self._network)
         hooks: list[tuple[nn.Module, Any]] = [(self._network, self._commit)]
         for name, module in modules.items():
             if isinstance(module, LIF):
@@ -132,11 +177,11 @@ class ActivityCounter:
             elif module in joint:
                 continue  # counted as the two that it stands for
             elif isinstance(module, (nn.Conv2d, nn.Conv3d)) and name not in spike_driven:
-                hooks.append((module, self._real_conv_hook(name)))
+                hooks.append((module, self._real_conv_hook(name, causes[module], module in temporal)))
             elif isinstance(module, MixedAttentionUnit):
-                hooks.append((module, self._product_hook(name, 3)))  # one product for each of its attentions
+                hooks.append((module, self._product_hook(name, "attention", 3)))  # one product for each
             elif isinstance(module, FeatureRefinement):
-                hooks.append((module, self._product_hook(name, 2)))  # (1 - f) a and f x
+                hooks.append((module, self._product_hook(name, "refinement and output", 2)))  # (1 - f) a and f x
         self._handles = [module.register_forward_hook(hook) for module, hook in hooks]
         self._handles.append(self._network.register_forward_pre_hook(self._begin))
         return self
@@ -149,89 +194,82 @@ class ActivityCounter:
 
     def activity(self) -> Activity:
         """All layers counted so far, in the order in which they run; few transfers from the device."""
-        kinds: dict[str, tuple[LayerKind, Precision]] = {}
-        fields: dict[str, Counter[str]] = {}
+        kinds: dict[str, tuple[LayerKind, Cause, NumberFormat]] = {}
+        totals: dict[str, Counter[str]] = {}
         for shape, layers in self._layers.items():
             for layer in layers:
-                kinds[layer.name] = layer.kind, layer.precision
-                sums = fields.setdefault(layer.name, Counter())
-                for field in _FROM_SHAPES:
-                    sums[field] += self._passes[shape] * getattr(layer, field)
-        for labels, values in self._sums.items():
-            for (name, field, factor), value in zip(labels, values.tolist()):
-                fields[name][field] += factor * value
+                kinds[layer.name] = layer.kind, layer.cause, layer.precision
+                of_layer = totals.setdefault(layer.name, Counter())
+                for name in _FROM_SHAPES:
+                    of_layer[name] += self._passes[shape] * getattr(layer, name)
+        for sums, values in self._sums.items():
+            for entry, value in zip(sums, values.tolist()):
+                totals[entry.layer][entry.field] += entry.factor * value
         for neurons, convs in self._driven.items():
             for name in convs:
-                if name in fields:
-                    fields[name]["nonzero"] = fields[neurons]["spikes"]
-        counted = tuple(
-            LayerActivity(name, kind, precision, **fields[name]) for name, (kind, precision) in kinds.items()
+                if name in totals:
+                    totals[name]["nonzero"] = totals[neurons]["spikes"]
+        counted = (
+            LayerActivity(name, kind, cause, precision, **totals[name])
+            for name, (kind, cause, precision) in kinds.items()
         )
-        return Activity(self._config.virtual_steps, counted)
+        return Activity(self._config.virtual_steps, tuple(counted))
 
     def _begin(self, _: nn.Module, inputs: tuple[Tensor]) -> None:
-        self._shape = inputs[0].shape
-        self._forget_pass()
-
-    def _forget_pass(self) -> None:
-        self._noted: list[LayerActivity] = []
-        self._counts: list[tuple[list[tuple[str, str, int]], Tensor]] = []
-        self._small: list[tuple[str, Tensor]] = []
+        shape = inputs[0].shape
+        self._pass = _Pass(shape, is_new=shape not in self._layers)
 
     def _commit(self, *_: Any) -> None:
         """The pass went through: add what its hooks noted."""
-        self._layers.setdefault(self._shape, self._noted)
-        self._passes[self._shape] += 1
-        sizes: dict[int, list[tuple[str, Tensor]]] = {}
-        for name, x in self._small:
-            sizes.setdefault(x.numel(), []).append((name, x))
-        for same in sizes.values():
-            flags = torch.stack([x.flatten() for _, x in same]).float().ne_(0)
-            self._counts.append(([(name, "nonzero", 1) for name, _ in same], flags.sum(1).long()))
-        labels = tuple(label for labels, _ in self._counts for label in labels)
-        values = torch.cat([value.view(-1) for _, value in self._counts])
-        self._sums[labels] = self._sums[labels].add_(values) if labels in self._sums else values
-        self._forget_pass()
-
-    @property
-    def _is_new(self) -> bool:
-        """Whether what follows from shapes is still to be noted: it is the same in each pass of one shape."""
-        return self._shape not in self._layers
+        done, self._pass = self._pass, _Pass()
+        self._layers.setdefault(done.shape, done.layers)
+        self._passes[done.shape] += 1
+        by_size: dict[int, list[tuple[str, Tensor]]] = {}
+        for name, x in done.small:
+            by_size.setdefault(x.numel(), []).append((name, x))
+        for inputs in by_size.values():
+            flags = torch.stack([x.flatten() for _, x in inputs]).float().ne_(0)
+            done.counts.append(([_Sum(name, "nonzero", 1) for name, _ in inputs], flags.sum(1).long()))
+        sums = tuple(entry for sums, _ in done.counts for entry in sums)
+        values = torch.cat([value.view(-1) for _, value in done.counts])
+        self._sums[sums] = self._sums[sums].add_(values) if sums in self._sums else values
 
     def _neuron_hook(self, name: str, driven: dict[str, nn.Module]) -> Any:
         convs = {conv_name: conv for conv_name, conv in driven.items() if isinstance(conv, nn.Conv2d)}
         geometry = tuple(map(geometry_of, convs.values()))
         levels = self._config.levels
         integer = self._config.neuron == "integer"
-        labels = [(name, "spikes", 1), *((conv_name, "ac", conv.out_channels) for conv_name, conv in convs.items())]
+        sums = [_Sum(name, "spikes", 1)]
+        sums += [_Sum(conv_name, "ac", conv.out_channels) for conv_name, conv in convs.items()]
 
         def hook(neurons: nn.Module, _: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
             timesteps, batch, _, height, width = spike_seq.shape
             weights, totals = reach(height, width, geometry, spike_seq.device)
             by_place = spikes_by_place(spike_seq.flatten(0, 1)[:, None], levels)  # of all pictures together
-            self._counts.append((labels, (weights * by_place.flatten().long()).sum(1)))
-            if not self._is_new:
+            self._pass.counts.append((sums, (weights * by_place.flatten().long()).sum(1)))
+            if not self._pass.is_new:
                 return
             neuron_steps = spike_seq.numel()
             count = neuron_steps // timesteps
             bits = neuron_steps * levels.bit_length()
             compared = neuron_steps * levels if integer else 0  # in each virtual step with the threshold
             state = 2 * (neuron_steps - count)  # nothing is read at the first step, nothing kept after the last
-            self._noted.append(
+            self._pass.layers.append(
                 LayerActivity(
-                    name, "neuron", neurons=count, mac=neuron_steps, ac=compared, saturated=compared,
-                    words=neuron_steps + state, bits=bits, ann_words=2 * count,
+                    name, "neuron", "membrane updates", neurons=count, mac=neuron_steps, ac=compared,
+                    saturated=compared, words=neuron_steps + state, bits=bits, ann_words=2 * count,
                 )
             )  # fmt: skip
-            precision = _PRECISIONS.get(spike_seq.dtype, "fp32")
+            precision = _NUMBER_FORMATS.get(spike_seq.dtype, "fp32")
             for (conv_name, conv), total_reach in zip(convs.items(), totals):
                 stride = conv.stride[0]
                 positions = batch * (-(-height // stride)) * (-(-width // stride))  # padding is k // 2
                 channels = conv.in_channels * conv.out_channels
                 moved, outputs = batch * conv.weight.numel(), conv.out_channels * positions
-                self._noted.append(
+                self._pass.layers.append(
                     LayerActivity(
-                        conv_name, "conv", precision, dense=conv.weight.numel() * positions * timesteps,
+                        conv_name, "conv", "spike-driven convolutions", precision,
+                        dense=conv.weight.numel() * positions * timesteps,
                         ann_mac=total_reach * batch * channels, inputs=neuron_steps,
                         saturated=total_reach * batch * timesteps * levels * channels,
                         words=moved + timesteps * outputs, bits=bits, ann_words=moved + outputs + count, weights=moved,
@@ -240,21 +278,20 @@ class ActivityCounter:
 
         return hook
 
-    def _real_conv_hook(self, name: str) -> Any:
-        kind: LayerKind = "embedding" if name.startswith("patch_embed") else "conv"
+    def _real_conv_hook(self, name: str, cause: Cause, temporal: bool) -> Any:
+        kind: LayerKind = "embedding" if cause == "embedding" else "conv"
 
         def hook(conv: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
             assert isinstance(conv, (nn.Conv2d, nn.Conv3d))
             if kind == "embedding":
                 pass  # its rate enters no figure
             elif inputs[0].numel() < _SMALL:
-                self._small.append((name, inputs[0]))
+                self._pass.small.append((name, inputs[0]))
             else:
-                self._counts.append(([(name, "nonzero", 1)], count_nonzero(inputs[0])))
-            if not self._is_new:
+                self._pass.counts.append(([_Sum(name, "nonzero", 1)], count_nonzero(inputs[0])))
+            if not self._pass.is_new:
                 return
             # at T = 1 a convolution of the body runs once and a temporal perceptron is 1 -> 1 -> 1
-            temporal = ".ta." in name
             steps = self._config.timesteps if temporal or isinstance(conv, SeqConv2d) else 1
             # steps that are equal share their memory and ran once
             ran = 1 if output.dim() == 5 and output.stride(0) == 0 else steps
@@ -265,24 +302,26 @@ class ActivityCounter:
                 ann_mac = planes * conv.in_channels * windows(*inputs[0].shape[-2:], geometry_of(conv))
             tiles = inputs[0].shape[1] if isinstance(conv, SeqConv2d) else inputs[0].shape[0]
             weights = tiles * conv.weight.numel()
-            self._noted.append(
+            self._pass.layers.append(
                 LayerActivity(
-                    name, kind, _PRECISIONS.get(conv.weight.dtype, "fp32"), mac=dense * ran // steps, dense=dense,
-                    ann_mac=ann_mac, inputs=inputs[0].numel(), words=weights + moved * ran // steps,
+                    name, kind, cause, _NUMBER_FORMATS.get(conv.weight.dtype, "fp32"), mac=dense * ran // steps,
+                    dense=dense, ann_mac=ann_mac, inputs=inputs[0].numel(), words=weights + moved * ran // steps,
                     ann_words=3 * tiles if temporal else weights + moved // steps, weights=weights,
                 )
             )  # fmt: skip
 
         return hook
 
-    def _product_hook(self, name: str, factors: int) -> Any:
+    def _product_hook(self, name: str, cause: Cause, factors: int) -> Any:
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            if not self._is_new:
+            if not self._pass.is_new:
                 return
             products = factors * output.numel()
             at_once = products // self._config.timesteps if output.dim() == 5 else products
-            self._noted.append(
-                LayerActivity(name, "product", mac=products, ann_mac=at_once, words=2 * products, ann_words=2 * at_once)
+            self._pass.layers.append(
+                LayerActivity(
+                    name, "product", cause, mac=products, ann_mac=at_once, words=2 * products, ann_words=2 * at_once
+                )
             )
 
         return hook

@@ -4,39 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from esdnet_cli.energy.cost import LayerActivity
 from esdnet_cli.energy.twin import shapes
 from esdnet_cli.model.config import ESDNetConfig
 
-NAMES = ("synops", "effective_macs", "effective_acs", "dense_ops", "membrane_updates", "activation_sparsity")
 _POTENTIAL_BYTES = 4  # membrane potentials are kept in float32
 
 
-def field_names(layers: Sequence[LayerActivity], virtual_steps: int) -> dict[str, int | float | None]:
-    """One picture, or several summed by layer: NAMES after NeuroBench 2 (Yik et al., Nature Communications 2025).
+@dataclass(frozen=True)
+class FieldCounts:
+    """One picture, or several summed by layer, by the names of NeuroBench 2 (Yik et al., Nature Communications 2025).
 
     effective_acs: accumulations of spike-driven convolutions. effective_macs: multiply-accumulates of real-valued
     convolutions whose input is not zero (zeros spread evenly over positions; the embedding's are not looked for).
     synops: both. dense_ops: of all convolutions at all T steps, if no input were zero. membrane_updates: neurons x T.
     activation_sparsity: 1 - spike rate; None without neurons.
     """
+
+    synops: int
+    effective_macs: int
+    effective_acs: int
+    dense_ops: int
+    membrane_updates: int
+    activation_sparsity: float | None
+
+
+def field_counts(layers: Sequence[LayerActivity], spike_rate: float | None) -> FieldCounts:
+    """Our counts by these names."""
     convolutions = [layer for layer in layers if layer.kind in ("conv", "embedding")]
     effective_acs = sum(layer.ac for layer in convolutions)
     effective_macs = sum(
         layer.mac if layer.kind == "embedding" else round(layer.mac * layer.nonzero / max(layer.inputs, 1))
         for layer in convolutions
     )
-    could = sum(layer.neurons for layer in layers) * virtual_steps
-    values = (
+    return FieldCounts(
         effective_macs + effective_acs,
         effective_macs,
         effective_acs,
         sum(layer.dense for layer in convolutions),
         sum(layer.membrane_updates for layer in layers),
-        1 - sum(layer.spikes for layer in layers) / could if could else None,
+        None if spike_rate is None else 1 - spike_rate,
     )
-    return dict(zip(NAMES, values))
 
 
 def footprint_bytes(config: ESDNetConfig) -> int:

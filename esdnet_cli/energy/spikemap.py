@@ -27,8 +27,8 @@ class SpikeMapper:
     Rate of a place at a level: spikes / (neurons x T x D) of all neuron layers of that resolution, 0 to 1.
     """
 
-    def __init__(self, run: Callable[[Tensor], Tensor], network: ESDNet) -> None:
-        self._run = run
+    def __init__(self, inference: Callable[[Tensor], Tensor], network: ESDNet) -> None:
+        self._inference = inference
         self._config = network.config
         self._layers = [module for module in network.modules() if isinstance(module, LIF)]
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
@@ -49,13 +49,13 @@ class SpikeMapper:
         """Rainy [N, 3, H, W] -> derained and rates [N, 3 + levels, H, W], rates of coarse levels interpolated."""
         self._spikes.clear()
         self._neuron_steps.clear()
-        derained = self._run(images)
+        derained = self._inference(images)
         size = images.shape[-2:]
         maps = [derained]
         for height in sorted(self._spikes, reverse=True):
             rate = self._spikes[height][:, None] / self._neuron_steps[height]
-            same = rate.shape[-2:] == size
-            maps.append(rate if same else F.interpolate(rate, size, mode="bilinear", align_corners=False))
+            own = rate.shape[-2:] == size
+            maps.append(rate if own else F.interpolate(rate, size, mode="bilinear", align_corners=False))
         return torch.cat([part.to(derained) for part in maps], dim=1)
 
     def _hook(self, _: Any, __: Any, spike_seq: Tensor) -> None:  # [T, N, C, h, w]

@@ -21,6 +21,7 @@ from esdnet_cli.energy.cost import (
     PRESETS,
     SRAM_BYTES,
     Activity,
+    Cause,
     Energy,
     EnergyCosts,
     LayerActivity,
@@ -76,10 +77,10 @@ class Comparison:
 
 
 def compare(
-    layers: Sequence[LayerActivity], by_cause: dict[str, float], config: ESDNetConfig, costs: EnergyCosts
+    layers: Sequence[LayerActivity], by_cause: dict[Cause, float], config: ESDNetConfig, costs: EnergyCosts
 ) -> Comparison:
     """Hold a run, summed by layer, against its twin. by_cause, costs: of the strict figure, for what is no view."""
-    driven = [layer for layer in layers if layer.kind == "conv" and layer.saturated]
+    driven = [layer for layer in layers if layer.cause == "spike-driven convolutions"]
     strict = sum(by_cause.values())
     spiking = by_cause["spike-driven convolutions"] + by_cause["membrane updates"]
     return Comparison(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -138,6 +139,15 @@ class Inference:
             native = precision == "bf16" or is_fast("bf16", device)
             lower(network, precision, others=torch.bfloat16 if native else torch.float32)
 
+    def copy(self) -> Inference:
+        """Another one of the same tensors: hooks on its modules see its own passes alone."""
+        network = self.network
+        own = (value for module in network.modules() for value in vars(module).values() if isinstance(value, Tensor))
+        shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers(), *own)}
+        other = copy.copy(self)
+        other.network = copy.deepcopy(network, dict[int, Any](shared))
+        return other
+
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         cuda = self.device.type == "cuda"
@@ -146,7 +156,8 @@ class Inference:
         images = images.to(self.device, non_blocking=cuda)
         # TF32 would round float32 to 10 bits, and a spike flips where that crosses the threshold
         # and an algorithm picked by timing would flip others from run to run
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with exact if cuda else nullcontext():  # flags are the process's: threads on a CPU leave them alone
             if self.precision != "fp32":
                 images = images.contiguous(memory_format=torch.channels_last)
             return self.network(images).float()

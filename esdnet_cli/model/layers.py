@@ -163,7 +163,10 @@ class MixedAttentionUnit(nn.Module):
         return torch.relu(x) + identity
 
     def _in_place(self, x: Tensor, shortcut: Tensor | None, identity: Tensor) -> Tensor:
-        """The same, on a CPU a few tiles at a time, which its cache holds; float32 or better, whatever x is."""
+        """As `_traced` without a gradient, in three passes, on a CPU each a few tiles at a time, which its cache holds.
+
+        x is used up. The result is float32 or better, whatever x is.
+        """
         channels_last = not x[0].is_contiguous()
         channel, position = (3, 2) if channels_last else (2, 3)
 
@@ -177,7 +180,7 @@ class MixedAttentionUnit(nn.Module):
         tiles = [slice(n, n + group) for n in range(0, x.shape[1], group)]
         result = planes if x.dtype == dtype else torch.empty_like(planes, dtype=dtype)
         pooled = []
-        for tile in tiles:
+        for tile in tiles:  # the sum with the shortcut, pooled over positions
             part = result[:, tile]  # each operation has one dtype only: a CPU is slow where they are mixed
             if result is not planes:
                 part.copy_(planes[:, tile])
@@ -186,12 +189,12 @@ class MixedAttentionUnit(nn.Module):
             pooled.append((part.mean(position), _amax(part, position)))
         scale = self._scale(*_joined(pooled, 1)).unsqueeze(position)
         pooled = []
-        for tile in tiles:
+        for tile in tiles:  # times temporal and channel attention, pooled over steps and channels
             part = result[:, tile].mul_(scale[:, tile])
             pooled.append((part.mean(channel).mean(0), _amax_of_all(part, channel)))
         mean, maximum = (pool.unflatten(1, x.shape[3:]) for pool in _joined(pooled, 0))
         spatial = self.sa(mean, maximum).flatten(1).unsqueeze(channel - 1)
-        for tile in tiles:
+        for tile in tiles:  # times spatial attention, which is positive, so that ReLU may come before it
             part = result[:, tile]
             torch.addcmul(identities[:, tile].to(dtype), part.relu_(), spatial[tile], out=part)
         result = result.unflatten(position, x.shape[3:])

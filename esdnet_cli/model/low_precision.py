@@ -66,6 +66,30 @@ def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
     stays in float32.
     """
     network.requires_grad_(False)
+    _fold_batch_norms(network)
+    driven = _join_shortcuts(network)
+    if precision == "int8":
+        for name in driven:
+            parent, _, child = name.rpartition(".")
+            conv = network.get_submodule(name)
+            assert isinstance(conv, SeqConv2d)
+            setattr(network.get_submodule(parent), child, Int8SeqConv2d(conv))
+        # signed bytes have the faster conversions; both kinds are exact up to their levels
+        spike_dtype = torch.int8 if network.config.levels <= _LARGEST else torch.uint8
+    else:
+        spike_dtype = torch.bfloat16
+    for module in network.modules():
+        if isinstance(module, LIF):
+            module.spike_dtype = spike_dtype
+    body = [module for module in network.modules() if isinstance(module, SeqConv2d)]
+    for layer in (*body, *network.refinement.sa):
+        if isinstance(layer, nn.Conv2d) and not isinstance(layer, Int8SeqConv2d):
+            layer.to(others)
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def _fold_batch_norms(network: ESDNet) -> None:
+    """Each batch norm of the body goes into the convolution before it."""
     for sequence in network.modules():
         if not isinstance(sequence, nn.Sequential):
             continue
@@ -73,28 +97,20 @@ def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
             if isinstance(conv, SeqConv2d) and isinstance(norm, TDBatchNorm2d):
                 _fold(conv, norm)
                 sequence[index + 1] = nn.Identity()
+
+
+def _join_shortcuts(network: ESDNet) -> set[str]:
+    """A block adds its second and its shortcut convolution; where spikes drive both, one convolution does for the two.
+
+    Returns the names of all convolutions that spikes drive then.
+    """
     driven = {name for names in network.spiking_convs().values() for name in names}
     for name, block in list(network.named_modules()):
         if isinstance(block, SpikingResidualBlock) and block.spike_driven:
             parts = f"{name}.shortcut.0", f"{name}.residual.4"
             block.joint = _added(*(network.get_submodule(part) for part in parts))
             driven = driven - {*parts} | {f"{name}.joint"}
-    if precision == "int8":
-        for name in driven:
-            parent, _, child = name.rpartition(".")
-            conv = network.get_submodule(name)
-            assert isinstance(conv, SeqConv2d)
-            setattr(network.get_submodule(parent), child, Int8SeqConv2d(conv))
-    for neurons in network.modules():
-        if isinstance(neurons, LIF):
-            # int8 has the faster conversions; both formats are exact up to their levels
-            byte = torch.int8 if network.config.levels <= _LARGEST else torch.uint8
-            neurons.spike_dtype = byte if precision == "int8" else torch.bfloat16
-    body = [module for module in network.modules() if isinstance(module, SeqConv2d)]
-    for layer in (*body, *network.refinement.sa):
-        if isinstance(layer, nn.Conv2d) and not isinstance(layer, Int8SeqConv2d):
-            layer.to(others)
-            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+    return driven
 
 
 def _added(first: nn.Module, second: nn.Module) -> SeqConv2d:

@@ -35,6 +35,11 @@ def _empty_spikes(x_seq: Tensor, dtype: torch.dtype) -> Tensor:
     return x_seq.new_empty(shape, dtype=dtype)
 
 
+def _in_dtype_of(scratch: Tensor, x: Tensor) -> Tensor:
+    """x itself, or copied into `scratch` if that has another dtype: on a CPU mixed dtypes are slow."""
+    return x if x.dtype == scratch.dtype else scratch.copy_(x)
+
+
 def _fire(
     x_seq: Tensor, dtype: torch.dtype, spike_dtype: torch.dtype,
     fired: Callable[[Tensor, Tensor], Tensor], left: Callable[[Tensor, Tensor, Tensor], Tensor],
@@ -50,15 +55,15 @@ def _fire(
     inputs, outputs = ([in_memory_order(step).split(piece) for step in seq] for seq in (x_seq, spike_seq))
     for xs, spikes in zip(zip(*inputs), zip(*outputs)):  # of one piece, T each
         potential, spare = scratch[:, : len(xs[0])]
-        h = xs[0] if xs[0].dtype == dtype else potential.copy_(xs[0])
+        h = _in_dtype_of(potential, xs[0])
         for t, spike in enumerate(spikes):
-            now = fired(h, spike if spike.dtype == dtype else spare)
-            if now is not spike:
-                spike.copy_(now)
+            # straight into the result, or by way of `spare` if that has another dtype
+            k = fired(h, spike if spike.dtype == dtype else spare)
+            if k is not spike:
+                spike.copy_(k)
             if t + 1 < len(xs):
-                v = left(h, now, spare)
-                x = xs[t + 1] if xs[t + 1].dtype == dtype else potential.copy_(xs[t + 1])
-                h = torch.add(x, v, alpha=1 - 1 / TAU, out=potential)
+                v = left(h, k, spare)
+                h = torch.add(_in_dtype_of(potential, xs[t + 1]), v, alpha=1 - 1 / TAU, out=potential)
     return spike_seq
 
 

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import copy
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from esdnet_cli.checkpoint.store import Checkpoint, load_network, open_checkpoint
-from esdnet_cli.energy.cost import Activity
+from esdnet_cli.checkpoint.header import Checkpoint
+from esdnet_cli.checkpoint.store import load_network, open_checkpoint
+from esdnet_cli.energy.cost import Activity, together
 from esdnet_cli.energy.counter import ActivityCounter
+from esdnet_cli.energy.meter import Meter, find_meters
 from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.inference import Inference, choose_batch, choose_device, choose_precision
 from esdnet_cli.model.network import ESDNet
+from esdnet_cli.pipeline.results import ModelInfo
 from esdnet_cli.pipeline.tiling import Batches, SelfEnsemble, Tiling, derain_and_blend
 from esdnet_cli.settings import DEFAULT_WEIGHTS, ENSEMBLES
+
+MOST_HANDS = 4  # copies of a network at work side by side
 
 
 @dataclass(frozen=True)
@@ -28,11 +37,13 @@ class Derained:
     """image: [H, W, 3], the input's dtype. activity: spikes and operations that it took, None if not asked for.
 
     spike_map: firing rate of each place by level, float16 [H, W, LEVELS] (see energy.spikemap), None if not asked for.
+    seconds: cutting, network and blending; None if there was no network.
     """
 
     image: NDArray[Any]
     activity: Activity | None
     spike_map: NDArray[np.float16] | None = None
+    seconds: float | None = None
 
 
 class Derainer:
@@ -48,6 +59,7 @@ class Derainer:
         self.tiling = tiling
         self.ensemble = ensemble
         self.inference = inference
+        self._inferences = [inference]  # and copies of it: see `_hands`
         self._batch = batch
         self.on_smaller_batch: Callable[[int], None] = lambda size: None
 
@@ -65,6 +77,35 @@ class Derainer:
     def precision(self) -> str:
         """`fp32`, `bf16` or `int8`."""
         return self.inference.precision
+
+    @property
+    def info(self) -> ModelInfo:
+        """What reports and journals say of it."""
+        return ModelInfo(
+            weights_name=self.checkpoint.name,
+            weights_sha256=self.checkpoint.sha256,
+            config=self.checkpoint.config.to_dict(),
+            device=self.device,
+            precision=self.precision,
+            tile=self.tiling.tile,
+            overlap=self.tiling.overlap,
+            timesteps=self.checkpoint.config.timesteps,
+            ensemble=self.ensemble,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint.name}, {self.device}, {self.precision}, {self.info.tiling}"
+
+    def meters(self) -> list[Meter]:
+        """This machine's energy counters of what it computes on."""
+        return find_meters(self.device)
+
+    def copy(self) -> Derainer:
+        """Another one of the same tensors, to be called from another thread at the same time."""
+        other = copy.copy(self)
+        other.inference = self.inference.copy()
+        other._inferences = [other.inference]
+        return other
 
     def __call__(
         self,
@@ -84,26 +125,72 @@ class Derainer:
             raise ValueError(f"image must be [H, W, 3], not {list(image.shape)}")
         if image.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"image must be uint8, uint16 or float32, not {image.dtype}")
-        network, run = self.network, self.inference
+        started = time.perf_counter()
+        hands = self._hands(self.tiling.count(*image.shape[:2]))
         with ExitStack() as stack:
-            counter = stack.enter_context(ActivityCounter(network)) if count else None
-            mapper = stack.enter_context(SpikeMapper(run, network)) if spike_map else None
-            copies = SelfEnsemble(mapper or run, self.ensemble)
+            counters = [stack.enter_context(ActivityCounter(hand.network)) for hand in hands if count]
+            networks: list[Callable[[Tensor], Tensor]] = [*hands]
+            if spike_map:
+                networks = [stack.enter_context(SpikeMapper(hand, hand.network)) for hand in hands]
+            copies = [SelfEnsemble(network, self.ensemble) for network in networks]
             derained, maps = self._derain(image, copies, on_tile)
-        return Derained(derained, counter.activity() if counter else None, maps if mapper else None)
+        activity = together(counter.activity() for counter in counters) if count else None
+        return Derained(derained, activity, maps if spike_map else None, time.perf_counter() - started)
+
+    def _hands(self, tiles: int) -> list[Inference]:
+        """One for each core of a CPU that there are tiles for: threads that share each layer wait for each other."""
+        most = min(torch.get_num_threads(), MOST_HANDS, tiles) if self.inference.device.type == "cpu" else 1
+        while len(self._inferences) < most:
+            self._inferences.append(self.inference.copy())
+        return self._inferences[:most]
 
     def _derain(
-        self, image: NDArray[Any], run: Callable[[Tensor], Tensor], on_tile: Callable[[], None]
+        self, image: NDArray[Any], networks: Sequence[Callable[[Tensor], Tensor]], on_tile: Callable[[], None]
     ) -> tuple[NDArray[Any], NDArray[np.float16]]:
+        hands, tiles = len(networks), self.tiling.count(*image.shape[:2])
         height, width = (self.tiling.window(size) for size in image.shape[:2])
-        batch = self._batch or choose_batch(self.network, height, width, self.inference.device)
+        most = self._batch or max(choose_batch(self.network, height, width, self.inference.device) // hands, 1)
+        rounds = -(-tiles // (most * hands))
+        batch = -(-tiles // (rounds * hands))  # as many for each hand
 
         def halved(size: int) -> None:
             self._batch = size  # what did not fit once will not fit for the next picture
             self.on_smaller_batch(size)
 
-        batches = Batches(run, batch, self.network.config.multiple, halved)
-        return derain_and_blend(image, self.tiling, batches, on_tile)
+        threads = (torch.set_num_threads, (torch.get_num_threads() // hands,))
+        with ThreadPoolExecutor(hands, "network", *threads) if hands > 1 else nullcontext() as pool:
+            batches = Batches(networks, batch, self.network.config.multiple, halved, pool)
+            try:
+                return derain_and_blend(image, self.tiling, batches, on_tile)
+            except BaseException:  # an interrupt, too, does not wait for what has not begun
+                if pool is not None:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+class AsIs:
+    """As Derainer, without a network: leaves pictures as they are. There is nothing to count, and nothing to tell."""
+
+    info = None
+    tiling = Tiling(0, 0)
+
+    def __call__(
+        self,
+        image: NDArray[Any],
+        count: bool = True,
+        on_tile: Callable[[], None] = lambda: None,
+        spike_map: bool = False,
+    ) -> Derained:
+        """A copy of the picture."""
+        on_tile()
+        return Derained(image.copy(), None)
+
+    def __str__(self) -> str:
+        return "no network"
+
+    def meters(self) -> list[Meter]:
+        """None: nothing is computed."""
+        return []
 
 
 def load(

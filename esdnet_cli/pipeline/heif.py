@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from esdnet_cli.errors import PictureError, one_line
 from esdnet_cli.pipeline.colour import cicp
 from esdnet_cli.pipeline.metadata import Metadata, checked_icc
+from esdnet_cli.settings import max_pixels
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
 _GAIN_MAPS = ("hdrgainmap", "gainmap")  # in the names of Apple's and of ISO's auxiliary pictures
@@ -35,15 +36,15 @@ def written_ending(path: Path) -> str:
     return ".png" if deep else ".jpg"
 
 
-def read(data: bytes, max_megapixels: float) -> tuple[NDArray[Any], Metadata, set[str]]:
+def read(data: bytes) -> tuple[NDArray[Any], Metadata, set[str]]:
     """Upright pixels, grey, RGB or RGBA, uint8 or uint16 of full range, as [H, W] or [H, W, C]; and what they carry.
 
     Raises PictureError if there is no whole picture, or it is larger.
     """
     image = _open(data)
-    if image.size[0] * image.size[1] > max_megapixels * 1e6:
+    if image.size[0] * image.size[1] > max_pixels():
         raise PictureError(
-            f"claims more than {max_megapixels:g} megapixels; cut it into parts, or trust it by --max-megapixels"
+            f"claims more than {max_pixels() / 1e6:g} megapixels; cut it into parts, or trust it by --max-megapixels"
         )
     if image.premultiplied_alpha:
         raise PictureError("is HEIF with alpha already multiplied into its colours; save it as PNG")

@@ -14,7 +14,7 @@ from esdnet_cli.errors import EsdnetError, PictureError, one_line
 from esdnet_cli.pipeline import colour, heif, jpeg, kinds, mending, png, tiff
 from esdnet_cli.pipeline.metadata import Metadata, checked_icc, icc_space, orientation, upright
 from esdnet_cli.pipeline.sources import READABLE
-from esdnet_cli.settings import MAX_MEGAPIXELS
+from esdnet_cli.settings import max_pixels
 
 try:
     import cv2
@@ -31,17 +31,18 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a bad file 
 class Writer:
     """What a file format holds, and how OpenCV is asked for it.
 
-    holds: which of Metadata's fields. longest: side in pixels.
+    bits: the most of a channel. holds: which of Metadata's fields. longest: side in pixels.
     """
 
     encoder: str
-    sixteen_bit: bool = False
+    bits: int = 8
     alpha: bool = False
     grey: bool = True
     holds: frozenset[str] = frozenset()
     longest: int = 1 << 20
     params: tuple[int, ...] = ()
     opaque_params: tuple[int, ...] = ()  # besides, for pictures without alpha
+    deep_params: tuple[int, ...] = ()  # besides, for pictures of more than 8 bits
 
 
 _TAGGED = frozenset(("exif", "icc", "xmp"))
@@ -52,8 +53,8 @@ _JPEG = Writer(
     # colour at full resolution: what the source had is not halved
     params=(cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
 )
-_PNG = Writer(".png", sixteen_bit=True, alpha=True, holds=_TAGGED | {"comments", "density", "colour", "text"})
-_TIFF = Writer(".tiff", sixteen_bit=True, alpha=True, holds=_TAGGED | {"iptc", "comments", "density"})
+_PNG = Writer(".png", bits=16, alpha=True, holds=_TAGGED | {"comments", "density", "colour", "text"})
+_TIFF = Writer(".tiff", bits=16, alpha=True, holds=_TAGGED | {"iptc", "comments", "density"})
 _BMP = Writer(".bmp", alpha=True, holds=frozenset(("density",)))
 WRITERS = {
     ".png": _PNG,
@@ -64,8 +65,11 @@ WRITERS = {
     ),
     **dict.fromkeys((".tif", ".tiff"), _TIFF),
     **dict.fromkeys((".bmp", ".dib"), _BMP),
-    ".jp2": Writer(".jp2", sixteen_bit=True, alpha=True, params=(cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)),
-    ".avif": Writer(".avif", alpha=True, holds=_TAGGED, longest=65535, params=(cv2.IMWRITE_AVIF_QUALITY, 95)),
+    ".jp2": Writer(".jp2", bits=16, alpha=True, params=(cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)),
+    ".avif": Writer(
+        ".avif", bits=10, alpha=True, holds=_TAGGED, longest=65535, params=(cv2.IMWRITE_AVIF_QUALITY, 95),
+        deep_params=(cv2.IMWRITE_AVIF_DEPTH, 10),  # 12 are of a profile that few programs show
+    ),
     ".gif": Writer(
         ".gif",
         alpha=True,
@@ -74,8 +78,8 @@ WRITERS = {
         params=(cv2.IMWRITE_GIF_DITHER, 3),  # less speckles flat areas
         opaque_params=(cv2.IMWRITE_GIF_TRANSPARENCY, 0),
     ),
-    ".ppm": Writer(".ppm", sixteen_bit=True, grey=False),
-    **dict.fromkeys((".pgm", ".pnm"), Writer(".pnm", sixteen_bit=True)),
+    ".ppm": Writer(".ppm", bits=16, grey=False),
+    **dict.fromkeys((".pgm", ".pnm"), Writer(".pnm", bits=16)),
 }  # fmt: skip
 _STARTS = {  # first bytes of what is read and written
     b"\xff\xd8": ".jpg", b"\x89PNG": ".png", b"RIFF....WEBP": ".webp", b"II[*+]": ".tif", b"MM\0[*+]": ".tif",
@@ -110,12 +114,12 @@ class Picture:
         return int(self.rgb.shape[1])
 
 
-def read_picture(data: bytes, path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
+def read_picture(data: bytes, path: Path) -> Picture:
     """Decode a file's bytes. Raises PictureError, without the file's name, if they are no whole picture of integers."""
     if not data:
         raise PictureError("is empty; copy it again")
     if heif.is_heif(data):
-        pixels, metadata, lost = heif.read(data, max_megapixels)
+        pixels, metadata, lost = heif.read(data)
         if pixels.ndim == 3:
             pixels = pixels[..., [[0, 1], [0, 0, 0, 1], [2, 1, 0], [2, 1, 0, 3]][pixels.shape[2] - 1]]
         return _picture(pixels, metadata, lost, turned=False)
@@ -130,23 +134,21 @@ def read_picture(data: bytes, path: Path, max_megapixels: float = MAX_MEGAPIXELS
         pixels, types, blobs = cv2.imdecodeWithMetadata(encoded, cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         if "validateInputImageSize" in str(error):
-            raise PictureError(_too_large(max_megapixels)) from error
+            raise PictureError(_too_large()) from error
         raise PictureError("cannot be decoded; open and save it with another program") from error
     if pixels is None:
         raise PictureError(_why_undecodable(data, path))
-    if pixels.shape[0] * pixels.shape[1] > max_megapixels * 1e6:  # OpenCV was loaded under another limit
-        raise PictureError(_too_large(max_megapixels))
+    if pixels.shape[0] * pixels.shape[1] > max_pixels():  # OpenCV was loaded under another limit
+        raise PictureError(_too_large())
     if pixels.dtype not in (np.uint8, np.uint16):
         raise PictureError(f"has {pixels.dtype} pixels; save it with 8 or 16 bits a channel")
     if _frames(path) > 1:
         raise PictureError("holds several frames or pages; split it into single pictures")
-    if _is_avif(data) and pixels.dtype == np.uint16:
-        raise PictureError("is AVIF of 10 or 12 bits, which would come back darker; save it as PNG with 16 bits")
     pixels = mending.mended_pixels(pixels, data)
     blobs_by_type = {int(kind): np.asarray(blob).tobytes() for kind, blob in zip(np.ravel(types), blobs)}
     metadata, lost = _read_metadata(data, blobs_by_type)
     turn = orientation(metadata.exif)
-    if _is_avif(data):  # AVIF has turns of its own, and readers pass over its EXIF's
+    if mending.is_avif(data):  # AVIF has turns of its own, and readers pass over its EXIF's
         pixels, turned = _turned_avif(pixels, data)
     elif tiff.is_tiff(data):
         turned = tiff.is_turned(tiff.read_tags(data))  # by OpenCV already
@@ -161,7 +163,7 @@ def ending_of(data: bytes) -> str:
     """The ending of the format that a file's first bytes show; .png if they show none."""
     if heif.is_heif(data):
         return ".heic"
-    if _is_avif(data):
+    if mending.is_avif(data):
         return ".avif"
     return _start(data) or ".png"
 
@@ -192,22 +194,24 @@ def check_output(picture: Picture, path: Path) -> tuple[str, ...]:
     metadata, lost = _fitted(picture, writer)
     if picture.alpha is not None and not picture.alpha.all() and not writer.alpha:
         lost.add("transparency")
-    if picture.rgb.dtype == np.uint16 and not writer.sixteen_bit:
-        lost.add("the lower 8 of 16 bits")
+    if picture.rgb.dtype == np.uint16 and writer.bits < 16 and not _fits(picture.rgb, writer.bits):
+        lost.add(f"the lower {16 - writer.bits} of 16 bits")
     return tuple(sorted(lost | picture.lost))
 
 
 def encode_picture(picture: Picture, path: Path) -> bytes:
     """The file's bytes in the format of the path's ending. Raises PictureError if the format cannot hold or take it.
 
-    A format without 16 bits gets 8, one without alpha drops it, and what it does not hold of the metadata is left out.
+    A format without 16 bits gets 10 or 8, one without alpha drops it, and what it does not hold of the metadata is left
+    out.
     """
     writer = writer_for(path)
-    if picture.rgb.dtype == np.uint16 and not writer.sixteen_bit:
-        alpha = None if picture.alpha is None else eight_bit(picture.alpha)
-        picture = replace(picture, rgb=eight_bit(picture.rgb), alpha=alpha)
+    if picture.rgb.dtype == np.uint16 and writer.bits < 16:
+        alpha = None if picture.alpha is None else _narrowed(picture.alpha, writer.bits)
+        picture = replace(picture, rgb=_narrowed(picture.rgb, writer.bits), alpha=alpha)
     metadata, _ = _fitted(picture, writer)
     params = [*writer.params, *(writer.opaque_params if picture.alpha is None else ())]
+    params += writer.deep_params if picture.rgb.dtype == np.uint16 else ()
     one_channel = _one_channel(picture, writer, metadata)
     if picture.alpha is not None and writer is _PNG and one_channel:
         return png.with_metadata(png.encode_grey_alpha(picture.rgb[..., 0], picture.alpha), metadata)
@@ -259,10 +263,6 @@ def grey_again(rgb: NDArray[Any]) -> NDArray[Any]:
     return np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
 
 
-def _is_avif(data: bytes) -> bool:
-    return data[4:8] == b"ftyp" and any(brand in data[8:64] for brand in (b"avif", b"avis"))
-
-
 def _turned_avif(pixels: NDArray[Any], data: bytes) -> tuple[NDArray[Any], bool]:
     """As `irot` (counterclockwise), then `imir` (0: upside down, 1: left to right) want it; and if it lay before."""
     properties = data[: data.find(b"mdat")]
@@ -273,8 +273,8 @@ def _turned_avif(pixels: NDArray[Any], data: bytes) -> tuple[NDArray[Any], bool]
     return pixels, turns % 2 == 1
 
 
-def _too_large(max_megapixels: float) -> str:
-    return f"claims more than {max_megapixels:g} megapixels; cut it into parts, or trust it by --max-megapixels"
+def _too_large() -> str:
+    return f"claims more than {max_pixels() / 1e6:g} megapixels; cut it into parts, or trust it by --max-megapixels"
 
 
 def _other(path: Path) -> str:
@@ -367,6 +367,17 @@ def _fitted(picture: Picture, writer: Writer) -> tuple[Metadata, set[str]]:
 
 def eight_bit(pixels: NDArray[Any]) -> NDArray[Any]:
     """uint16 of full range as uint8, rounded; uint8 as it is."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return pixels if pixels.dtype == np.uint8 else _narrowed(pixels, 8)
+
+
+def _narrowed(pixels: NDArray[Any], bits: int) -> NDArray[Any]:
+    """uint16 of full range as numbers of `bits`, rounded: uint8 for 8, else uint16."""
+    levels = (pixels.astype(np.uint32) * ((1 << bits) - 1) + 32767) // 65535
+    return levels.astype(np.uint8 if bits == 8 else np.uint16)
+
+
+def _fits(pixels: NDArray[Any], bits: int) -> bool:
+    """Whether uint16 of full range hold no more than `bits` each."""
+    exact = np.zeros(1 << 16, np.bool_)
+    exact[mending.widened(np.arange(1 << bits, dtype=np.uint16), bits)] = True
+    return bool(exact[pixels].all())

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,7 @@ class Journal:
         self._settings = settings
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}  # by output and its digest
         self._read_to = 0
+        self._reading = threading.Lock()  # two threads at once would both move on by what each has read
         self._read()
 
     def prepare(self) -> None:
@@ -102,21 +104,22 @@ class Journal:
 
     def _read(self) -> None:
         """Take in what has been appended since the last time."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._read_to)
-                lines = file.read()
-        except FileNotFoundError:
-            return
-        except NotADirectoryError as error:
-            raise EsdnetError(f"{self._folder}: is not a folder; choose another") from error
-        except OSError as error:
-            raise EsdnetError(
-                f"{self._path}: cannot be read ({error.strerror}); check the output folder and its permissions"
-            ) from error
-        self._read_to += lines.rfind(b"\n") + 1  # the last line may be in the making
-        for entry in _entries(lines.splitlines()):
-            self._entries[entry["output"], entry["output_sha256"]] = entry
+        with self._reading:
+            try:
+                with self._path.open("rb") as file:
+                    file.seek(self._read_to)
+                    lines = file.read()
+            except FileNotFoundError:
+                return
+            except NotADirectoryError as error:
+                raise EsdnetError(f"{self._folder}: is not a folder; choose another") from error
+            except OSError as error:
+                raise EsdnetError(
+                    f"{self._path}: cannot be read ({error.strerror}); check the output folder and its permissions"
+                ) from error
+            self._read_to += lines.rfind(b"\n") + 1  # the last line may be in the making
+            for entry in _entries(lines.splitlines()):
+                self._entries[entry["output"], entry["output_sha256"]] = entry
 
     def _key(self, output: Path) -> str:
         return output.relative_to(self._folder).as_posix()

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 _RAW, _CLIP = "camera raw", "clip"
+_CLIPS = (
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".3gp", ".3g2", ".mxf")
+    + (".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".tp", ".trp")  # MPEG's program and transport streams
+)
+_SYNC, _PACKET = 0x47, 188  # of MPEG-TS: each packet of so many bytes begins with this one
 UNREAD = {  # endings of pictures, and of clips, that are not read
     **dict.fromkeys((".cr2", ".cr3", ".crw"), f"Canon {_RAW}"),
     **dict.fromkeys((".nef", ".nrw"), f"Nikon {_RAW}"),
@@ -21,7 +27,7 @@ UNREAD = {  # endings of pictures, and of clips, that are not read
     **dict.fromkeys((".jpx", ".jpf", ".jpm"), "JPEG 2000 of several parts"), ".xcf": "GIMP", ".svg": "SVG",
     ".pdf": "PDF", ".tga": "TGA", ".pcx": "PCX", ".ico": "icon", ".dds": "DDS", ".qoi": "QOI", ".bpg": "BPG",
     ".avifs": "AVIF sequence", ".heics": "HEIC sequence", ".apng": "animated PNG", ".pfm": "PFM",
-    **dict.fromkeys((".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".3gp"), _CLIP),
+    **dict.fromkeys(_CLIPS, _CLIP),
 }  # fmt: skip
 _STARTS = (  # place, bytes there, kind
     (0, b"\xff\x0a", "JPEG XL"), (0, b"\0\0\0\x0cJXL ", "JPEG XL"), (0, b"8BPS", "Photoshop"),
@@ -70,7 +76,7 @@ def mend(kind: str) -> str:
     return "unpack it" if kind.endswith(("archive", "gzip file")) else "convert it to PNG"
 
 
-def unread_line(unread: Counter[str]) -> str:
+def unread_line(unread: Mapping[str, int]) -> str:
     """One line that counts by kind what was passed over; such as "Not read: 2 JPEG XL (.jxl); ..."."""
     endings: dict[str, list[str]] = {}
     for ending in sorted(unread):
@@ -88,6 +94,25 @@ def unread_line(unread: Counter[str]) -> str:
 
 
 def unread_ending(path: Path) -> str | None:
-    """The ending by which a file is counted as not read, if it is one of those."""
+    """The ending by which a file is counted as not read, if it is one of those; TypeScript's .ts is none."""
     ending = path.suffix.lower()
+    if ending == ".ts" and not _begins_as_transport_stream(path):
+        return None
     return ending if ending in UNREAD else None
+
+
+def is_clip(path: Path) -> bool:
+    """Whether a file is a clip, by its ending."""
+    ending = unread_ending(path)
+    return ending is not None and UNREAD[ending] == _CLIP
+
+
+def _begins_as_transport_stream(path: Path) -> bool:
+    if not os.path.isfile(path):  # a pipe would keep us waiting
+        return False
+    try:
+        with path.open("rb") as file:
+            start = file.read(_PACKET + 1)
+    except OSError:
+        return False
+    return start[:1] == start[_PACKET:] == bytes([_SYNC])

@@ -32,6 +32,8 @@ def why_not_read(data: bytes) -> str | None:
         return f"is {trouble}" if trouble else None
     if data.startswith((_JP2, _J2K)):
         return _why_not_jpeg2000(data)
+    if is_avif(data) and len(_avif_bits(data) - {8}) > 1:  # of which one is the picture's, who knows which
+        return "is AVIF with parts of 10 and of 12 bits; save it as PNG with 16 bits"
     return None
 
 
@@ -62,11 +64,23 @@ def mended_pixels(pixels: NDArray[Any], data: bytes) -> NDArray[Any]:
     if data[:2] == b"BM" and pixels.ndim == 3 and pixels.shape[2] == 4 and not _has_alpha_mask(data):
         return pixels[..., :3]
     if data.startswith((_JP2, _J2K)):
-        bits = _jpeg2000_bits(data)[0]
-        most = np.iinfo(pixels.dtype).max
-        if (1 << bits) - 1 < most:
-            return ((pixels.astype(np.uint32) * most + (1 << (bits - 1))) // ((1 << bits) - 1)).astype(pixels.dtype)
+        return widened(pixels, _jpeg2000_bits(data)[0])
+    if is_avif(data) and pixels.dtype == np.uint16:
+        return widened(pixels, max(_avif_bits(data)))
     return pixels
+
+
+def widened(pixels: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Numbers of so many bits as the full range of their dtype."""
+    most = np.iinfo(pixels.dtype).max
+    if (1 << bits) - 1 >= most:
+        return pixels
+    return ((pixels.astype(np.uint32) * most + (1 << (bits - 1))) // ((1 << bits) - 1)).astype(pixels.dtype)
+
+
+def is_avif(data: bytes) -> bool:
+    """By the first bytes."""
+    return data[4:8] == b"ftyp" and any(brand in data[8:64] for brand in (b"avif", b"avis"))
 
 
 def bmp_density(data: bytes) -> Density | None:
@@ -100,6 +114,12 @@ def boxed_cicp(data: bytes) -> tuple[int, int]:
     """Colour primaries and transfer (ITU-T H.273) in AVIF's `colr` box; 2, unsaid, for each without one."""
     place = data.find(b"colrnclx", 0, 1 << 16)
     return struct.unpack_from(">HH", data, place + 8) if 0 <= place <= len(data) - 12 else (2, 2)
+
+
+def _avif_bits(data: bytes) -> set[int]:
+    """Of a channel of the picture and its parts: high_bitdepth and twelve_bit in their `av1C` (AV1-ISOBMFF, 2.3.3)."""
+    flags = {found[1][0] for found in re.finditer(rb"av1C\x81.(.)", data, re.DOTALL)}
+    return {(12 if flag & 32 else 10) if flag & 64 else 8 for flag in flags}
 
 
 def _with_transparent_grey(pixels: NDArray[Any], grey: int, bits: int) -> NDArray[Any]:

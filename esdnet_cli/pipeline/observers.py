@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from esdnet_cli.errors import PictureError
 from esdnet_cli.metrics import quality, spike_rain
 from esdnet_cli.pipeline.images import Picture, eight_bit, read_picture
+from esdnet_cli.pipeline.output import Output
 from esdnet_cli.pipeline.results import ImageResult, Preview
-from esdnet_cli.pipeline.run import Done, Observer, Output
+from esdnet_cli.pipeline.run import Done, Observer
 from esdnet_cli.pipeline.sources import Source, with_ending
 
 SHOWN = (1, 99)  # percentiles of a map that become the darkest and the brightest colour
@@ -24,12 +25,12 @@ PREVIEW_SIDES = (1000, 800, 640, 480, 360, 280, 200, 140, 100)  # the longest th
 PREVIEW_QUALITY = 80  # of WebP
 
 
-def score(targets: Mapping[Source, Path], max_megapixels: float) -> Observer:
+def score(targets: Mapping[Source, Path]) -> Observer:
     """PSNR and SSIM of the result against its target, and how far spikes follow the true rain, where there are maps."""
 
     def observer(done: Done, result: ImageResult) -> ImageResult:
         path = targets[done.source]
-        target = eight_bit(read_picture(path.read_bytes(), path, max_megapixels).rgb)
+        target = eight_bit(read_picture(path.read_bytes(), path).rgb)
         try:
             result = replace(result, quality=quality(eight_bit(done.derained.rgb), target))
         except ValueError as error:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from esdnet_cli.energy.cost import Activity, ActivityTotal, EnergyCosts, total
+from esdnet_cli.energy.cost import Activity, ActivityTotal, EnergyCosts
 from esdnet_cli.energy.meter import Measured
-from esdnet_cli.metrics import Quality, SpikeRain, mean_quality, mean_spike_rain
+from esdnet_cli.metrics import Quality, SpikeRain
 
 Status = Literal["ok", "skipped", "failed"]
 
@@ -45,6 +42,24 @@ class ImageResult:
     preview: Preview | None = None
     lost: tuple[str, ...] = ()
 
+    @classmethod
+    def done(
+        cls, input: str, output: str | None, size: tuple[int, int], seconds: float | None, activity: Activity | None,
+        lost: tuple[str, ...] = (),
+    ) -> ImageResult:  # fmt: skip
+        """size: width and height."""
+        return cls(input, output, "ok", None, *size, seconds, activity, lost=lost)
+
+    @classmethod
+    def skipped(cls, input: str, output: str | None) -> ImageResult:
+        """An earlier run has made its output."""
+        return cls(input, output, "skipped")
+
+    @classmethod
+    def failed(cls, input: str, error: str, output: str | None = None) -> ImageResult:
+        """error: the fault and the mend, on one line."""
+        return cls(input, output, "failed", error)
+
     @property
     def tiling_share(self) -> float | None:
         """Share of the pixels through the network that overlap, padding and an ensemble's copies added, if any."""
@@ -66,6 +81,11 @@ class ModelInfo:
     overlap: int
     timesteps: int
     ensemble: int = 1
+
+    @property
+    def tiling(self) -> str:
+        """In words."""
+        return f"tiles of {self.tile}, overlap {self.overlap}" if self.tile else "one piece"
 
 
 @dataclass(frozen=True)
@@ -96,7 +116,7 @@ class Spread:
 class Totals:
     """Counts over all inputs, sums over those that are ok; quality and spike_rain are means over those scored.
 
-    spread: over pictures, of spike_rate, energy_mj, psnr_y and ssim_y, as far as they are known and finite.
+    spread: over pictures, of some figures by their keys in reports, as far as they are known and finite.
     """
 
     ok: int
@@ -112,34 +132,3 @@ class Totals:
     def tiling_share(self) -> float | None:
         """As of one picture, over all."""
         return 1 - self.megapixels * 1e6 / self.activity.pixels if self.activity.pixels else None
-
-
-def totals(results: Sequence[ImageResult], costs: EnergyCosts) -> Totals:
-    """Add a run's results up."""
-    done = [result for result in results if result.status == "ok"]
-    return Totals(
-        ok=len(done),
-        skipped=sum(result.status == "skipped" for result in results),
-        failed=sum(result.status == "failed" for result in results),
-        megapixels=sum((result.width or 0) * (result.height or 0) for result in done) / 1e6,
-        activity=total((result.activity for result in done if result.activity), costs),
-        quality=mean_quality([result.quality for result in done if result.quality]),
-        spike_rain=mean_spike_rain([result.spike_rain for result in done if result.spike_rain]),
-        spread=_spread(done, costs),
-    )
-
-
-def _spread(done: Sequence[ImageResult], costs: EnergyCosts) -> dict[str, Spread]:
-    activities = [result.activity for result in done if result.activity]
-    qualities = [result.quality for result in done if result.quality]
-    values = {
-        "spike_rate": [activity.spike_rate for activity in activities],
-        "energy_mj": [activity.energy(costs).strict_mj for activity in activities],
-        "psnr_y": [quality.psnr_y for quality in qualities],
-        "ssim_y": [quality.ssim_y for quality in qualities],
-    }
-    return {
-        name: Spread(statistics.fmean(of), statistics.stdev(of) if len(of) > 1 else 0.0)
-        for name, of in values.items()
-        if of and all(map(math.isfinite, of))
-    }

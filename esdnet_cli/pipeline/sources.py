@@ -22,6 +22,7 @@ READABLE = frozenset(
     + _HEIF  # what libheif decodes
 )
 _WRITTEN = {".mpo": ".jpg", ".j2k": ".jp2", ".j2c": ".jp2"}  # endings of what is written as another format
+NO_FILE = Path(os.devnull)
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}  # of --format
 
 
@@ -36,14 +37,27 @@ class Source:
     relative: Path
     shown: str | None = None
 
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        return self.shown or printable(self.path)
+
 
 @dataclass(frozen=True)
 class Job:
-    """A source and the file that its result goes to, None if it is only measured; shown: what that is called."""
+    """A source and the file that its result goes to: the null device if it is only measured.
+
+    shown: what that file is called in tables, if not by its path.
+    """
 
     source: Source
-    output: Path | None
+    output: Path = NO_FILE
     shown: str | None = None
+
+    @property
+    def output_name(self) -> str | None:
+        """What results call it; None if nothing is written."""
+        return None if self.output == NO_FILE else self.shown or printable(self.output)
 
 
 @dataclass(frozen=True)

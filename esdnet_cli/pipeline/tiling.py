@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -93,52 +95,69 @@ class SelfEnsemble:
 class Batches:
     """Runs tiles through the network, as many at once as fit: out of memory halves the batch, for good, and goes on.
 
+    networks: one, or copies of one that take a batch each, side by side, on as many threads of `pool`.
     multiple: what height and width of the network's input are multiples of.
     """
 
     def __init__(
-        self, network: Callable[[Tensor], Tensor], size: int, multiple: int, on_halved: Callable[[int], None]
-    ) -> None:
-        self._network = network
+        self, networks: Sequence[Callable[[Tensor], Tensor]], size: int, multiple: int,
+        on_halved: Callable[[int], None], pool: Executor | None = None,
+    ) -> None:  # fmt: skip
+        self._free: SimpleQueue[Callable[[Tensor], Tensor]] = SimpleQueue()
+        for network in networks:
+            self._free.put(network)
+        self._ahead = len(networks)
         self._size = size
         self._multiple = multiple
         self._on_halved = on_halved
+        self._pool = pool
 
-    def run(self, tiles: Iterator[Tensor]) -> Iterator[Tensor]:
+    def derain(self, tiles: Iterator[Tensor]) -> Iterator[Tensor]:
         """Each tile [3, h, w] derained, in order. Raises PictureError if not even one fits into memory."""
         started: deque[Callable[[], Tensor]] = deque()
-        for batch in self._start(tiles):
-            started.append(batch)
-            if len(started) > 1:  # while a GPU computes one batch, the last one is blended and the next one cut
+        while batch := list(itertools.islice(tiles, self._size)):
+            started.append(self._begin(torch.stack(batch)))
+            if len(started) > self._ahead:  # while batches compute, an earlier one is blended and the next one cut
                 yield from started.popleft()()
-        for batch in started:
-            yield from batch()
+        for finish in started:
+            yield from finish()
 
-    def _start(self, tiles: Iterator[Tensor]) -> Iterator[Callable[[], Tensor]]:
-        waiting: list[Tensor] = []
-        for tile in tiles:
-            waiting.append(tile)
-            while len(waiting) >= self._size:
-                yield from self._forward(waiting)
-        while waiting:
-            yield from self._forward(waiting)
+    def _begin(self, batch: Tensor) -> Callable[[], Tensor]:
+        if self._pool is None:
+            return self._forward(batch)
+        future = self._pool.submit(self._forward, batch)
+        return lambda: future.result()()
 
-    def _forward(self, waiting: list[Tensor]) -> Iterator[Callable[[], Tensor]]:
-        batch = torch.stack(waiting[: self._size])
+    def _forward(self, batch: Tensor) -> Callable[[], Tensor]:
+        """One batch, in smaller ones if memory wants it; what is returned waits for the result."""
+        network = self._free.get()
+        try:
+            if (finish := self._attempt(network, batch)) is not None:
+                return finish
+        finally:
+            self._free.put(network)
+        half = max(len(batch) // 2, 1)
+        if half < self._size:
+            self._size = half
+            self._on_halved(half)
+        parts = []
+        while len(batch):
+            part, batch = batch[: self._size], batch[self._size :]
+            parts.append(self._forward(part))
+        return lambda: torch.cat([finish() for finish in parts])
+
+    def _attempt(self, network: Callable[[Tensor], Tensor], batch: Tensor) -> Callable[[], Tensor] | None:
+        """None if memory did not suffice: by then what the attempt had taken is given back."""
         height, width = batch.shape[2:]
         try:
-            derained = fetch(self._network(pad(batch, self._multiple))[..., :height, :width])
+            return fetch(network(pad(batch, self._multiple))[..., :height, :width])
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             # the CPU allocator has no class of its own for it
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
-            if self._size == 1:
+            if len(batch) == 1:
                 raise PictureError(f"not enough memory for a tile of {width}x{height}; use a smaller --tile") from error
-            self._size = max(min(self._size, len(batch)) // 2, 1)
-            self._on_halved(self._size)
-            return
-        del waiting[: len(batch)]
-        yield derained
+            return None
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -176,7 +195,7 @@ def derain_and_blend(
                 yield torch.from_numpy(np.ascontiguousarray(tile.transpose(2, 0, 1)))
 
     weight = blend_weight(h, w)
-    derained = batches.run(cut())
+    derained = batches.derain(cut())
     result = np.empty_like(pixels)
     more = np.empty((height, width, 0), np.float16)
     band = torch.empty(0)  # the row of tiles being blended, from its top

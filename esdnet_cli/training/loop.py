@@ -91,7 +91,7 @@ class Step:
     validation: Validation | None
 
 
-class Run:
+class TrainingRun:
     """A training run in its folder: iterate over `train()`. Every process of torchrun has one, the first one writes."""
 
     def __init__(
@@ -210,7 +210,7 @@ class Run:
         sums = torch.zeros(len(precisions), 2, dtype=torch.float64)
         for row, precision in enumerate(precisions):
             inference = Inference(copy.deepcopy(self.average), self.device, precision)
-            tiles = Batches(inference, 1, self.recipe.config.multiple, lambda size: None)
+            tiles = Batches([inference], 1, self.recipe.config.multiple, lambda size: None)
             for _, rainy, target in self._validation[self.rank :: self.world]:
                 figures = quality(derain_tiled(rainy, tiling, tiles, lambda: None), target)
                 sums[row] += torch.tensor([figures.psnr_y, figures.ssim_y])

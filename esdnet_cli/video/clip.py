@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import av
@@ -18,15 +20,17 @@ from numpy.typing import NDArray
 from esdnet_cli.energy.cost import Activity
 from esdnet_cli.errors import PictureError, printable
 from esdnet_cli.files import copy_times, file_digest, whole_file
-from esdnet_cli.pipeline.derainer import Derainer
+from esdnet_cli.pipeline.crew import Crew
+from esdnet_cli.pipeline.derainer import Derained, Derainer
 from esdnet_cli.pipeline.images import grey_again
 from esdnet_cli.pipeline.journal import Journal
+from esdnet_cli.pipeline.output import Output, pixel_settings
 from esdnet_cli.pipeline.results import ImageResult
-from esdnet_cli.pipeline.run import READ_AHEAD, Output, pixel_settings
-from esdnet_cli.video.encoder import Encoding, Segment, SegmentEncoder, choose_encoding, default_codec
-from esdnet_cli.video.flow import Deflicker
+from esdnet_cli.pipeline.run import READ_AHEAD
+from esdnet_cli.video.deflicker import Deflicker
+from esdnet_cli.video.encoder import Segment, SegmentEncoder, choose_encoding, default_codec
 from esdnet_cli.video.inputs import CONTAINERS, ClipJob
-from esdnet_cli.video.join import check_container, count_frames, join
+from esdnet_cli.video.join import Film, Footage, check_container, count_frames, join
 from esdnet_cli.video.parts import (
     ActivitySum,
     FrameRecord,
@@ -38,7 +42,7 @@ from esdnet_cli.video.parts import (
     without_counts,
 )
 from esdnet_cli.video.reader import ClipInfo, Frame, Frames, Selection, read_info
-from esdnet_cli.video.streams import Cut, Kept, choose_streams
+from esdnet_cli.video.streams import Cut, choose_streams
 
 SEGMENT = 24  # frames: what a kill costs at most; each begins with a key frame
 
@@ -88,20 +92,22 @@ class ClipResult:
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """What is known before the first frame is computed. kept: the other streams that go along.
+    """What is known before the first frame is computed. notes: on what the output cannot keep.
 
-    sha256: the source's. done: the output is there already.
+    sha256: the source's. identity: all that shapes the result. done: the output is there already.
     """
 
-    info: ClipInfo
-    kept: Kept
-    encoding: Encoding
-    container: str
+    film: Film
     notes: list[str]
     sha256: str
     output: Output
     identity: dict[str, Any]
     done: bool
+
+    @property
+    def info(self) -> ClipInfo:
+        """The source's."""
+        return self.film.info
 
 
 class Interrupted(KeyboardInterrupt):
@@ -112,14 +118,12 @@ class Interrupted(KeyboardInterrupt):
         self.kept = kept
 
 
-def plan_clip(
-    derainer: Derainer, job: ClipJob, options: ClipOptions, overwrite: bool, max_megapixels: float
-) -> ClipPlan:
+def plan_clip(derainer: Derainer, job: ClipJob, options: ClipOptions, overwrite: bool) -> ClipPlan:
     """Look at a clip, choose its encoding, see what is in the way; nothing is written.
 
     Raises PictureError, FFmpegError or OSError if it cannot be done.
     """
-    info = read_info(job.source, max_megapixels)
+    info = read_info(job.source)
     container = CONTAINERS[job.output.suffix.lower()]
     width, height = info.width, info.height
     if options.compare:
@@ -128,7 +132,7 @@ def plan_clip(
     encoding, notes = choose_encoding(info, codec, options.crf, width, height, SEGMENT)
     selection = options.selection
     settings = {
-        **pixel_settings(derainer),
+        **pixel_settings(derainer.info),
         "encoding": encoding.to_dict(),
         "container": container,
         "start": None if selection.start is None else str(selection.start),
@@ -139,7 +143,8 @@ def plan_clip(
     }
     kept, left = choose_streams(job.source, info, container)
     notes += left
-    check_container(container, encoding, job.source, info, kept)
+    film = Film(job.source, info, container, encoding, kept)
+    check_container(film)
     sha256 = file_digest(job.source)
     output = Output(Journal(job.output.parent, settings), overwrite, dates=options.dates)
     done = output.is_done(job.output, sha256)
@@ -147,7 +152,7 @@ def plan_clip(
     identity = {"source": sha256, "libavcodec": list(av.library_versions["libavcodec"]), **settings}
     if not options.count:
         identity["counted"] = False  # figures of a clip are of all its frames or of none
-    return ClipPlan(info, kept, encoding, container, notes, sha256, output, identity, done)
+    return ClipPlan(film, notes, sha256, output, identity, done)
 
 
 def derain_clip(
@@ -157,34 +162,33 @@ def derain_clip(
     """Derain a clip into its output, going on where an earlier run was stopped.
 
     on_frame: told each frame as it is computed, those of earlier runs first. tell: for what happens on the way.
-    Reader thread -> this thread (network) -> writer thread (deflicker, encoder, disk).
+    Reader thread -> the crew's threads (network) -> writer thread (deflicker, encoder, disk).
     Raises what `plan_clip` raises, and Interrupted.
     """
     # another machine's encoder may write another header: told now, not when the parts do not join
-    parts = Parts(job.output, {**plan.identity, "header": SegmentEncoder(plan.encoding).extradata.hex()})
-    plan.output.journal.prepare()
+    parts = Parts(job.output, {**plan.identity, "header": SegmentEncoder(plan.film.encoding).extradata.hex()})
+    plan.output.prepare()
     if not parts.begin():
         other = "with other options, by another encoder or of another input"
         tell(f"{printable(job.source)}: parts made {other} are dropped; starting over.")
-    run = _Run(job, plan, options, parts, on_frame)
-    if run.kept:
-        tell(f"{printable(job.source)}: going on after {run.kept} frames.")
-    frames = Frames(job.source, plan.info, options.selection, run.kept)
+    work = _ClipWork(job, plan, options, parts, on_frame)
+    if work.kept:
+        tell(f"{printable(job.source)}: going on after {work.kept} frames.")
+    frames = Frames(job.source, plan.info, options.selection, work.kept)
     began = time.perf_counter()
     try:
-        run.compute(derainer, frames)
+        work.compute(derainer, frames)
         took = time.perf_counter() - began
-        if not run.times:
+        if not work.times:
             parts.remove()
             raise PictureError("has no frame between --start and --end; choose other times")
-        dropped = _write(job, plan, options, parts, run.times)
+        dropped = _write(job, plan, options, parts, work.times)
     except KeyboardInterrupt:
-        raise Interrupted(run.kept) from None
+        raise Interrupted(work.kept) from None
     parts.remove()
-    result = ImageResult(
-        printable(job.source), printable(job.output), "ok", None, plan.info.upright[0], plan.info.upright[1],
-        run.seconds, run.activity.total(),
-    )  # fmt: skip
+    result = ImageResult.done(
+        printable(job.source), printable(job.output), plan.info.upright, work.seconds, work.activity.total()
+    )
     if missing := frames.missing():
         about = "" if plan.info.frames is not None else "about "
         error = (
@@ -195,10 +199,19 @@ def derain_clip(
     elif dropped:
         error = f"is damaged: {dropped} packets of sound or subtitles are left out of {printable(job.output)}"
         result = replace(result, status="failed", error=error)
-    return ClipResult(result, len(run.times), run.waited, took)
+    return ClipResult(result, len(work.times), work.waited, took)
 
 
-class _Run:
+@dataclass(frozen=True)
+class _Derained:
+    """A frame before and after. waited: seconds that one of the crew waited for the frame to be read."""
+
+    frame: Frame
+    derained: Derained
+    waited: float
+
+
+class _ClipWork:
     """The frames of one clip on their way; `kept` of them are in finished parts."""
 
     def __init__(
@@ -216,53 +229,69 @@ class _Run:
             self._written += 1
             state = part.state
         self.kept = len(self.times)
-        self._deflicker = Deflicker(_decoded(state)) if options.deflicker else None
+        self._deflicker = Deflicker(_decoded(state))
         self._encoder: SegmentEncoder | None = None
         self._frames: list[FrameRecord] = []
         self._shape: Activity | None = None
+        self._stopped = Event()
 
     def compute(self, derainer: Derainer, frames: Frames) -> None:
         """Everything that is not in finished parts."""
         source = iter(frames)
-        with ThreadPoolExecutor(1, "writer") as writer, ThreadPoolExecutor(1, "reader") as reader:
-            reading = deque(reader.submit(next, source, None) for _ in range(READ_AHEAD))
-            writing: deque[Future[None]] = deque()
+        computing: deque[Future[_Derained | None]] = deque()
+        writing: deque[Future[None]] = deque()
+        # on the way out: what is read and computed by then is dropped, what is to be written is written
+        with (
+            ThreadPoolExecutor(1, "writer") as writer,
+            Crew(derainer) as crew,
+            ThreadPoolExecutor(1, "reader") as reader,
+        ):
+
+            def submit() -> Future[_Derained | None]:
+                return crew.submit(partial(self._derain, reader.submit(next, source, None)))
+
             try:
-                while (frame := self._awaited(reading.popleft())) is not None:
-                    reading.append(reader.submit(next, source, None))
-                    began = time.perf_counter()
-                    derained = derainer(frame.rgb, self._options.count)
-                    seconds = time.perf_counter() - began
-                    activity = derained.activity or Activity(1, ())
+                computing += [submit() for _ in range(crew.size + READ_AHEAD)]
+                while (done := computing.popleft().result()) is not None:
+                    computing.append(submit())
+                    frame, activity = done.frame, done.derained.activity or Activity(1, ())
+                    self.waited += done.waited / crew.size
+                    seconds = (done.derained.seconds or 0.0) / crew.size
                     record = FrameRecord(frame.number, frame.pts, seconds, counts_of(activity))
                     shape = self._shape = self._shape or without_counts(activity)
                     self._note(record, shape, estimate=frames.estimate)
-                    writing.append(writer.submit(self._encode, frame, derained.image, record))
+                    writing.append(writer.submit(self._encode, frame, done.derained.image, record))
                     while len(writing) > READ_AHEAD or (writing and writing[0].done()):
                         writing.popleft().result()
                 while writing:
                     writing.popleft().result()
                 writer.submit(self._finish_part).result()
             finally:
-                for read in reading:
-                    read.cancel()
+                self._stopped.set()
+                for task in computing:
+                    task.cancel()
                 reader.submit(source.close)  # type: ignore[attr-defined]
 
-    def _awaited(self, future: Future[Frame | None]) -> Frame | None:
+    def _derain(self, reading: Future[Frame | None], derainer: Derainer) -> _Derained | None:
+        """The next frame, None after the last one."""
+
+        def go_on() -> None:
+            if self._stopped.is_set():
+                raise CancelledError
+
         began = time.perf_counter()
-        frame = future.result()
-        self.waited += time.perf_counter() - began
-        return frame
+        frame = reading.result()
+        waited = time.perf_counter() - began
+        return None if frame is None else _Derained(frame, derainer(frame.rgb, self._options.count, go_on), waited)
 
     def _note(self, record: FrameRecord, shape: Activity, kept: bool = False, estimate: int | None = None) -> None:
         self.times.append(record.pts)
         self.activity.add(shape, record.counts)
         self.seconds += record.seconds
         info = self._plan.info
-        image = ImageResult(
-            f"{printable(self._job.source)}#{record.number:06}", printable(self._job.output), "ok", None,
-            *info.upright, record.seconds, with_counts(shape, record.counts) if record.counts else None,
-        )  # fmt: skip
+        activity = with_counts(shape, record.counts) if record.counts else None
+        name = f"{printable(self._job.source)}#{record.number:06}"
+        image = ImageResult.done(name, printable(self._job.output), info.upright, record.seconds, activity)
         moment = float((record.pts - info.first) * info.time_base)
         self._on_frame(FrameResult(image, record.number, moment, kept, estimate))
 
@@ -270,11 +299,11 @@ class _Run:
         info = self._plan.info
         if info.chroma == "grey":
             derained = grey_again(derained)
-        if self._deflicker is not None:
+        if self._options.deflicker:
             derained = self._deflicker(derained)
         shown = np.hstack((frame.rgb, derained)) if self._options.compare else derained
         if self._encoder is None:
-            self._encoder = SegmentEncoder(self._plan.encoding)
+            self._encoder = SegmentEncoder(self._plan.film.encoding)
         self._encoder.add(np.rot90(shown, -info.turns), frame.pts, frame.duration)
         self._frames.append(record)
         if len(self._frames) == SEGMENT:
@@ -285,8 +314,8 @@ class _Run:
             return
         self._encoder.finish()
         segment = Segment(self._encoder.extradata, self._encoder.packets)
-        state = b"" if self._deflicker is None else _encoded(self._deflicker.last)
-        self._parts.write(self._written, Part(segment, self._frames, self._shape, state))
+        part = Part(segment, self._frames, self._shape, _encoded(self._deflicker.last))
+        self._parts.write(self._written, part)
         self._written += 1
         self.kept += len(self._frames)
         self._encoder, self._frames = None, []
@@ -306,10 +335,7 @@ def _write(job: ClipJob, plan: ClipPlan, options: ClipOptions, parts: Parts, tim
     replaced = plan.output.overwrite or job.output.exists()
     try:
         with whole_file(job.output, replaced) as file:
-            dropped = join(
-                file, plan.container, plan.encoding, (part.segment for part in parts.read()), times, delay,
-                job.source, plan.info, plan.kept, cut,
-            )  # fmt: skip
+            dropped = join(file, plan.film, Footage((part.segment for part in parts.read()), times, delay), cut)
             file.flush()
             if (written := count_frames(Path(file.name))) != len(times):
                 raise PictureError(

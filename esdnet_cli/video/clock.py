@@ -41,7 +41,7 @@ class Join:
 
 
 @dataclass
-class _Run:
+class _Stretch:
     """Packets of one stream between two jumps of its clock. position, until: of its first and last one in the file.
 
     after: of the last one before it. dts, step: of the last packet; start, end: the first and the last second.
@@ -63,34 +63,34 @@ def find_joins(container: InputContainer) -> tuple[Join, ...]:
     """
     if not Flags(container.format.flags) & Flags.ts_discont:
         return ()
-    runs = {stream.index: list[_Run]() for stream in container.streams if stream.type in ("video", "audio")}
-    doubtful: dict[int, _Run] = {}  # jumps that the next packet confirms, or not
+    stretches = {stream.index: list[_Stretch]() for stream in container.streams if stream.type in ("video", "audio")}
+    doubtful: dict[int, _Stretch] = {}  # jumps that the next packet confirms, or not
     places = _Places()
     late = []
     for packet in _packets(container):
-        known = runs.get(packet.stream_index)
+        known = stretches.get(packet.stream_index)
         if known is None or packet.dts is None:
             continue
         position = places.of(packet)
-        run = _beginning(packet, position, places.last(packet))
-        if position < run.after:
+        stretch = _beginning(packet, position, places.last(packet))
+        if position < stretch.after:
             late.append(_late(packet, position))
             before = [other for other in known if other.position <= position]
             if before:
-                _go_on(before[-1], run)
+                _go_on(before[-1], stretch)
         elif not known:
-            known.append(run)
+            known.append(stretch)
         elif packet.stream_index in doubtful:
             jump = doubtful.pop(packet.stream_index)
-            still_back = jump.dts < known[-1].dts and run.dts <= known[-1].dts
-            if still_back or abs(run.dts - jump.dts) < abs(run.dts - known[-1].dts):
+            still_back = jump.dts < known[-1].dts and stretch.dts <= known[-1].dts
+            if still_back or abs(stretch.dts - jump.dts) < abs(stretch.dts - known[-1].dts):
                 known.append(jump)
-            _go_on(known[-1], run)
-        elif -_BACK < run.dts - known[-1].dts < _AHEAD:
-            _go_on(known[-1], run)
+            _go_on(known[-1], stretch)
+        elif -_BACK < stretch.dts - known[-1].dts < _AHEAD:
+            _go_on(known[-1], stretch)
         else:
-            doubtful[packet.stream_index] = run
-    joins = _joins(list(runs.values()))
+            doubtful[packet.stream_index] = stretch
+    joins = _joins(list(stretches.values()))
     return tuple(
         replace(join, late=tuple(packet for packet in late if start <= packet.position < join.position))
         for start, join in zip((0, *(join.position for join in joins)), joins)
@@ -112,24 +112,24 @@ def _packets(container: InputContainer) -> Iterator[Packet[Any]]:
             return
 
 
-def _beginning(packet: Packet[Any], position: int, after: int) -> _Run:
+def _beginning(packet: Packet[Any], position: int, after: int) -> _Stretch:
     unit, length = packet.time_base, packet.duration or 0
     assert packet.dts is not None
     shown = packet.dts if packet.pts is None else packet.pts
-    return _Run(position, position, after, packet.dts * unit, shown * unit, (shown + length) * unit)
+    return _Stretch(position, position, after, packet.dts * unit, shown * unit, (shown + length) * unit)
 
 
-def _go_on(run: _Run, packet: _Run) -> None:
-    run.step = packet.dts - run.dts
-    run.dts, run.start = packet.dts, min(run.start, packet.start)
-    run.until = max(run.until, packet.position)
-    unknown = run.step if packet.end == packet.start else 0  # a packet's length
-    run.end = max(run.end, packet.end + unknown)
+def _go_on(stretch: _Stretch, packet: _Stretch) -> None:
+    stretch.step = packet.dts - stretch.dts
+    stretch.dts, stretch.start = packet.dts, min(stretch.start, packet.start)
+    stretch.until = max(stretch.until, packet.position)
+    unknown = stretch.step if packet.end == packet.start else 0  # a packet's length
+    stretch.end = max(stretch.end, packet.end + unknown)
 
 
-def _joins(streams: Sequence[Sequence[_Run]]) -> tuple[Join, ...]:
+def _joins(streams: Sequence[Sequence[_Stretch]]) -> tuple[Join, ...]:
     # each jump lies between two packets of its stream; where such spans overlap, it is the same
-    spans = sorted((run.after, run.position) for runs in streams for run in runs[1:])
+    spans = sorted((stretch.after, stretch.position) for stretches in streams for stretch in stretches[1:])
     positions: list[int] = []
     for after, position in spans:
         if positions and after < positions[-1]:
@@ -139,16 +139,16 @@ def _joins(streams: Sequence[Sequence[_Run]]) -> tuple[Join, ...]:
     # a stream that goes on as before has only lost the others for a while
     positions = [
         position for position in positions
-        if not any(run.position < position <= run.until for runs in streams for run in runs)
+        if not any(stretch.position < position <= stretch.until for stretches in streams for stretch in stretches)
     ]  # fmt: skip
     shifts = [Fraction(0)]
     for place in range(1, len(positions) + 1):
         needed = []
-        for runs in streams:
-            section = [sum(position <= run.position for position in positions) for run in runs]
-            for before, run in enumerate(runs[1:]):
+        for stretches in streams:
+            section = [sum(position <= stretch.position for position in positions) for stretch in stretches]
+            for before, stretch in enumerate(stretches[1:]):
                 if section[before + 1] == place > section[before]:
-                    needed.append(runs[before].end + shifts[section[before]] - run.start)
+                    needed.append(stretches[before].end + shifts[section[before]] - stretch.start)
         shifts.append(max(needed, default=shifts[-1]))
     return tuple(Join(position, shift) for position, shift in zip(positions, shifts[1:]))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.error
@@ -156,6 +156,15 @@ def _choose_format(info: ClipInfo, codec: Codec, formats: Sequence[str], odd: bo
     raise PictureError(f"{codec.encoder} has no pixel format for {info.width}x{info.height}; choose another --codec")
 
 
+class EncodedPacket(NamedTuple):
+    """One encoded frame. pts, duration: in units of the clip's time base. key: it decodes without those before."""
+
+    pts: int
+    duration: int
+    key: bool
+    data: bytes
+
+
 class SegmentEncoder:
     """Encodes the frames of one segment: `add` them, then `packets` holds them all, the first of them a key frame."""
 
@@ -171,7 +180,7 @@ class SegmentEncoder:
         self._context = context
         self._reformatter = VideoReformatter()
         self._durations: dict[int, int] = {}
-        self.packets: list[tuple[int, int, bool, bytes]] = []
+        self.packets: list[EncodedPacket] = []
 
     @property
     def extradata(self) -> bytes:
@@ -190,7 +199,8 @@ class SegmentEncoder:
     def _take(self, packets: Iterable[Packet[Any]]) -> None:
         for packet in packets:
             assert packet.pts is not None
-            self.packets.append((packet.pts, self._durations[packet.pts], packet.is_keyframe, bytes(packet)))
+            duration = self._durations[packet.pts]
+            self.packets.append(EncodedPacket(packet.pts, duration, packet.is_keyframe, bytes(packet)))
 
     def _to_yuv(self, rgb: NDArray[Any], pts: int) -> VideoFrame:
         encoding = self._encoding
@@ -248,10 +258,10 @@ def set_up(context: VideoCodecContext, encoding: Encoding) -> None:
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment's packets, in decoding order: (pts, duration, is key frame, data)."""
+    """One segment's packets, in decoding order, and the encoder's header."""
 
     extradata: bytes
-    packets: list[tuple[int, int, bool, bytes]]
+    packets: list[EncodedPacket]
 
 
 def reordering(pts: Sequence[int]) -> int:

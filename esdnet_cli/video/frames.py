@@ -1,25 +1,21 @@
-"""A folder of numbered frames as `esdnet images` derains it, with what only a sequence has: order, deflicker."""
+"""Numbered frames: pictures with what only a sequence has, which is order, deflicker, before and after in one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from esdnet_cli.errors import EsdnetError, PictureError
+from esdnet_cli.errors import PictureError
 from esdnet_cli.pipeline.images import Picture, read_picture
-from esdnet_cli.pipeline.journal import Journal
-from esdnet_cli.pipeline.run import Output, pixel_settings
-from esdnet_cli.pipeline.sources import Job, Source, find_sources, plan_outputs
-from esdnet_cli.settings import RunOptions
-from esdnet_cli.terminal import load_derainer, show_plan, show_run
-from esdnet_cli.video.flow import Deflicker
-from esdnet_cli.video.inputs import holds_clips
+from esdnet_cli.pipeline.output import Output
+from esdnet_cli.pipeline.sources import Job, Source
+from esdnet_cli.video.deflicker import Deflicker
+from esdnet_cli.video.flow import Image
 
 
 def in_order(sources: Sequence[Source]) -> list[Source]:
@@ -32,70 +28,57 @@ def in_order(sources: Sequence[Source]) -> list[Source]:
     return sorted(sources, key=key)
 
 
-def show_frames(
-    folder: str,
-    output: Path,
-    every: int,
-    compare: bool,
-    deflicker: bool,
-    overwrite: bool,
-    dates: bool,
-    options: RunOptions,
-) -> int:
-    """Derain the pictures of a folder in the order of their numbers; names and formats stay. Returns the exit code."""
-    sources, unusable = find_sources([folder], recursive=False, leave_out=[output])
-    if not sources and holds_clips(folder):
-        raise EsdnetError(f"{folder}: contains clips, but a folder is taken as numbered frames; name the clips")
-    jobs = plan_outputs(in_order(sources)[::every], output, None)
-    derainer = load_derainer(options)
-    settings = pixel_settings(derainer)
-    if compare or deflicker:  # without them, frames are pictures like others
-        settings |= {"compare": compare, "deflicker": deflicker, "every": every}
-    journal = Journal(output, settings)
-    places = {job.output: place for place, job in enumerate(jobs) if job.output is not None}
-    smoother = Deflicker() if deflicker else None
-    target = FrameOutput(journal, overwrite, jobs, places, compare, smoother, options.max_megapixels, dates=dates)
-    if options.dry_run:
-        return show_plan(derainer, jobs, unusable, target)
-    journal.prepare()
-    return show_run(derainer, jobs, unusable, target, options)
-
-
 @dataclass(frozen=True)
 class FrameOutput(Output):
-    """Pictures written as the frames of a sequence, in order: `deflicker` and `compare` come between.
+    """Pictures written as the frames of a sequence, in order: `smooth` and `compare` come between.
 
-    places: where in `jobs` each output stands. After a rerun has skipped frames, the deflicker goes on from the last
-    file that was written: exactly, if its format is lossless.
+    places: where in `jobs` each output stands. smooth: (place, RGB) -> RGB.
     """
 
     jobs: Sequence[Job]
     places: Mapping[Path, int]
     compare: bool
-    deflicker: Deflicker | None
-    max_megapixels: float
-    _seen: list[int] = field(default_factory=lambda: [-1])  # the frame that came last
+    smooth: Callable[[int, Image], Image]
 
     def write(self, path: Path, picture: Picture, source_sha256: str, modified_ns: int | None = None) -> None:
         """As Output.write."""
         place = self.places[path]
-        if self.deflicker is not None:
-            if place and self._seen[0] != place - 1:
-                self.deflicker.last = self._written(place - 1)
-            self._seen[0] = place
-            picture = replace(picture, rgb=self.deflicker(picture.rgb))
+        picture = replace(picture, rgb=self.smooth(place, picture.rgb))
         if self.compare:
             source = self.jobs[place].source.path
-            before = read_picture(source.read_bytes(), source, self.max_megapixels)
+            before = read_picture(source.read_bytes(), source)
             alpha = picture.alpha if picture.alpha is None else np.hstack((picture.alpha, picture.alpha))
             picture = replace(picture, rgb=np.hstack((before.rgb, picture.rgb)), alpha=alpha)
         super().write(path, picture, source_sha256, modified_ns)
 
-    def _written(self, place: int) -> NDArray[Any] | None:
-        path = self.jobs[place].output
+
+def unsmoothed(place: int, image: Image) -> Image:
+    """The frame as it is."""
+    return image
+
+
+class FrameDeflicker:
+    """A Deflicker for frames that are files.
+
+    Where a rerun has skipped some, it goes on from the last one that was written: exactly, if its format is lossless.
+    """
+
+    def __init__(self, jobs: Sequence[Job], compare: bool) -> None:
+        self._jobs, self._compare = jobs, compare
+        self._deflicker = Deflicker()
+        self._next = 0  # the place after the one that came last
+
+    def __call__(self, place: int, image: Image) -> Image:
+        """RGB [H, W, 3], smoothed."""
+        if place != self._next:
+            self._deflicker.last = self._written(place - 1)
+        self._next = place + 1
+        return self._deflicker(image)
+
+    def _written(self, place: int) -> Image | None:
+        path = self._jobs[place].output
         try:
-            assert path is not None
-            rgb = read_picture(path.read_bytes(), path, self.max_megapixels * (1 + self.compare)).rgb
+            rgb = read_picture(path.read_bytes(), path).rgb
         except (OSError, PictureError):
             return None
-        return rgb[:, rgb.shape[1] // 2 :] if self.compare else rgb
+        return rgb[:, rgb.shape[1] // 2 :] if self._compare else rgb

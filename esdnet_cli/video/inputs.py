@@ -10,10 +10,10 @@ from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.files import fitting_name
+from esdnet_cli.pipeline.kinds import is_clip
 from esdnet_cli.pipeline.sources import Unusable
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-_ONLY_READ = (".avi", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ts", ".wmv")  # and others
 OTHERWISE = ".mkv"  # holds every codec, where the input's own ending is not written
 
 
@@ -35,8 +35,7 @@ def is_frames(inputs: Sequence[str]) -> bool:
 
 def holds_clips(folder: str) -> bool:
     """Are there clips in a folder, by their endings?"""
-    names = glob.glob(os.path.join(glob.escape(folder), "*"))
-    return any(os.path.splitext(name)[1].lower() in (*CONTAINERS, *_ONLY_READ) for name in names)
+    return any(map(is_clip, Path(folder).glob("*")))
 
 
 def find_clips(inputs: Sequence[str], output: Path) -> tuple[list[ClipJob], list[Unusable]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import heapq
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,44 +26,65 @@ from esdnet_cli.video.streams import (
     QUICKTIME,
     Cut,
     Kept,
-    Writer,
+    StreamWriter,
+    Timed,
     add_streams,
+    container_ending,
     copied_packets,
-    ending_of,
     film_tags,
     tag,
+    timed,
 )
 
 _PHONE = ("make", "model")
 
 
-def join(
-    output: IO[bytes], container_name: str, encoding: Encoding, segments: Iterable[Segment], times: Sequence[int],
-    delay: int, source: Path, info: ClipInfo, kept: Kept, cut: Cut,
-) -> int:  # fmt: skip
-    """Write the file: the segments' packets as they are, the other streams that are `kept`, chapters and metadata.
+@dataclass(frozen=True)
+class Film:
+    """What a file is made of, as far as it is known before the first frame. container: FFmpeg's name.
 
-    times: pts of all frames, in order. delay: the most that any segment reorders. Returns how many packets of the other
-    streams are too damaged for the container, and are left out. Raises PictureError if segments do not fit together or
-    the container cannot hold a stream, OSError if the disk does not take it.
+    source, info: the clip that gives metadata, chapters and the other streams, those of `kept`. encoding: the video's.
+    """
+
+    source: Path
+    info: ClipInfo
+    container: str
+    encoding: Encoding
+    kept: Kept
+
+
+@dataclass(frozen=True)
+class Footage:
+    """The encoded frames. times: pts of all of them, in order. delay: the most places that a segment reorders."""
+
+    segments: Iterable[Segment]
+    times: Sequence[int]
+    delay: int
+
+
+def join(output: IO[bytes], film: Film, footage: Footage, cut: Cut) -> int:
+    """Write the file: the segments' packets as they are, the other streams, chapters and metadata.
+
+    Returns how many packets of the other streams are too damaged for the container, and are left out. Raises
+    PictureError if segments do not fit together or the container cannot hold a stream, OSError if the disk does not
+    take it.
     """
     dropped = 0
     file = HeldErrors(output)
     with (
-        open_clip(source) as (origin, main),
-        av.open(file, "w", format=container_name, container_options=_options(container_name, origin)) as target,
+        open_clip(film.source) as (origin, main),
+        av.open(file, "w", format=film.container, container_options=_options(film, origin)) as target,
     ):
-        video, writers = _lay_out(target, container_name, encoding, info, origin, main, kept, cut)
+        video, writers = _lay_out(target, film, origin, main, cut)
         target.start_encoding()
-        header = video.codec_context.extradata or b""
         merged = heapq.merge(
-            _video_packets(video, encoding, header, segments, times, delay, cut),
-            copied_packets(origin, writers, info, cut),
-            key=lambda entry: entry[0],
+            _video_packets(video, film.encoding, footage, cut.shift),
+            copied_packets(origin, writers, film.info.joins, cut),
+            key=attrgetter("time"),
         )
-        for _, packet in merged:
+        for entry in merged:
             try:
-                target.mux_one(packet)
+                target.mux_one(entry.packet)
             except (av.error.InvalidDataError, av.error.ArgumentError):
                 dropped += 1  # perhaps one that waited for its turn, and surely none of ours: see `count_frames`
             file.check()
@@ -75,24 +98,25 @@ def count_frames(path: Path) -> int:
         return sum(packet.size > 0 for packet in container.demux(stream))
 
 
-def check_container(container_name: str, encoding: Encoding, source: Path, info: ClipInfo, kept: Kept) -> None:
+def check_container(film: Film) -> None:
     """Write the header to nowhere: raises PictureError if the container cannot hold the video."""
-    with open_clip(source) as (origin, main):
-        options = _options(container_name, origin)
-        with av.open(io.BytesIO(), "w", format=container_name, container_options=options) as target:
-            _lay_out(target, container_name, encoding, info, origin, main, kept, Cut())
+    with open_clip(film.source) as (origin, main):
+        options = _options(film, origin)
+        with av.open(io.BytesIO(), "w", format=film.container, container_options=options) as target:
+            _lay_out(target, film, origin, main, Cut())
             try:
                 target.start_encoding()
             except (av.error.FFmpegError, ValueError) as error:
                 what = reason(error) if isinstance(error, av.error.FFmpegError) else str(error)
-                others = ", ".join(ending for ending, name in CONTAINERS.items() if name != container_name)
+                others = ", ".join(ending for ending, name in CONTAINERS.items() if name != film.container)
+                ending = container_ending(film.container)
                 raise PictureError(
-                    f"does not fit into {ending_of(container_name)} ({what}); try another --codec, or one of {others}"
+                    f"does not fit into {ending} ({what}); try another --codec, or one of {others}"
                 ) from error
 
 
-def _options(container_name: str, origin: InputContainer) -> dict[str, str]:
-    if container_name not in QUICKTIME:
+def _options(film: Film, origin: InputContainer) -> dict[str, str]:
+    if film.container not in QUICKTIME:
         return {"avoid_negative_ts": "disabled"}  # times stay as they are, even where decoding begins before zero
     # such as com.apple.quicktime.make: only as a list of keys; without any, tags go where more players look for them
     keys = any("." in key or key in _PHONE for key in origin.metadata)
@@ -100,25 +124,25 @@ def _options(container_name: str, origin: InputContainer) -> dict[str, str]:
 
 
 def _lay_out(
-    target: OutputContainer, container_name: str, encoding: Encoding, info: ClipInfo, origin: InputContainer,
-    main: Stream, kept: Kept, cut: Cut,
-) -> tuple[Any, dict[int, Writer]]:  # fmt: skip
+    target: OutputContainer, film: Film, origin: InputContainer, main: Stream, cut: Cut
+) -> tuple[Any, dict[int, StreamWriter]]:
     """The output's streams: the video, and a writer for each index of the source's; metadata and chapters."""
+    encoding = film.encoding
     try:
         video: Any = target.add_stream(encoding.encoder, rate=encoding.rate, options=dict(encoding.options))
     except ValueError as error:
         raise PictureError(
-            f"{encoding.encoder} does not fit into {ending_of(container_name)}; choose another --codec"
+            f"{encoding.encoder} does not fit into {container_ending(film.container)}; choose another --codec"
         ) from error
     context = video.codec_context
     set_up(context, encoding)
     video.time_base = encoding.time_base
-    if encoding.encoder == "libx265" and container_name in QUICKTIME:
+    if encoding.encoder == "libx265" and film.container in QUICKTIME:
         context.codec_tag = "hvc1"  # Apple's players know no other
-    if info.display_matrix is not None:
-        video.set_display_matrix(info.display_matrix)
+    if film.info.display_matrix is not None:
+        video.set_display_matrix(film.info.display_matrix)
     tag(video, main)
-    writers = add_streams(target, origin, kept)
+    writers = add_streams(target, origin, film.kept)
     target.metadata.update(film_tags(origin.metadata))
     if chapters := _chapters(origin, cut):
         target.set_chapters(chapters)
@@ -138,16 +162,18 @@ def _chapters(origin: InputContainer, cut: Cut) -> list[Any]:
     return kept
 
 
-def _video_packets(
-    stream: Any, encoding: Encoding, header: bytes, segments: Iterable[Segment], times: Sequence[int], delay: int,
-    cut: Cut,
-) -> Iterator[tuple[Fraction, Packet[Any]]]:  # fmt: skip
-    """The segments' packets in decoding order. dts: the times in order, `delay` places late, so never after its pts."""
+def _video_packets(stream: Any, encoding: Encoding, footage: Footage, earlier: Fraction) -> Iterator[Timed]:
+    """The segments' packets in decoding order, moved back by `earlier` seconds.
+
+    dts: the times in order, `delay` places late, so never after its pts.
+    """
+    times, delay = footage.times, footage.delay
     unit = encoding.time_base
-    shift = round(cut.shift / unit)
+    shift = round(earlier / unit)
     step = max(1, round(1 / encoding.rate / unit))
+    header = stream.codec_context.extradata or b""
     place = 0
-    for segment in segments:
+    for segment in footage.segments:
         if segment.extradata != header:
             raise PictureError(
                 "its parts do not fit together; remove their hidden folder beside the output, and run it again"
@@ -158,6 +184,6 @@ def _video_packets(
             packet.dts = (times[place - delay] if place >= delay else times[0] - (delay - place) * step) - shift
             packet.duration, packet.time_base, packet.is_keyframe, packet.stream = duration, unit, key, stream
             place += 1
-            yield packet.dts * unit, packet
+            yield timed(packet)
     if place != len(times):
         raise PictureError("its parts were changed during the work; run it again")

@@ -11,14 +11,14 @@ from typing import Any
 
 from esdnet_cli.energy.cost import Activity, LayerActivity
 from esdnet_cli.files import digest, fitting_name, write_atomically
-from esdnet_cli.video.encoder import Segment, reordering
+from esdnet_cli.video.encoder import EncodedPacket, Segment, reordering
 
 _COUNTED = ("spikes", "ac", "nonzero")  # what differs between frames of one size
 
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """One frame's figures. counts: of each layer, those of _COUNTED."""
+    """One frame's figures. seconds: its share of the time of all cores. counts: of each layer, those of _COUNTED."""
 
     number: int
     pts: int
@@ -104,10 +104,10 @@ class Parts:
 
     def write(self, index: int, part: Part) -> None:
         """Store a finished segment: whole, or not at all. Raises OSError."""
-        payload = b"".join([*(data for *_, data in part.segment.packets), part.state])
+        payload = b"".join([*(packet.data for packet in part.segment.packets), part.state])
         head = {
             "extradata": part.segment.extradata.hex(),
-            "packets": [[pts, duration, key, len(data)] for pts, duration, key, data in part.segment.packets],
+            "packets": [[*packet[:3], len(packet.data)] for packet in part.segment.packets],
             "frames": [[frame.number, frame.pts, frame.seconds, frame.counts] for frame in part.frames],
             "activity": asdict(part.activity),
             "state": len(part.state),
@@ -134,7 +134,7 @@ class Parts:
                 return None
             packets, start = [], 0
             for pts, duration, key, size in head["packets"]:
-                packets.append((pts, duration, key, payload[start : start + size]))
+                packets.append(EncodedPacket(pts, duration, key, payload[start : start + size]))
                 start += size
             shape = head["activity"]
             activity = Activity(shape["virtual_steps"], tuple(LayerActivity(**layer) for layer in shape["layers"]))
@@ -149,4 +149,4 @@ class Parts:
 
 def delay_of(part: Part) -> int:
     """As `reordering`, of a part."""
-    return reordering([pts for pts, *_ in part.segment.packets])
+    return reordering([packet.pts for packet in part.segment.packets])

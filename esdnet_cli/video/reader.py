@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError, one_line
-from esdnet_cli.settings import MAX_MEGAPIXELS
+from esdnet_cli.settings import max_pixels
 from esdnet_cli.video.clock import Join, find_joins, first_frames, one_clock
 from esdnet_cli.video.dolby import is_bare_dolby_vision
 from esdnet_cli.video.length import declared_end, declared_frames, zero_of
@@ -160,7 +160,7 @@ def open_clip(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             yield container, streams[0]
 
 
-def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
+def read_info(path: Path) -> ClipInfo:
     """Look at a clip. Raises PictureError if it cannot be derained, with the reason; OSError if it cannot be read."""
     with open_clip(path) as (container, _):
         joins = find_joins(container)
@@ -169,8 +169,10 @@ def read_info(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> ClipInfo:
         with open_clip(path) as (container, stream):
             later = [(frame.width, frame.height) for frame in first_frames(container, stream, joins)]
     with open_clip(path) as (container, stream):
-        if stream.codec_context.width * stream.codec_context.height > max_megapixels * 1e6:
-            raise PictureError(f"has frames of more than {max_megapixels:g} megapixels; trust it by --max-megapixels")
+        if stream.codec_context.width * stream.codec_context.height > max_pixels():
+            raise PictureError(
+                f"has frames of more than {max_pixels() / 1e6:g} megapixels; trust it by --max-megapixels"
+            )
         frame = next(_decode(container, stream, _Tally()), None)
         if frame is None:
             raise PictureError(f"has no frame that decodes ({stream.codec_context.name}); copy it again")
@@ -247,29 +249,41 @@ class Frames:
         self.decoded = 0
 
     def __iter__(self) -> Iterator[Frame]:
+        every = self._selection.every
+        with closing(self._selected()) as frames:
+            for number, (pts, duration, frame) in enumerate(frames):
+                if number % every == 0 and number // every >= self._skip:
+                    yield Frame(number, pts, duration, self._to_rgb(frame))
+
+    def _selected(self) -> Generator[tuple[int, int, VideoFrame]]:
+        """The frames from the selection's start to its end, as `_rising` gives them."""
         info, selection = self._info, self._selection
         start, end = (None if edge is None else info.first + edge / info.time_base
                       for edge in (selection.start, selection.end))  # fmt: skip
-        wanted = number = 0
-        last = None
         with closing(self._from(start)) as frames:
-            for frame in frames:
-                self.decoded += 1
-                step = frame.duration or round(1 / info.rate / info.time_base)
-                pts = frame.pts if frame.pts is not None else info.first if last is None else last + step
-                if last is not None and pts <= last:  # no container holds two frames of one time, or goes back
-                    pts = last + (1 if last - pts < step else step)
-                last = pts
+            for pts, duration, frame in self._rising(frames):
                 if start is not None and pts < start:
                     continue
                 if end is not None and pts >= end:
                     return
-                if number % selection.every == 0:
-                    if wanted >= self._skip:
-                        yield Frame(number, pts, step, self._to_rgb(frame))
-                    wanted += 1
-                number += 1
+                yield pts, duration, frame
         self._read_to_end = True
+
+    def _rising(self, frames: Iterable[VideoFrame]) -> Iterator[tuple[int, int, VideoFrame]]:
+        """Each frame with pts and duration; no container holds two frames of one time, or goes back, as some files do.
+
+        Where a frame has no time of its own, it follows the last one.
+        """
+        info = self._info
+        last = None
+        for frame in frames:
+            self.decoded += 1
+            step = frame.duration or round(1 / info.rate / info.time_base)
+            pts = frame.pts if frame.pts is not None else info.first if last is None else last + step
+            if last is not None and pts <= last:
+                pts = last + (1 if last - pts < step else step)
+            last = pts
+            yield pts, step, frame
 
     @property
     def estimate(self) -> int | None:

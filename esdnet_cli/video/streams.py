@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.error
@@ -19,7 +19,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
-from esdnet_cli.video.clock import one_clock
+from esdnet_cli.video.clock import Join, one_clock
 from esdnet_cli.video.inputs import CONTAINERS
 from esdnet_cli.video.reader import ClipInfo, open_clip
 
@@ -75,22 +75,22 @@ def choose_streams(source: Path, info: ClipInfo, container: str) -> tuple[dict[i
             elif encoder := _encoder(container, stream, packets):
                 kept[stream.index] = encoder
                 written = _SHOWN.get(encoder, encoder)
-                notes.append(f"{_name(stream)} is written as {written}: {ending_of(container)} does not hold it")
+                notes.append(f"{_name(stream)} is written as {written}: {container_ending(container)} does not hold it")
             else:
                 holders = [ending for ending, name in CONTAINERS.items()
                            if name != container and _takes(name, stream, packets)]  # fmt: skip
-                which = f"{ending_of(container)} does not hold it, {holders[0]} does" if holders else (
+                which = f"{container_ending(container)} does not hold it, {holders[0]} does" if holders else (
                     "no supported container can hold it")  # fmt: skip
                 notes.append(f"left out: {_name(stream)}; {which}")
     return kept, notes
 
 
-def add_streams(target: OutputContainer, origin: InputContainer, kept: Kept) -> dict[int, Writer]:
+def add_streams(target: OutputContainer, origin: InputContainer, kept: Kept) -> dict[int, StreamWriter]:
     """Give the output its other streams, by index in the source. Raises ValueError or FFmpegError."""
     writers = {}
     for index, encoder in kept.items():
         stream = origin.streams[index]
-        writers[index] = Writer(stream, _add(target, stream, encoder), anew=encoder is not None)
+        writers[index] = StreamWriter(stream, _add(target, stream, encoder), anew=encoder is not None)
         tag(writers[index].copy, stream)
     return writers
 
@@ -108,12 +108,12 @@ def film_tags(metadata: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if key.lower() not in _OWN_TAGS}
 
 
-def ending_of(container: str) -> str:
+def container_ending(container: str) -> str:
     """A container's ending, such as .mkv."""
     return next(ending for ending, name in CONTAINERS.items() if name == container)
 
 
-class Writer:
+class StreamWriter:
     """One stream's packets on their way into the output. anew: decoded and encoded. damaged: how many did not decode.
 
     What an edit list hides does not go along: but before the clip's beginning, where the output hides it again, or as
@@ -186,13 +186,27 @@ class Writer:
             yield self._own(encoded)
 
 
+class Timed(NamedTuple):
+    """A packet and when it is decoded, in seconds: what an output's packets are ordered by."""
+
+    time: Fraction
+    packet: Packet[Any]
+
+
+def timed(packet: Packet[Any]) -> Timed:
+    """By its dts, or its pts where there is none; one of them there must be."""
+    stamp = packet.dts if packet.dts is not None else packet.pts
+    assert stamp is not None
+    return Timed(stamp * packet.time_base, packet)
+
+
 def copied_packets(
-    origin: InputContainer, writers: Mapping[int, Writer], info: ClipInfo, cut: Cut
-) -> Iterator[tuple[Fraction, Packet[Any]]]:
+    origin: InputContainer, writers: Mapping[int, StreamWriter], joins: Sequence[Join], cut: Cut
+) -> Iterator[Timed]:
     """The other streams' packets, in the order of the file; a file that breaks off ends there."""
     if not any(writer.stream.type != "attachment" for writer in writers.values()):
         return
-    packets = one_clock(origin, origin.demux(), info.joins)
+    packets = one_clock(origin, origin.demux(), joins)
     while True:
         try:
             packet = next(packets)
@@ -210,15 +224,9 @@ def copied_packets(
         shift = round(cut.shift / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
-        yield from map(_timed, writer.take(packet))
+        yield from map(timed, writer.take(packet))
     for writer in writers.values():
-        yield from map(_timed, writer.finish())
-
-
-def _timed(packet: Packet[Any]) -> tuple[Fraction, Packet[Any]]:
-    stamp = packet.dts if packet.dts is not None else packet.pts
-    assert stamp is not None
-    return stamp * packet.time_base, packet
+        yield from map(timed, writer.finish())
 
 
 def _first_packets(origin: InputContainer, info: ClipInfo) -> dict[int, list[Packet[Any]]]:
@@ -272,7 +280,7 @@ def _encoder(container: str, stream: Stream, packets: Iterable[Packet[Any]]) -> 
             return None
         try:
             with av.open(io.BytesIO(), "w", format=container) as target:
-                writer = Writer(stream, _add(target, stream, encoder), anew=True)
+                writer = StreamWriter(stream, _add(target, stream, encoder), anew=True)
                 target.start_encoding()
                 made = [made for packet in packets for made in writer.take(_again(packet, stream))]
                 target.mux(made)

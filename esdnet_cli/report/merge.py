@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from esdnet_cli.energy.cost import COUNTS, Activity, EnergyCosts, LayerActivity, LayerKind, Precision
+from esdnet_cli.energy.cost import COUNTS, Activity, Cause, EnergyCosts, LayerActivity, LayerKind, NumberFormat
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Status
-from esdnet_cli.report import SCHEMA
+from esdnet_cli.report.figures import FACTS, SCHEMA
 
 _OLDER = {"precision": "fp32", "weights": 0}  # of reports that do not have them
 
@@ -82,24 +82,20 @@ def _read(path: Path) -> tuple[list[ImageResult], RunInfo]:
 def _result(image: dict[str, Any], virtual_steps: int) -> ImageResult:
     if image["status"] not in get_args(Status) or image["input"] is None:
         raise ValueError
-    return ImageResult(
-        str(_text(image["input"])),
-        _text(image["output"]),
-        image["status"],
-        _text(image["error"]),
-        None if image["width"] is None else _count(image["width"]),
-        None if image["height"] is None else _count(image["height"]),
-        None if image["seconds"] is None else float(image["seconds"]),
-        Activity(virtual_steps, tuple(map(_layer, image["layers"]))) if image["layers"] else None,
-    )
+    facts: dict[str, Any] = {
+        key: None if image[key] is None else _READ[kind](image[key]) for key, kind in FACTS.items()
+    }
+    counted = Activity(virtual_steps, tuple(map(_layer, image["layers"]))) if image["layers"] else None
+    return ImageResult(**facts, activity=counted)
 
 
 def _layer(layer: dict[str, Any]) -> LayerActivity:
     layer = {**_OLDER, **layer}
-    if layer["kind"] not in get_args(LayerKind) or layer["precision"] not in get_args(Precision):
+    named = {"kind": LayerKind, "cause": Cause, "precision": NumberFormat}
+    if any(layer[key] not in get_args(known) for key, known in named.items()):
         raise ValueError
-    counts = (_count(layer[name]) for name in COUNTS)
-    return LayerActivity(str(_text(layer["name"])), layer["kind"], layer["precision"], *counts)
+    counts = {key: _count(layer[key]) for key in COUNTS}
+    return LayerActivity(_text(layer["name"]), layer["kind"], layer["cause"], layer["precision"], **counts)
 
 
 def _run(report: dict[str, Any]) -> RunInfo:
@@ -107,29 +103,32 @@ def _run(report: dict[str, Any]) -> RunInfo:
     model = None
     if weights is not None:
         name, sha256, device, precision = (
-            str(_text(text)) for text in (weights["name"], weights["sha256"], run["device"], run["precision"])
+            _text(text) for text in (weights["name"], weights["sha256"], run["device"], run["precision"])
         )
         tile, overlap, timesteps = (_count(run[key]) for key in ("tile", "overlap", "timesteps"))
         ESDNetConfig.from_dict(weights["config"])
         copies = _count(run.get("ensemble", 1))
         model = ModelInfo(name, sha256, dict(weights["config"]), device, precision, tile, overlap, timesteps, copies)
     measured = [
-        Measured(str(_text(entry["source"])), *(float(entry[key]) for key in ("joules", "idle_watts", "seconds")))
+        Measured(_text(entry["source"]), *(float(entry[key]) for key in ("joules", "idle_watts", "seconds")))
         for entry in run["measured"]
     ]
     costs = EnergyCosts(float(run["pj_mac"]), float(run["pj_ac"]), _count(run["word_bits"]))
-    command, started = (str(_text(run[key])) for key in ("command", "started"))
+    command, started = (_text(run[key]) for key in ("command", "started"))
     return RunInfo(model, costs, command, started, float(run["seconds"]), tuple(measured))
 
 
-def _text(value: Any) -> str | None:
+def _text(value: Any) -> str:
     """A stranger's text, safe to print. Raises ValueError if it is none."""
-    if value is not None and not isinstance(value, str):
+    if not isinstance(value, str):
         raise ValueError
-    return None if value is None else printable(value)
+    return printable(value)
 
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError
     return value
+
+
+_READ: dict[type, Callable[[Any], Any]] = {str: _text, int: _count, float: float}

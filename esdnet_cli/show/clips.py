@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,16 +12,17 @@ from typing import Any
 import av.error
 from tqdm import tqdm
 
-from esdnet_cli import report
 from esdnet_cli.energy import meter
 from esdnet_cli.energy.cost import total
 from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable, unexpected
-from esdnet_cli.files import write_atomically
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.pipeline.sources import Unusable
+from esdnet_cli.report import figures, rows
+from esdnet_cli.report.files import write_text
 from esdnet_cli.settings import RunOptions
-from esdnet_cli.terminal import libraries_muted, model_info, show_summary, tell, tell_figures_missing, typed_command
+from esdnet_cli.show.pictures import show_summary, tell_figures_missing
+from esdnet_cli.show.terminal import libraries_muted, print_rows, tell, typed_command
 from esdnet_cli.video.clip import (
     ClipOptions,
     ClipPlan,
@@ -46,11 +46,11 @@ def show_clips(
     """
     show = _Show(derainer, options, clip_options)
     for entry in unusable:
-        show.done(ClipResult(ImageResult(entry.input, None, "failed", entry.error)))
+        show.done(ClipResult(ImageResult.failed(entry.input, entry.error)))
     interrupted = False
     with libraries_muted():
         if not options.quiet and jobs:
-            heading, units = report.heading(False, True)
+            heading, units = rows.heading(False, True)
             show.print(heading.replace("picture", "clip"), units)
         for job in jobs:
             try:
@@ -83,14 +83,14 @@ def show_clip_plans(
     with libraries_muted():
         for job in jobs:
             try:
-                plan = plan_clip(derainer, job, clip_options, overwrite, options.max_megapixels)
+                plan = plan_clip(derainer, job, clip_options, overwrite)
                 verb, fate = "skip" if plan.done else "derain", f" -> {printable(job.output)}"
                 for note in plan.notes:
                     tell(f"{printable(job.source)}: {note}.")
             except (PictureError, OSError, av.error.FFmpegError) as error:
                 verb, fate = "fail", f": {_why(error)}"
                 failed += 1
-            tqdm.write(f"{verb:<8} {printable(job.source)}{fate}")
+            print_rows(f"{verb:<8} {printable(job.source)}{fate}")
     tell("Dry run: nothing was written.")
     return 1 if failed else 0
 
@@ -98,7 +98,7 @@ def show_clip_plans(
 class _Show:
     def __init__(self, derainer: Derainer, options: RunOptions, clip_options: ClipOptions) -> None:
         self._derainer, self._options, self._clip_options = derainer, options, clip_options
-        self._meters = meter.find_meters(derainer.device)
+        self._meters = derainer.meters()
         meter.begin(self._meters)
         self._started = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
         self._clock = time.perf_counter()
@@ -107,23 +107,22 @@ class _Show:
 
     def print(self, *lines: str) -> None:
         if not self._options.quiet:
-            for line in lines:
-                tqdm.write(line)
+            print_rows(*lines)
 
     def clip(self, job: ClipJob, overwrite: bool) -> None:
         """One clip, whatever becomes of it."""
-        rows = len(self._rows)
+        known = len(self._rows)
         try:
-            plan = plan_clip(self._derainer, job, self._clip_options, overwrite, self._options.max_megapixels)
+            plan = plan_clip(self._derainer, job, self._clip_options, overwrite)
             if plan.done:
-                result = ClipResult(ImageResult(printable(job.source), printable(job.output), "skipped"))
+                result = ClipResult(ImageResult.skipped(printable(job.source), printable(job.output)))
             else:
                 result = self._derain(job, plan)
         except Exception as error:  # whatever goes wrong with one clip must not cost the others
             if isinstance(error, EsdnetError) and not isinstance(error, PictureError):
                 raise
-            del self._rows[rows:]
-            result = ClipResult(ImageResult(printable(job.source), printable(job.output), "failed", _why(error)))
+            del self._rows[known:]
+            result = ClipResult(ImageResult.failed(printable(job.source), _why(error), printable(job.output)))
         self.done(result)
 
     def _derain(self, job: ClipJob, plan: ClipPlan) -> ClipResult:
@@ -147,7 +146,7 @@ class _Show:
             if self._options.report is not None:
                 self._rows.append(_frame_row(frame, self._options))
             if self._options.verbose:
-                self.print(report.row(frame.image, self._options.costs))
+                self.print(rows.row(frame.image, self._options.costs))
 
         with bar:
             return derain_clip(self._derainer, job, plan, self._clip_options, on_frame, self._tell)
@@ -161,9 +160,9 @@ class _Show:
         what = f"{image.input} ({result.frames} frames)" if result.frames else image.input
         # a truncated clip has figures all the same
         shown = replace(image, input=what, status=image.status if image.seconds is None else "ok")
-        self.print(report.row(shown, self._options.costs))
+        self.print(rows.row(shown, self._options.costs))
         if self._options.verbose and image.activity is not None:
-            self.print(*report.layer_rows(image.activity, self._options.costs))
+            self.print(*rows.layer_rows(image.activity, self._options.costs))
             share = result.waited / result.took if result.took else 0.0
             self.print(
                 f"The network waited {result.waited:.2f} s of {result.took:.2f} s for frames ({100 * share:.1f} %)."
@@ -175,7 +174,7 @@ class _Show:
         totals = _totals(self.results, options)
         seconds = time.perf_counter() - self._clock
         measured = meter.end(self._meters)
-        info = RunInfo(model_info(self._derainer), options.costs, typed_command(), self._started, seconds, measured)
+        info = RunInfo(self._derainer.info, options.costs, typed_command(), self._started, seconds, measured)
         show_summary([result.image for result in self.results], info, totals, options, short=True)
         if options.report is not None:
             _write_report(options.report, self.results, self._rows, info, totals, options)
@@ -202,11 +201,11 @@ def _pixels(result: ClipResult) -> int:
 
 
 def _frame_row(frame: FrameResult, options: RunOptions) -> dict[str, Any]:
-    return {**report.image_dict(frame.image, options.costs), "frame": frame.frame, "time": frame.time}
+    return {**figures.image_dict(frame.image, options.costs), "frame": frame.frame, "time": frame.time}
 
 
 def _write_report(
-    path: Path, results: Sequence[ClipResult], rows: Sequence[dict[str, Any]], info: RunInfo, totals: Totals,
+    path: Path, results: Sequence[ClipResult], frames: Sequence[dict[str, Any]], info: RunInfo, totals: Totals,
     options: RunOptions,
 ) -> None:  # fmt: skip
     """JSON: as of pictures, with an entry of `images` for each frame, and `clips`; CSV: a row for each frame.
@@ -216,13 +215,13 @@ def _write_report(
     images = [result.image for result in results]
     name = path.name.lower()
     if name.endswith(".layers.csv"):
-        text = report.to_layers_csv(images, info, totals)
+        text = figures.to_layers_csv(images, info, totals)
     elif name.endswith(".csv"):
         fates = (ImageResult(i.input, i.output, i.status, i.error) for i in images if i.status != "ok")
-        others = [report.image_dict(fate, options.costs) for fate in fates]
-        text = report.csv_text((*report.IMAGE_KEYS, "frame", "time"), [*rows, *others])
+        others = [figures.image_dict(fate, options.costs) for fate in fates]
+        text = figures.csv_text((*figures.IMAGE_KEYS, "frame", "time"), [*frames, *others])
     else:
-        whole = json.loads(report.to_json(images, info, totals))
+        whole = figures.report_dict(images, info, totals)
         clips = whole.pop("images")
         for clip, result in zip(clips, results):
             pixels = result.image.activity.pixels if result.image.activity else 0
@@ -230,11 +229,8 @@ def _write_report(
                 frames=result.frames, tiling_share=1 - _pixels(result) / pixels if pixels else None,
                 waited_seconds=result.waited,
             )  # fmt: skip
-        text = json.dumps({**whole, "clips": clips, "images": rows}, indent=1) + "\n"
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise EsdnetError(f"{path}: the report cannot be written ({error.strerror}); choose another place") from error
+        text = figures.json_text({**whole, "clips": clips, "images": frames})
+    write_text(path, text)
 
 
 def _why(error: Exception) -> str:

@@ -2,41 +2,51 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from esdnet_cli import __version__
 from esdnet_cli.energy.cost import EnergyCosts, LayerActivity
 from esdnet_cli.errors import EsdnetError, printable
-from esdnet_cli.merge import merge
-from esdnet_cli.pipeline.results import ImageResult, RunInfo, Spread, Totals, totals
-from esdnet_cli.report import comparison, digits, priced
+from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
+from esdnet_cli.report.figures import (
+    FIGURES,
+    Figure,
+    attention_as_one,
+    comparison,
+    digits,
+    figures_of,
+    priced,
+    totals,
+)
+from esdnet_cli.report.merge import merge
 
 _SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
 }  # fmt: skip
-_COLUMNS = {"spike_rate": "Rate, \\%", "energy_mj": "Strict, mJ", "psnr_y": "PSNR, dB", "ssim_y": "SSIM"}
 
 
 def to_tex(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     """Two tables for LaTeX with booktabs: pictures with mean and deviation, and the run against its ordinary twin."""
-    known = [key for key in _COLUMNS if key in totals.spread]
+    columns = [FIGURES[key] for key in totals.spread]
     rows = []
     for result in results:
         if result.status == "ok":
-            values = _values(result, run.costs)
-            rows.append([_escaped(result.input), *(_number(key, values[key]) for key in known)])
-    spread = [rf"{_number(key, of.mean)} $\pm$ {_number(key, of.std)}" for key, of in _in_order(totals.spread, known)]
+            figures = figures_of(result, run.costs)
+            rows.append([_escaped(result.input), *(_number(column, figures[column.key]) for column in columns)])
+    spread = [
+        rf"{_number(FIGURES[key], over.mean)} $\pm$ {_number(FIGURES[key], over.std)}"
+        for key, over in totals.spread.items()
+    ]
     network = f"; network {run.model.weights_name}, SHA-256 {run.model.weights_sha256}" if run.model else ""
     note = priced(totals, run)
     lines = [
         f"% esdnet {__version__}{network}; \\usepackage{{booktabs}}",
         f"% {run.command}",
         *([f"% {note}"] if note else []),
-        *_tabular(["Picture", *(_COLUMNS[key] for key in known)], rows, ["Mean and deviation", *spread]),
+        *_tabular(["Picture", *map(_heading, columns)], rows, ["Mean and deviation", *spread]),
     ]
     compared = comparison(totals, run)
     if compared is not None:
@@ -72,8 +82,8 @@ def compare_rows(first: Path, second: Path, costs: EnergyCosts | None, command: 
     ]
     for name in both:
         (mj_a, rate_a), (mj_b, rate_b) = (
-            (values["energy_mj"], values["spike_rate"])
-            for values in (_values(side[name], run_a.costs) for side in (a, b))
+            (figures["energy_mj"], figures["spike_rate"])
+            for figures in (figures_of(side[name], run_a.costs) for side in (a, b))
         )
         lines.append(_compared(mj_a, mj_b, rate_a, rate_b, name))
     sums_a, sums_b = (totals([side[name] for name in both], run_a.costs).activity for side in (a, b))
@@ -92,16 +102,15 @@ def _about(run: RunInfo) -> str:
     model = run.model
     if model is None:
         return "no network"
-    tiling = f"tiles of {model.tile}, overlap {model.overlap}" if model.tile else "one piece"
-    return f"{model.weights_name}, {model.precision}, {tiling}"
+    return f"{model.weights_name}, {model.precision}, {model.tiling}"
 
 
 def _by_layer(
     layers: Iterable[LayerActivity], rates: Mapping[str, float], costs: EnergyCosts
 ) -> dict[str, tuple[float, float | None]]:
     """Strict millijoules and spike rate of each layer, attention as one."""
-    grouped = itertools.groupby(layers, lambda layer: re.sub(r"\.attn\..*", ".attn", layer.name))
-    return {name: (sum(layer.strict_mj(costs) for layer in group), rates.get(name)) for name, group in grouped}
+    shown = attention_as_one(layers)
+    return {name: (sum(layer.strict_mj(costs) for layer in group), rates.get(name)) for name, group in shown}
 
 
 def _compared(mj_a: float | None, mj_b: float | None, rate_a: float | None, rate_b: float | None, name: str) -> str:
@@ -111,26 +120,12 @@ def _compared(mj_a: float | None, mj_b: float | None, rate_a: float | None, rate
     return f"{' '.join(energies)} {change:>8} {' '.join(rates)}  {name}"
 
 
-def _values(result: ImageResult, costs: EnergyCosts) -> dict[str, float | None]:
-    activity, quality = result.activity, result.quality
-    return {
-        "spike_rate": activity.spike_rate if activity else None,
-        "energy_mj": activity.energy(costs).strict_mj if activity else None,
-        "psnr_y": quality.psnr_y if quality else None,
-        "ssim_y": quality.ssim_y if quality else None,
-    }
+def _heading(figure: Figure[Any]) -> str:
+    return _escaped(figure.heading(figure.name[0].upper() + figure.name[1:]))
 
 
-def _in_order(spread: Mapping[str, Spread], keys: Sequence[str]) -> list[tuple[str, Spread]]:
-    return [(key, spread[key]) for key in keys]
-
-
-def _number(key: str, value: float | None) -> str:
-    if value is None:
-        return "--"
-    return {"spike_rate": f"{100 * value:.2f}", "psnr_y": f"{value:.2f}", "ssim_y": f"{value:.4f}"}.get(
-        key, digits(value).replace(",", "")
-    )
+def _number(figure: Figure[Any], value: float | None) -> str:
+    return "--" if value is None else figure.text(value).replace(",", "")
 
 
 def _tabular(head: Sequence[str], rows: Sequence[Sequence[str]], last: Sequence[str]) -> list[str]:

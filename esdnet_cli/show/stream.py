@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError
+from esdnet_cli.pipeline.derainer import AsIs, Derainer
 from esdnet_cli.pipeline.images import ending_of
 from esdnet_cli.pipeline.journal import Journal
-from esdnet_cli.pipeline.run import Output, pixel_settings
+from esdnet_cli.pipeline.output import Nowhere, Output, pixel_settings
 from esdnet_cli.pipeline.sources import Source, Unusable, find_sources, plan_outputs
 from esdnet_cli.settings import RunOptions
-from esdnet_cli.terminal import load_derainer, show_plan, show_run
+from esdnet_cli.show.network import load_derainer
+from esdnet_cli.show.pictures import show_plan, show_run
 
 
 def derain_stream(name: str, file_format: str | None, options: RunOptions) -> int:
@@ -38,12 +40,15 @@ def derain_stream(name: str, file_format: str | None, options: RunOptions) -> in
             if len(sources) > 1:
                 raise EsdnetError(f"{name}: names {len(sources)} pictures, and -o - takes one; name a file")
         jobs = [replace(job, shown="-") for job in plan_outputs(sources, place / "out", file_format)]
-        derainer = load_derainer(options) if sources else None
-        output = Output(Journal(place / "out", pixel_settings(derainer)), False) if derainer else None
+        derainer: Derainer | AsIs = AsIs()
+        output: Output | Nowhere = Nowhere()
+        if sources:
+            derainer = load_derainer(options)
+            output = Output(Journal(place / "out", pixel_settings(derainer.info)), False)
         if options.dry_run:
             return show_plan(derainer, jobs, unusable, output)
         code = show_run(derainer, jobs, unusable, output, options)
-        if code == 0 and jobs[0].output is not None:
+        if code == 0:
             out.write(jobs[0].output.read_bytes())
             out.flush()
     return code

@@ -1,0 +1,28 @@
+"""The network of a run, loaded as its options say."""
+
+from __future__ import annotations
+
+import os
+
+from esdnet_cli.model.inference import choose_device, keep_freed_memory
+from esdnet_cli.pipeline.derainer import Derainer, load
+from esdnet_cli.settings import RunOptions
+from esdnet_cli.show.terminal import tell
+
+
+def load_derainer(options: RunOptions) -> Derainer:
+    """The Derainer that these options ask for; it says on stderr when memory made it take smaller batches.
+
+    Under torchrun each process takes a GPU of its own.
+    """
+    keep_freed_memory()
+    device = choose_device(options.device, int(os.environ.get("LOCAL_RANK", "0")))
+    derainer = load(
+        options.weights, device=str(device), precision=options.precision,
+        tile=options.tile, overlap=options.overlap, batch=options.batch, ensemble=options.ensemble,
+    )  # fmt: skip
+    if derainer.checkpoint.assumption:
+        tell(derainer.checkpoint.assumption)
+    if not options.quiet:
+        derainer.on_smaller_batch = lambda size: tell(f"Out of memory: going on with {size} tiles at once.")
+    return derainer

@@ -1,0 +1,84 @@
+"""Copies of a Derainer at work side by side: the same results as one after the other, and nobody counts another's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Barrier
+
+import numpy as np
+import pytest
+import torch
+from clips import make_clip
+from conftest import INTEGER, Run, load_json, photo, tiny_network
+
+from esdnet_cli.checkpoint.store import save
+from esdnet_cli.energy.counter import ActivityCounter
+from esdnet_cli.model.low_precision import int8_works
+from esdnet_cli.pipeline.crew import Crew
+from esdnet_cli.pipeline.derainer import Derained, Derainer, load
+
+
+@pytest.fixture
+def two_cores() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def integer(tmp_path: Path) -> Path:
+    path = tmp_path / "integer.safetensors"
+    save(path, tiny_network(INTEGER).state_dict(), INTEGER, {"tile": "16", "overlap": "4"})
+    return path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", *(["int8"] if int8_works() else [])])
+def test_copies_share_their_tensors_and_count_apart(precision: str, integer: Path) -> None:
+    one = load(integer, device="cpu", precision=precision)
+    other = one.copy()
+    for (name, mine), (_, theirs) in zip(one.network.state_dict().items(), other.network.state_dict().items()):
+        assert mine is theirs or mine.data_ptr() == theirs.data_ptr(), name
+    with ActivityCounter(one.network) as counter:
+        copied = other(photo())
+    assert counter.activity().layers == (), "the copy's passes are its own"
+    alone = one(photo())
+    assert np.array_equal(copied.image, alone.image) and copied.activity == alone.activity
+
+
+def test_a_crew_computes_at_the_same_time_in_the_order_of_the_calls(integer: Path, two_cores: None) -> None:
+    both = Barrier(2, timeout=20)  # nobody passes alone
+
+    def submit(picture: int) -> Future[Derained]:
+        def derain(derainer: Derainer) -> Derained:
+            both.wait()
+            assert torch.get_num_threads() == 1
+            return derainer(photo(seed=picture))
+
+        return crew.submit(derain)
+
+    with Crew(load(integer, device="cpu")) as crew:
+        assert crew.size == 2
+        results = [task.result() for task in [submit(picture) for picture in range(6)]]
+    alone = load(integer, device="cpu")
+    for picture, result in enumerate(results):
+        expected = alone(photo(seed=picture))
+        assert np.array_equal(result.image, expected.image) and result.activity == expected.activity
+
+
+def test_a_clip_on_two_cores_is_the_clip_on_one(integer: Path, tmp_path: Path, run: Run, two_cores: None) -> None:
+    source = make_clip(tmp_path / "a.mp4", 30)
+
+    def derained(name: str) -> list[list[float]]:
+        done = run("video", source, "-o", tmp_path / f"{name}.mp4", "--weights", integer, "--precision", "fp32",
+                   "--report", tmp_path / f"{name}.json")  # fmt: skip
+        assert done.exit_code == 0, done.stderr
+        keys = ("frame", "time", "mac", "ac", "spike_rate")
+        return [[image[key] for key in keys] for image in load_json(tmp_path / f"{name}.json")["images"]]
+
+    two = derained("two")
+    torch.set_num_threads(1)
+    assert two == derained("one") and len(two) == 30
+    assert (tmp_path / "two.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()

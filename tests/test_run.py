@@ -1,0 +1,49 @@
+"""A run as its three values: what computes, where it goes, who watches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import photo, write
+from numpy.typing import NDArray
+
+from esdnet_cli.pipeline.derainer import AsIs
+from esdnet_cli.pipeline.journal import Journal
+from esdnet_cli.pipeline.output import Nowhere, Output
+from esdnet_cli.pipeline.results import ImageResult
+from esdnet_cli.pipeline.run import Done, derain_files
+from esdnet_cli.pipeline.sources import Job, Source
+
+HIDDEN = np.where(np.arange(30) < 9, 0, 255).astype(np.uint8) * np.ones((24, 1), np.uint8)
+PICTURES = {
+    "colour": photo(),
+    "hidden pixels": np.dstack((photo(), HIDDEN)),
+    "16 bits of grey": photo()[..., 0].astype(np.uint16) * 251 + 7,
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_as_it_is_and_nowhere_change_and_write_nothing(kind: str, tmp_path: Path) -> None:
+    pixels: NDArray[np.generic] = PICTURES[kind]
+    source = Source(write(tmp_path / "a.png", pixels), Path("a.png"))
+    seen: list[Done] = []
+
+    def watch(done: Done, result: ImageResult) -> ImageResult:
+        seen.append(done)
+        return result
+
+    shares: list[float] = []
+    (result,) = derain_files(AsIs(), [Job(source)], Nowhere(), shares.append, [watch])
+    assert result == ImageResult(str(source.path), None, "ok", None, 30, 24), "no time, no counts"
+    assert sum(shares) == 1
+    np.testing.assert_array_equal(seen[0].derained.rgb, seen[0].rainy.rgb)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_job_that_names_no_file_overwrites_none(tmp_path: Path) -> None:
+    source = Source(write(tmp_path / "a.png"), Path("a.png"))
+    (result,) = derain_files(AsIs(), [Job(source)], Output(Journal(tmp_path / "out", {}), False))
+    assert result.status == "failed" and result.output is None
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
