@@ -26,7 +26,7 @@ def test_the_published_way_computes_the_same(config: ESDNetConfig) -> None:
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
-def test_figures_hang_together(rounds: int, tiny: Path) -> None:
+def test_figures_hang_together(rounds: int, tiny: Path, two_cores: None) -> None:
     measured = bench(esdnet_cli.load(tiny, device="cpu"), photo(40, 50), rounds, against_published=True)
     assert measured.images_per_s == pytest.approx(1 / measured.seconds)
     assert measured.megapixels_per_s == pytest.approx(0.002 / measured.seconds)
@@ -44,7 +44,7 @@ def test_figures_hang_together(rounds: int, tiny: Path) -> None:
     assert other.speedup_quartiles[0] <= other.speedup <= other.speedup_quartiles[1]
 
 
-def test_dense_operations_are_those_of_the_energy_report(tiny: Path, tmp_path: Path, run: Run) -> None:
+def test_dense_operations_are_those_of_the_energy_report(tiny: Path, tmp_path: Path, run: Run, two_cores: None) -> None:
     write(tmp_path / "a.png", photo(40, 50))
     report = ("--weights", tiny, "--report", tmp_path / "bench.json")
     result = run("bench", tmp_path / "a.png", "--rounds", 1, *report)

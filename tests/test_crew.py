@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, get_ident
 
 import numpy as np
 import pytest
@@ -18,14 +17,6 @@ from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.low_precision import int8_works
 from esdnet_cli.pipeline.crew import Crew
 from esdnet_cli.pipeline.derainer import Derained, Derainer, load
-
-
-@pytest.fixture
-def two_cores() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -46,6 +37,28 @@ def test_copies_share_their_tensors_and_count_apart(precision: str, integer: Pat
     assert counter.activity().layers == (), "the copy's passes are its own"
     alone = one(photo())
     assert np.array_equal(copied.image, alone.image) and copied.activity == alone.activity
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", *(["int8"] if int8_works() else [])])
+def test_tiles_side_by_side_are_those_of_one_core(precision: str, integer: Path, two_cores: None) -> None:
+    both = Barrier(2, timeout=20)
+    threads = set()
+
+    def meet(*_: object) -> None:
+        if get_ident() not in threads:
+            threads.add(get_ident())
+            both.wait()  # nobody passes alone
+
+    derainer, alone = (load(integer, device="cpu", precision=precision) for _ in range(2))
+    derainer.network.register_forward_pre_hook(meet)  # which its copies have, too
+    picture = photo(40, 60)
+    two = derainer(picture, spike_map=True)
+    assert len(threads) == 2
+    torch.set_num_threads(1)
+    one = alone(picture, spike_map=True)
+    assert one.activity == two.activity and one.activity is not None and one.activity.spikes
+    assert np.array_equal(one.image, two.image)
+    assert one.spike_map is not None and two.spike_map is not None and np.array_equal(one.spike_map, two.spike_map)
 
 
 def test_a_crew_computes_at_the_same_time_in_the_order_of_the_calls(integer: Path, two_cores: None) -> None:

@@ -9,9 +9,11 @@ import platform
 import resource
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any
 
 import cv2
@@ -23,7 +25,6 @@ from torch import Tensor, nn
 from esdnet_cli.bench.published import published
 from esdnet_cli.checkpoint.store import load_network
 from esdnet_cli.energy.cost import LayerActivity
-from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.tiling import Batches, derain_tiled
@@ -106,9 +107,9 @@ class Bench:
 def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_published: bool) -> Bench:
     """Derain RGB [H, W, 3] `rounds` times, in turn with the published way, and once more with a clock inside."""
     device = torch.device(derainer.device)
-    with ActivityCounter(derainer.network) as counter:
-        ours = derainer(image, count=False).image  # warm-up, too
-        layers = counter.activity().layers
+    warm_up = derainer(image)
+    assert warm_up.activity is not None
+    ours, layers = warm_up.image, warm_up.activity.layers
     gmac = sum(layer.dense for layer in layers) / 1e9
     plain = _published_way(derainer) if against_published else None
     theirs = plain(image) if plain else None
@@ -235,8 +236,11 @@ def _stages(derainer: Derainer, image: NDArray[np.uint8], device: torch.device) 
 
     png = cv2.imencode(".png", image)[1]
     take("decode", lambda: cv2.imdecode(png, cv2.IMREAD_UNCHANGED))
-    with _clocked(derainer.network, device) as parts:
-        derained = take("all", lambda: derainer(image, count=False).image)
+    watched = derainer.copy()  # the copies that it makes of itself in turn have the clock, too
+    with _clocked(watched.network, device) as clocks:
+        derained = take("all", lambda: watched(image, count=False).image)
+    spent = [clock.spent for clock in clocks.values()]  # side by side, so their mean is what passed
+    parts = {name: sum(each.get(name, 0.0) for each in spent) / len(spent) for name in spent[0]}
     network = parts.pop("network")
     stages.update(parts)
     stages["between layers"] = network - sum(parts.values())
@@ -245,21 +249,29 @@ def _stages(derainer: Derainer, image: NDArray[np.uint8], device: torch.device) 
     return stages
 
 
+@dataclass
+class _Clock:
+    """Of one thread. open: the layers under way, and since when. spent: seconds by kind of layer."""
+
+    open: list[tuple[nn.Module, float]] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
+
+
 @contextmanager
-def _clocked(network: nn.Module, device: torch.device) -> Iterator[dict[str, float]]:
-    """Seconds by kind of layer while this is entered; what a kind contains of another counts for the outer one."""
-    spent: dict[str, float] = {}
-    open_: list[tuple[nn.Module, float]] = []
+def _clocked(network: nn.Module, device: torch.device) -> Iterator[dict[int, _Clock]]:
+    """A clock for each thread while this is entered; what a kind contains of another counts for the outer one."""
+    clocks: defaultdict[int, _Clock] = defaultdict(_Clock)
 
     def begin(module: nn.Module, _: Any) -> None:
         _wait(device)
-        open_.append((module, time.perf_counter()))
+        clocks[get_ident()].open.append((module, time.perf_counter()))
 
-    def end(module: nn.Module, _: Any, __: Any, name: str, inner: bool) -> None:
+    def end(_: nn.Module, __: Any, ___: Any, name: str, inner: bool) -> None:
         _wait(device)
-        _, started = open_.pop()
-        if not (inner and any(isinstance(outer, MixedAttentionUnit) for outer, _ in open_)):
-            spent[name] = spent.get(name, 0.0) + time.perf_counter() - started
+        clock = clocks[get_ident()]
+        _, started = clock.open.pop()
+        if not (inner and any(isinstance(outer, MixedAttentionUnit) for outer, _ in clock.open)):
+            clock.spent[name] = clock.spent.get(name, 0.0) + time.perf_counter() - started
 
     handles = []
     for module in network.modules():
@@ -272,7 +284,7 @@ def _clocked(network: nn.Module, device: torch.device) -> Iterator[dict[str, flo
                 )
             )
     try:
-        yield spent
+        yield clocks
     finally:
         for handle in handles:
             handle.remove()
