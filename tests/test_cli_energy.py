@@ -141,6 +141,9 @@ def test_presets_and_costs(tiny: Path, tmp_path: Path, run: Run) -> None:
     assert int8["memory_mj"] < fp32["memory_mj"]
     mixed = measured("--energy-preset", "fp16-45nm", "--pj-ac", "0.1")
     assert (mixed["pj_mac"], mixed["pj_ac"], mixed["word_bits"]) == (1.5, 0.1, 16)
+    constants = load_json(tmp_path / "r.json")["run"]
+    assert (constants["sum_bits"], constants["pj_memory_bit"], constants["pj_dram_bit"]) == (16, 100 / 64, 1300 / 64)
+    assert "each number moved once" in constants["memory_model"] and "nothing reused" in constants["no_reuse_model"]
 
 
 def test_held_against_its_twin_in_many_ways(tiny: Path, tmp_path: Path, run: Run) -> None:
@@ -169,7 +172,11 @@ def test_held_against_its_twin_in_many_ways(tiny: Path, tmp_path: Path, run: Run
     layers = load_json(tmp_path / "r.json")["images"][0]["layers"]
     driven = [layer for layer in layers if layer["kind"] == "conv" and layer["saturated"]]
     synapses = sum(layer["ann_mac"] for layer in driven)
-    equals("fp32, twin skips its zeros (50%)", strict, ann - synapses / 2 * 4.6e-9)
+    sparse = ann - synapses / 2 * 4.6e-9
+    equals("fp32, twin skips its zeros (50%)", strict, sparse)
+    no_reuse = strict + totals["memory_no_reuse_mj"]
+    equals("fp32, nothing reused, twin reuses and skips", no_reuse, sparse + totals["ann_memory_mj"])
+    assert min(views, key=lambda name: views[name]["below"]) == "fp32, nothing reused, twin reuses and skips"
     assert totals["accumulations_per_synapse"] == pytest.approx(sum(layer["ac"] for layer in driven) / synapses)
     assert not any("DRAM" in name for name in views), "0.4 MB of weights fit"
 
@@ -198,7 +205,7 @@ def test_the_width_that_costs_the_same_costs_the_same(tmp_path: Path, run: Run) 
 
 @pytest.mark.parametrize("precision, preset, told", [
     ("bf16", "fp32-45nm", "computed in bf16, priced as 32-bit numbers (4.6 pJ a MAC, 0.9 pJ an AC)"),
-    ("bf16", "fp16-45nm", ""),
+    ("bf16", "fp16-45nm", "priced as 16-bit numbers, yet layers in fp32 are "),
     ("fp32", "fp32-45nm", ""),
     ("fp32", "int8-45nm", "computed in fp32, priced as 8-bit numbers (0.23 pJ a MAC, 0.03 pJ an AC)"),
 ])  # fmt: skip

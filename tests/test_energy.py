@@ -276,6 +276,24 @@ def test_memory_traffic_of_a_tiny_network_by_hand() -> None:
     assert energy.ann_memory_no_reuse_mj == pytest.approx(2 * (conv.ann_mac + first.ann_mac) * 50e-9)
 
 
+@pytest.mark.parametrize("sum_bits, once, no_reuse", [
+    (8, 100 * 8 + 40, (7 * 3 + 5 * 2 + 60) * 8),
+    (32, 40 * 8 + 60 * 32 + 40, 7 * (8 + 2 * 32) + 5 * 2 * 8 + 60 * 32),
+])  # fmt: skip
+def test_sums_and_states_are_as_wide_as_they_are_added_up(sum_bits: int, once: int, no_reuse: int) -> None:
+    layers = (
+        LayerActivity("lif", "neuron", "membrane updates", neurons=10, mac=40, words=100, bits=40),  # 60 of the state
+        LayerActivity("conv", *DRIVEN, ac=7),
+        LayerActivity("shortcut", *REAL, mac=5, ann_mac=3),
+    )
+    energy = Activity(4, layers).energy(EnergyCosts(word_bits=8, sum_bits=sum_bits))
+    assert energy.memory_mj == pytest.approx(once * 100 / 64 * 1e-9)
+    assert energy.memory_no_reuse_mj == pytest.approx(no_reuse * 50 / 32 * 1e-9)
+    assert energy.ann_memory_no_reuse_mj == pytest.approx(3 * 2 * 8 * 50 / 32 * 1e-9), (
+        "the twin's sums stay where they are"
+    )
+
+
 def test_an_integer_neuron_of_one_step_keeps_no_state() -> None:
     for config, accesses in ((INTEGER, 0), (TWO_STEPS, 2)):
         neuron = count(tiny_network(config), torch.rand(1, 3, 16, 24))["encoder_level1.0.residual.0"]
@@ -311,10 +329,10 @@ def test_break_even_rate_by_hand() -> None:
 
 def test_presets_are_horowitz() -> None:
     assert {
-        "fp32-45nm": EnergyCosts(4.6, 0.9, 32),
-        "fp16-45nm": EnergyCosts(1.5, 0.4, 16),
-        "int8-45nm": EnergyCosts(0.23, 0.03, 8),
-        "int8-sum32-45nm": EnergyCosts(0.3, 0.1, 8),
+        "fp32-45nm": EnergyCosts(4.6, 0.9, 32, 32),
+        "fp16-45nm": EnergyCosts(1.5, 0.4, 16, 16),
+        "int8-45nm": EnergyCosts(0.23, 0.03, 8, 8),
+        "int8-sum32-45nm": EnergyCosts(0.3, 0.1, 8, 32),
     } == {name: replace(costs, pj_mac=round(costs.pj_mac, 9)) for name, costs in PRESETS.items()}
 
 

@@ -104,16 +104,27 @@ def test_counts_are_priced_anew_without_running(rainy: Path, tiny: Path, tmp_pat
     )
 
 
-def test_reports_from_before_a_key_was_added_are_priced_anew(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
-    run("energy", rainy, "--weights", tiny, "--report", tmp_path / "new.json")
+@pytest.mark.parametrize("precision, known", [("fp32", True), ("bf16", False)])
+def test_reports_from_before_a_key_was_added_are_priced_anew(
+    precision: str, known: bool, rainy: Path, tiny: Path, tmp_path: Path, run: Run
+) -> None:
+    options = ("--precision", precision, "--energy-preset", "int8-sum32-45nm", "--report", tmp_path / "new.json")
+    run("energy", rainy, "--weights", tiny, *options)
     old = load_json(tmp_path / "new.json")
+    del old["run"]["sum_bits"]
     for image in old["images"]:
         for layer in image["layers"]:
             del layer["precision"], layer["weights"]
     (tmp_path / "old.json").write_text(json.dumps(old))
     assert run("energy", "--merge", tmp_path / "old.json", "--report", tmp_path / "anew.json").exit_code == 1
+    anew = load_json(tmp_path / "anew.json")
     for key in ("energy_mj", "memory_mj", "memory_no_reuse_mj", "ann_memory_no_reuse_mj", "equal_cost_dim"):
-        assert load_json(tmp_path / "anew.json")["totals"][key] == pytest.approx(old["totals"][key]), key
+        assert anew["totals"][key] == pytest.approx(old["totals"][key]), key
+    assert anew["totals"]["energy_as_run_mj"] == (pytest.approx(old["totals"]["energy_as_run_mj"]) if known else None)
+    names = [view["name"] for view in anew["totals"]["views"]]
+    assert names == [view["name"] for view in old["totals"]["views"] if known or "formats as run" not in view["name"]]
+    assert run("energy", "--merge", tmp_path / "anew.json", "--report", tmp_path / "again.json").exit_code == 1
+    assert load_json(tmp_path / "again.json")["totals"] == anew["totals"]
 
 
 def test_reports_that_do_not_merge(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:

@@ -8,7 +8,7 @@ does, take 0.2 + 0.1 pJ; 16-bit numbers added up in 32 bits 1.1 + 0.9 pJ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -18,6 +18,7 @@ PJ_PER_DRAM_BIT = 1300 / 64  # of DRAM, the lower end of 1.3 to 2.6 nJ for 64 bi
 SRAM_BYTES = 2**20  # of the memory that PJ_PER_BIT is for
 LayerKind = Literal["neuron", "embedding", "conv", "product"]
 NumberFormat = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal[NumberFormat, "unknown"]
 Cause = Literal[
     "spike-driven convolutions", "real-valued shortcuts", "embedding", "attention", "refinement and output",
     "membrane updates",
@@ -35,35 +36,41 @@ LEFT_OUT = (
 MEMORY_MODEL = (
     "each number moved once: neurons, convolutions and products of attention and refinement read their inputs and, "
     "for each tile, their weights, and write their outputs, as if all lay in an SRAM of 1 MB at 100 pJ for 64 bits; a "
-    "spike is 1 bit, everything else a word; the membrane potential is read and written between steps; residual "
-    "additions and upsampling move nothing"
+    "neuron's output takes 1 bit at each step, an integer neuron's as many as its levels need (3 for 4 levels), "
+    "everything else a word; the membrane potential, as wide as the format's sums, is read and written between steps; "
+    "residual additions and upsampling move nothing"
 )
 NO_REUSE_MODEL = (
     "nothing reused: 3 words for an accumulation (weight, sum read, sum written), 2 for a multiply-accumulate (weight, "
-    "input), and the neurons' state between steps, each from that SRAM, 50 pJ for 32 bits (Lemaire et al. 2022)"
+    "input), and the neurons' state between steps, each from that SRAM, 50 pJ for 32 bits, sums and states as wide as "
+    "the format's sums (Lemaire et al. 2022); the neurons' inputs, the writing of spikes and comparisons are left out"
 )
 
 
 @dataclass(frozen=True)
 class EnergyCosts:
-    """Picojoules of one multiply-accumulate and of one accumulate; word_bits: what a number that is no spike takes."""
+    """Picojoules of one multiply-accumulate and of one accumulate.
+
+    word_bits: what a number that is no spike takes. sum_bits: what a sum on its way, and a membrane potential, takes.
+    """
 
     pj_mac: float = 4.6
     pj_ac: float = 0.9
     word_bits: int = 32
+    sum_bits: int = 32
 
 
 PRESETS = {
     "fp32-45nm": EnergyCosts(),
-    "fp16-45nm": EnergyCosts(1.1 + 0.4, 0.4, 16),
-    "int8-45nm": EnergyCosts(0.2 + 0.03, 0.03, 8),
-    "int8-sum32-45nm": EnergyCosts(0.2 + 0.1, 0.1, 8),
+    "fp16-45nm": EnergyCosts(1.1 + 0.4, 0.4, 16, 16),
+    "int8-45nm": EnergyCosts(0.2 + 0.03, 0.03, 8, 8),
+    "int8-sum32-45nm": EnergyCosts(0.2 + 0.1, 0.1, 8, 32),
 }
 # what an operation costs in the number format that a layer ran in; all of them add up in 32 bits
 AS_RUN: dict[NumberFormat, EnergyCosts] = {
     "fp32": PRESETS["fp32-45nm"],
-    "fp16": EnergyCosts(1.1 + 0.9, 0.9, 16),
-    "bf16": EnergyCosts(1.1 + 0.9, 0.9, 16),
+    "fp16": EnergyCosts(1.1 + 0.9, 0.9, 16, 32),
+    "bf16": EnergyCosts(1.1 + 0.9, 0.9, 16, 32),
     "int8": PRESETS["int8-sum32-45nm"],
 }
 
@@ -78,10 +85,11 @@ class Energy:
     ann_mj: the same graph as an ordinary network: T = 1, every convolution dense MACs.
     ann_int8_mj: that network in 8-bit integers, whatever the costs are otherwise.
     dense_snn_mj: as strict, if every neuron fired at every step.
-    memory_mj, ann_memory_mj: what moving numbers adds to strict and to ann at least, by MEMORY_MODEL.
-    memory_no_reuse_mj, ann_memory_no_reuse_mj: what it adds at most, by NO_REUSE_MODEL.
+    memory_mj, ann_memory_mj: what moving numbers adds to strict and to ann, by MEMORY_MODEL.
+    memory_no_reuse_mj, ann_memory_no_reuse_mj: what it adds by NO_REUSE_MODEL. Both are estimates, neither a bound.
     weights_dram_mj: what memory_mj and ann_memory_mj grow by where the weights come from DRAM, for each tile.
-    as_run_mj: as strict, each layer in the number format that it ran in (AS_RUN), whatever the costs are otherwise.
+    as_run_mj: as strict, each layer in the number format that it ran in (AS_RUN), whatever the costs are otherwise;
+        None where that is not known.
     """
 
     strict_mj: float = 0.0
@@ -94,7 +102,7 @@ class Energy:
     memory_no_reuse_mj: float = 0.0
     ann_memory_no_reuse_mj: float = 0.0
     weights_dram_mj: float = 0.0
-    as_run_mj: float = 0.0
+    as_run_mj: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ class LayerActivity:
     kind: `neuron` (spikes; membrane updates as MACs), `embedding` or `conv` (AC if spikes drive it, else MAC),
         `product` (attention and refinement multiplications, MAC).
     cause: what its energy is counted under.
-    precision: the number format of its convolution.
+    precision: the number format that it computed in; unknown in reports of versions that did not say.
     spikes: over all T steps; an integer neuron's k counts as k. neurons: in one step.
     mac, ac: operations as executed; an integer neuron's comparisons and subtractions are ACs. dense: MACs of a
     convolution if no input were zero, at all T steps, padding included. ann_mac: MACs at T = 1, padding not multiplied.
@@ -116,7 +124,7 @@ class LayerActivity:
     name: str
     kind: LayerKind
     cause: Cause
-    precision: NumberFormat = "fp32"
+    precision: Precision = "fp32"
     spikes: int = 0
     neurons: int = 0
     mac: int = 0
@@ -141,10 +149,15 @@ class LayerActivity:
         """Membrane potentials read and written between steps: a neuron's other words are its inputs."""
         return self.words - self.mac if self.kind == "neuron" else 0
 
-    @property
-    def no_reuse_words(self) -> int:
+    def memory_bits(self, costs: EnergyCosts) -> int:
+        """By MEMORY_MODEL."""
+        return (self.words - self.state_words) * costs.word_bits + self.state_words * costs.sum_bits + self.bits
+
+    def no_reuse_bits(self, costs: EnergyCosts) -> int:
         """By NO_REUSE_MODEL."""
-        return self.state_words if self.kind == "neuron" else 3 * self.ac + 2 * self.mac
+        if self.kind == "neuron":
+            return self.state_words * costs.sum_bits
+        return self.ac * (costs.word_bits + 2 * costs.sum_bits) + 2 * self.mac * costs.word_bits
 
     def strict_mj(self, costs: EnergyCosts) -> float:
         """MACs and ACs as counted."""
@@ -215,10 +228,11 @@ class Activity:
                 spike_only += layer.dense * layer.nonzero / max(layer.inputs, 1) * costs.pj_ac
         ann_mac = sum(layer.ann_mac for layer in self.layers)
         saturated = sum(layer.saturated for layer in self.layers)
-        memory_bits = sum(layer.words * costs.word_bits + layer.bits for layer in self.layers)
+        memory_bits = sum(layer.memory_bits(costs) for layer in self.layers)
+        no_reuse_bits = sum(layer.no_reuse_bits(costs) for layer in self.layers)
         ann_memory_bits = sum(layer.ann_words for layer in self.layers) * costs.word_bits
         weight_bits = sum(layer.weights for layer in self.layers) * costs.word_bits
-        pj_word = PJ_PER_BIT * costs.word_bits
+        as_run = [layer.strict_mj(AS_RUN[layer.precision]) for layer in self.layers if layer.precision != "unknown"]
         return Energy(
             strict_mj=(self.mac * costs.pj_mac + self.ac * costs.pj_ac) * MJ_PER_PJ,
             spike_only_mj=spike_only * MJ_PER_PJ,
@@ -227,10 +241,10 @@ class Activity:
             dense_snn_mj=(self.mac * costs.pj_mac + saturated * costs.pj_ac) * MJ_PER_PJ,
             memory_mj=memory_bits * PJ_PER_BIT * MJ_PER_PJ,
             ann_memory_mj=ann_memory_bits * PJ_PER_BIT * MJ_PER_PJ,
-            memory_no_reuse_mj=sum(layer.no_reuse_words for layer in self.layers) * pj_word * MJ_PER_PJ,
-            ann_memory_no_reuse_mj=2 * ann_mac * pj_word * MJ_PER_PJ,
+            memory_no_reuse_mj=no_reuse_bits * PJ_PER_BIT * MJ_PER_PJ,
+            ann_memory_no_reuse_mj=2 * ann_mac * costs.word_bits * PJ_PER_BIT * MJ_PER_PJ,
             weights_dram_mj=weight_bits * (PJ_PER_DRAM_BIT - PJ_PER_BIT) * MJ_PER_PJ,
-            as_run_mj=sum(layer.strict_mj(AS_RUN[layer.precision]) for layer in self.layers),
+            as_run_mj=sum(as_run) if len(as_run) == len(self.layers) else None,
         )
 
     def by_cause(self, costs: EnergyCosts = EnergyCosts()) -> dict[Cause, float]:
@@ -292,6 +306,11 @@ def together(parts: Iterable[Activity]) -> Activity:
     return Activity(parts[0].virtual_steps, _summed(parts))
 
 
+def _sum(figures: Sequence[Any]) -> Any:
+    """Of numbers; None if one is not known."""
+    return None if None in figures else sum(figures)
+
+
 def _summed(activities: Iterable[Activity]) -> tuple[LayerActivity, ...]:
     sums: dict[str, LayerActivity] = {}
     for activity in activities:
@@ -317,7 +336,7 @@ def total(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) ->
         mac=sum(activity.mac for activity in activities),
         ac=sum(activity.ac for activity in activities),
         pixels=sum(activity.pixels for activity in activities),
-        energy=Energy(*map(sum, zip(*(astuple(activity.energy(costs)) for activity in activities)))),
+        energy=Energy(*map(_sum, zip(*(astuple(activity.energy(costs)) for activity in activities)))),
         by_cause={cause: sum(share[cause] for share in shares) for cause in CAUSES},
         spike_rates={name: spikes / steps for name, (spikes, steps) in fired.items()},
         layers=_summed(activities),

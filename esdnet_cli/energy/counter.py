@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from esdnet_cli.energy.cost import Activity, Cause, LayerActivity, LayerKind, NumberFormat
+from esdnet_cli.energy.cost import Activity, Cause, LayerActivity, LayerKind, NumberFormat, Precision
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
 from esdnet_cli.model.network import ESDNet, FeatureRefinement, OverlapPatchEmbed, SpikingResidualBlock
 from esdnet_cli.model.neurons import cached_piece, in_memory_order
@@ -194,7 +194,7 @@ class ActivityCounter:
 
     def activity(self) -> Activity:
         """All layers counted so far, in the order in which they run; few transfers from the device."""
-        kinds: dict[str, tuple[LayerKind, Cause, NumberFormat]] = {}
+        kinds: dict[str, tuple[LayerKind, Cause, Precision]] = {}
         totals: dict[str, Counter[str]] = {}
         for shape, layers in self._layers.items():
             for layer in layers:

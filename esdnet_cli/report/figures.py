@@ -19,7 +19,9 @@ from esdnet_cli.energy.cost import (
     COUNTS,
     LEFT_OUT,
     MEMORY_MODEL,
+    NO_REUSE_MODEL,
     PJ_PER_BIT,
+    PJ_PER_DRAM_BIT,
     Activity,
     ActivityTotal,
     Energy,
@@ -36,7 +38,7 @@ from esdnet_cli.pipeline.results import ImageResult, RunInfo, Spread, Totals
 
 T = TypeVar("T")
 SCHEMA = 1
-_BITS = {"fp32": 32, "bf16": 16, "int8": 8}  # of what spikes drive
+_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8}
 
 
 @dataclass(frozen=True)
@@ -213,13 +215,22 @@ def comparison(totals: Totals, run: RunInfo) -> Comparison | None:
 
 
 def priced(totals: Totals, run: RunInfo) -> str:
-    """A line that says so where the number format that ran is not the one that is priced; else empty."""
+    """A line that says so where the number format that ran, of the whole or of some layers, is not the one that is
+    priced; else empty."""
     if run.model is None or totals.activity.spike_rate is None:
         return ""
-    if _BITS.get(run.model.precision) == run.costs.word_bits:
+    numbers = f"{run.costs.word_bits}-bit numbers"
+    if _BITS.get(run.model.precision) != run.costs.word_bits:
+        costs = f"({run.costs.pj_mac:g} pJ a MAC, {run.costs.pj_ac:g} pJ an AC)"
+        return f"computed in {run.model.precision}, priced as {numbers} {costs}"
+    others: dict[str, float] = {}  # millijoules by format
+    for layer in totals.activity.layers:
+        if layer.precision != "unknown" and _BITS[layer.precision] != run.costs.word_bits:
+            others[layer.precision] = others.get(layer.precision, 0.0) + layer.strict_mj(run.costs)
+    if not any(others.values()):
         return ""
-    costs = f"{run.costs.word_bits}-bit numbers ({run.costs.pj_mac:g} pJ a MAC, {run.costs.pj_ac:g} pJ an AC)"
-    return f"computed in {run.model.precision}, priced as {costs}"
+    share = 100 * sum(others.values()) / totals.activity.energy.strict_mj
+    return f"priced as {numbers}, yet layers in {' and '.join(sorted(others))} are {share:.0f} % of strict"
 
 
 def attention_as_one(layers: Iterable[LayerActivity]) -> Iterator[tuple[str, list[LayerActivity]]]:
@@ -261,8 +272,11 @@ def report_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) ->
             "pj_mac": run.costs.pj_mac,
             "pj_ac": run.costs.pj_ac,
             "word_bits": run.costs.word_bits,
+            "sum_bits": run.costs.sum_bits,
             "pj_memory_bit": PJ_PER_BIT,
+            "pj_dram_bit": PJ_PER_DRAM_BIT,
             "memory_model": MEMORY_MODEL,
+            "no_reuse_model": NO_REUSE_MODEL,
             "energy_leaves_out": list(LEFT_OUT),
             "command": run.command,
             "started": run.started,

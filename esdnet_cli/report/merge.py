@@ -8,14 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from esdnet_cli.energy.cost import COUNTS, Activity, Cause, EnergyCosts, LayerActivity, LayerKind, NumberFormat
+from esdnet_cli.energy.cost import COUNTS, PRESETS, Activity, Cause, EnergyCosts, LayerActivity, LayerKind, Precision
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Status
 from esdnet_cli.report.figures import FACTS, SCHEMA
-
-_OLDER = {"precision": "fp32", "weights": 0}  # of reports that do not have them
 
 
 def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tuple[list[ImageResult], RunInfo]:
@@ -72,26 +70,27 @@ def _read(path: Path) -> tuple[list[ImageResult], RunInfo]:
             raise ValueError
         levels = (report["weights"] or {"config": {}})["config"].get("levels", 1)
         virtual_steps = _count(report["run"]["timesteps"] or 0) * _count(levels)
-        return [_result(image, virtual_steps) for image in report["images"]], _run(report)
+        # reports of older versions say neither; only in fp32 do all layers compute in one format
+        older = {"precision": "fp32" if report["run"]["precision"] == "fp32" else "unknown", "weights": 0}
+        return [_result(image, virtual_steps, older) for image in report["images"]], _run(report)
     except OSError as error:
         raise EsdnetError(f"{printable(path)}: {error.strerror}; name a JSON report") from error
     except (ValueError, KeyError, TypeError) as error:
         raise EsdnetError(f"{printable(path)}: is no report of this version; name the .json of --report") from error
 
 
-def _result(image: dict[str, Any], virtual_steps: int) -> ImageResult:
+def _result(image: dict[str, Any], virtual_steps: int, older: dict[str, Any]) -> ImageResult:
     if image["status"] not in get_args(Status) or image["input"] is None:
         raise ValueError
     facts: dict[str, Any] = {
         key: None if image[key] is None else _READ[kind](image[key]) for key, kind in FACTS.items()
     }
-    counted = Activity(virtual_steps, tuple(map(_layer, image["layers"]))) if image["layers"] else None
-    return ImageResult(**facts, activity=counted)
+    layers = tuple(_layer({**older, **layer}) for layer in image["layers"])
+    return ImageResult(**facts, activity=Activity(virtual_steps, layers) if layers else None)
 
 
 def _layer(layer: dict[str, Any]) -> LayerActivity:
-    layer = {**_OLDER, **layer}
-    named = {"kind": LayerKind, "cause": Cause, "precision": NumberFormat}
+    named = {"kind": LayerKind, "cause": Cause, "precision": Precision}
     if any(layer[key] not in get_args(known) for key, known in named.items()):
         raise ValueError
     counts = {key: _count(layer[key]) for key in COUNTS}
@@ -113,9 +112,16 @@ def _run(report: dict[str, Any]) -> RunInfo:
         Measured(_text(entry["source"]), *(float(entry[key]) for key in ("joules", "idle_watts", "seconds")))
         for entry in run["measured"]
     ]
-    costs = EnergyCosts(float(run["pj_mac"]), float(run["pj_ac"]), _count(run["word_bits"]))
     command, started = (_text(run[key]) for key in ("command", "started"))
-    return RunInfo(model, costs, command, started, float(run["seconds"]), tuple(measured))
+    return RunInfo(model, _costs(run), command, started, float(run["seconds"]), tuple(measured))
+
+
+def _costs(run: dict[str, Any]) -> EnergyCosts:
+    pj_mac, pj_ac, word_bits = float(run["pj_mac"]), float(run["pj_ac"]), _count(run["word_bits"])
+    if "sum_bits" in run:
+        return EnergyCosts(pj_mac, pj_ac, word_bits, _count(run["sum_bits"]))
+    older = EnergyCosts(pj_mac, pj_ac, word_bits, word_bits)
+    return next((costs for costs in PRESETS.values() if replace(costs, sum_bits=word_bits) == older), older)
 
 
 def _text(value: Any) -> str:
