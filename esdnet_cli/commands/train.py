@@ -59,7 +59,9 @@ _SHARED = _SharedFolder()
     help="Pairs to validate on, ten times per run; the best weights are kept.",
 )
 @option("-o", "--output", required=True, type=_FOLDER, metavar="DIR", help="Folder of the run.")
-@option("--size", metavar="NAME|JSON", help="small, tiny, lif, base, or a config as JSON.  [default: --init's, else small]")
+@option(
+    "--size", metavar="NAME|JSON", help="small, tiny, lif, base, or a config as JSON.  [default: --init's, else small]"
+)
 @option("--init", metavar="NAME|PATH", help="Start from this checkpoint's weights.")
 @option("--resume", is_flag=True, help="Continue the run in --output exactly where it stopped.")
 @option("--steps", type=click.IntRange(min=1), metavar="N", help="Length of the run in steps.")
