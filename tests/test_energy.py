@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from dataclasses import replace
 
+import peer
 import pytest
 import torch
 from conftest import INTEGER, TINY, TWO_STEPS, tiny_network
@@ -138,6 +139,19 @@ def test_the_ordinary_twin_multiplies_no_padding() -> None:
         products = F.conv2d(torch.ones(2, *sizes[name]), weight, stride=conv.stride, padding=conv.padding).double()
         assert layers[name].ann_mac == int(products.sum()), name
         assert layers[name].weights == 2 * conv.weight.numel(), name
+
+
+def test_the_benchmarks_peer_multiplies_no_padding() -> None:
+    network = peer.Peer()
+    products = []
+    for conv in network.modules():
+        if isinstance(conv, torch.nn.Conv2d):
+            conv.register_forward_hook(
+                lambda conv, args, _: products.append(F.conv2d(args[0] * 0 + 1, conv.weight * 0 + 1, padding=1).sum())
+            )
+    with torch.inference_mode():
+        network(torch.rand(1, 3, 5, 7))
+    assert network.macs(5, 7) == sum(map(int, products))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", *(["int8"] if int8_works() else [])])
