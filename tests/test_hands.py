@@ -1,8 +1,7 @@
-"""Copies of a Derainer at work side by side: the same results as one after the other, and nobody counts another's."""
+"""Tiles of a picture side by side: the same results as one after the other, within the same memory, whatever fails."""
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from pathlib import Path
 from threading import Barrier, get_ident
 
@@ -15,8 +14,7 @@ from conftest import INTEGER, Run, load_json, photo, tiny_network
 from esdnet_cli.checkpoint.store import save
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.low_precision import int8_works
-from esdnet_cli.pipeline.crew import Crew
-from esdnet_cli.pipeline.derainer import Derained, Derainer, load
+from esdnet_cli.pipeline.derainer import load
 
 
 @pytest.fixture
@@ -59,26 +57,6 @@ def test_tiles_side_by_side_are_those_of_one_core(precision: str, integer: Path,
     assert one.activity == two.activity and one.activity is not None and one.activity.spikes
     assert np.array_equal(one.image, two.image)
     assert one.spike_map is not None and two.spike_map is not None and np.array_equal(one.spike_map, two.spike_map)
-
-
-def test_a_crew_computes_at_the_same_time_in_the_order_of_the_calls(integer: Path, two_cores: None) -> None:
-    both = Barrier(2, timeout=20)  # nobody passes alone
-
-    def submit(picture: int) -> Future[Derained]:
-        def derain(derainer: Derainer) -> Derained:
-            both.wait()
-            assert torch.get_num_threads() == 1
-            return derainer(photo(seed=picture))
-
-        return crew.submit(derain)
-
-    with Crew(load(integer, device="cpu")) as crew:
-        assert crew.size == 2
-        results = [task.result() for task in [submit(picture) for picture in range(6)]]
-    alone = load(integer, device="cpu")
-    for picture, result in enumerate(results):
-        expected = alone(photo(seed=picture))
-        assert np.array_equal(result.image, expected.image) and result.activity == expected.activity
 
 
 def test_a_clip_on_two_cores_is_the_clip_on_one(integer: Path, tmp_path: Path, run: Run, two_cores: None) -> None:
