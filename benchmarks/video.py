@@ -1,10 +1,8 @@
-"""Clips: what --deflicker gains and costs, how long the network waits for frames, what frames side by side gain, and
-peak memory against length.
+"""Clips: what --deflicker gains and costs, how long the network waits for frames, and peak memory against length.
 
 python benchmarks/video.py clip walk.mp4
 python benchmarks/video.py deflicker --photos DIR --frames DIR
 python benchmarks/video.py waiting
-python benchmarks/video.py crew
 python benchmarks/video.py memory
 """
 
@@ -14,7 +12,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -119,45 +116,6 @@ def waiting(seconds: int) -> None:
         click.echo(
             f"{entry['frames']} frames of 320x180: network {entry['seconds']:.1f} s of {whole:.1f} s, "
             f"waited for frames {entry['waited_seconds']:.2f} s ({100 * share:.2f} %)"
-        )
-
-
-@main.command()
-@click.option("--weights", default="fast", show_default=True)
-@click.option(
-    "--size", "sizes", multiple=True, default=["320x180", "640x360"], show_default=True, help="May be repeated."
-)
-@click.option("--rounds", default=5, show_default=True)
-def crew(weights: str, sizes: tuple[str, ...], rounds: int) -> None:
-    """Frames side by side, each on its share of the cores, against one after the other on all of them, in turn."""
-    from esdnet_cli.model.inference import keep_freed_memory
-    from esdnet_cli.pipeline.crew import Crew
-    from esdnet_cli.pipeline.derainer import load
-
-    keep_freed_memory()
-    derainer = load(weights, device="cpu")
-    photo = cv2.imread(str(SAMPLE))[..., ::-1]
-    for size in sizes:
-        width, height = map(int, size.split("x"))
-        frame = np.ascontiguousarray(cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA))
-        together, alone = [], []
-        with Crew(derainer) as team:
-            for turn in range(rounds + 1):
-                for times in (together, alone) if turn % 2 else (alone, together):
-                    began = time.perf_counter()
-                    if times is alone:
-                        for _ in range(2 * team.size):
-                            derainer(frame)
-                    else:
-                        for task in [team.submit(lambda copy, frame=frame: copy(frame)) for _ in range(2 * team.size)]:
-                            task.result()
-                    times.append((time.perf_counter() - began) / (2 * team.size))
-        del together[0], alone[0]  # the first ones fill caches
-        ratios = sorted(one / several for one, several in zip(alone, together))
-        click.echo(
-            f"{weights}, {derainer.precision}, {size}: {team.size} side by side {np.median(together):.3f} s a frame, "
-            f"one after the other {np.median(alone):.3f} s: {np.median(ratios):.2f} times as fast "
-            f"(quartiles {ratios[rounds // 4]:.2f} to {ratios[-(rounds // 4) - 1]:.2f})"
         )
 
 

@@ -65,7 +65,9 @@ def test_the_bound_follows_from_counts() -> None:
     assert least.operations_s == pytest.approx((8000 / 4 + 600 / 2) / 1e9)
     assert least.gigabytes == pytest.approx((4 * (1500 + 2000 + 80) + 1000 + 1000) / 1e9)  # spikes written, and read
     assert least.traffic_s == pytest.approx(least.gigabytes / 10)
-    assert least.seconds == pytest.approx(least.operations_s + least.traffic_s)
+    assert least.seconds == least.operations_s > least.traffic_s
+    slow = bound(layers, "int8", {"int8": 4.0, "fp32": 2.0}, bandwidth=1.0)
+    assert slow.seconds == slow.traffic_s == pytest.approx(10 * least.traffic_s)
 
 
 @pytest.mark.parametrize(

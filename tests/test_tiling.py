@@ -129,6 +129,26 @@ def test_out_of_memory_halves_the_batch_and_goes_on(error: Exception) -> None:
     assert tried[:2] == [8, 4] and set(tried[2:]) <= {1, 2}
 
 
+@pytest.mark.parametrize(
+    "networks, size, sizes",
+    [(1, 64, [64, 1]), (2, 64, [33, 32]), (2, 12, [11, 11, 11, 11, 11, 10]), (3, 8, [8, 8, 7, 7, 7, 7, 7, 7, 7])],
+    ids=str,
+)
+def test_one_network_fills_its_batches_several_share_the_tiles_evenly(
+    networks: int, size: int, sizes: list[int]
+) -> None:
+    seen: list[int] = []
+
+    def network(tiles: Tensor) -> Tensor:
+        seen.append(len(tiles))
+        return tiles
+
+    tiles = torch.rand(65, 3, 4, 4)
+    derained = Batches([network] * networks, size, 4, lambda _: None).derain(iter(tiles), 65)
+    assert torch.equal(torch.stack(list(derained)), tiles)
+    assert seen == sizes
+
+
 def test_one_tile_too_many_names_the_mend() -> None:
     def network(tiles: Tensor) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")

@@ -55,8 +55,9 @@ class AgainstPublished:
 
 @dataclass(frozen=True)
 class Bound:
-    """What this machine could not do a picture faster than, this way of computing kept.
+    """What this machine could not do a picture faster than, this way of computing kept: the longer of two times.
 
+    Both at once, perfectly overlapping, would reach it; their sum is what neither overlapping takes.
     operations_s: every dense multiply-accumulate at the matmul peak of the number format that it runs in.
     traffic_s: `gigabytes` at `gigabytes_per_s`, a large copy's. gigabytes: what neurons, convolutions and products read
     and write, each number once, spikes in the format that hands them on; weights not counted.
@@ -69,7 +70,7 @@ class Bound:
 
     @property
     def seconds(self) -> float:
-        return self.operations_s + self.traffic_s
+        return max(self.operations_s, self.traffic_s)
 
 
 @dataclass(frozen=True)

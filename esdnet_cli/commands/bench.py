@@ -70,7 +70,7 @@ def _lines(measured: Bench, weights: str) -> list[str]:
     ]
     least = measured.bound
     lines.append(
-        f"{'bound':<16} {least.seconds:>9.3f} s     operations at their peak {least.operations_s:.3f} s, "
+        f"{'bound':<16} {least.seconds:>9.3f} s     the longer of operations at their peak {least.operations_s:.3f} s, "
         f"{least.gigabytes:.2f} GB moved once at {least.gigabytes_per_s:.0f} GB/s {least.traffic_s:.3f} s"
     )
     whole = sum(measured.stages_s.values())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.inference import Inference, choose_batch, choose_device, choose_precision
 from esdnet_cli.model.network import ESDNet
+from esdnet_cli.pipeline import threads
 from esdnet_cli.pipeline.results import ModelInfo
 from esdnet_cli.pipeline.tiling import Batches, SelfEnsemble, Tiling, derain_and_blend
 from esdnet_cli.settings import DEFAULT_WEIGHTS, ENSEMBLES
@@ -49,7 +50,8 @@ class Derained:
 class Derainer:
     """A network on its device with its tiling; made by `load`, called with pictures.
 
-    ensemble: of how many mirrored and turned copies its results are the mean.
+    batch: tiles at once, None for what memory allows. ensemble: of how many mirrored and turned copies its results are
+    the mean.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Derainer:
         self.inference = inference
         self._inferences = [inference]  # and copies of it: see `_hands`
         self._batch = batch
+        self._calls = Lock()
         self.on_smaller_batch: Callable[[int], None] = lambda size: None
 
     @property
@@ -105,6 +108,7 @@ class Derainer:
         other = copy.copy(self)
         other.inference = self.inference.copy()
         other._inferences = [other.inference]
+        other._calls = Lock()
         return other
 
     def __call__(
@@ -117,7 +121,8 @@ class Derainer:
         """Derain RGB [H, W, 3]: uint8 or uint16 of full range, or float32 in [0, 1]; any size from 1x1.
 
         count: also count spikes and operations. on_tile: called after each tile.
-        spike_map: also say where neurons fire.
+        spike_map: also say where neurons fire. One picture at a time: a call from another thread waits; `copy` makes
+        one that does not.
         Raises ValueError for another shape or dtype, PictureError if memory does not suffice for one tile or the
         network returns NaN.
         """
@@ -125,41 +130,42 @@ class Derainer:
             raise ValueError(f"image must be [H, W, 3], not {list(image.shape)}")
         if image.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"image must be uint8, uint16 or float32, not {image.dtype}")
-        started = time.perf_counter()
-        hands = self._hands(self.tiling.count(*image.shape[:2]))
+        height, width = (self.tiling.window(size) for size in image.shape[:2])
         with ExitStack() as stack:
+            stack.enter_context(self._calls)
+            started = time.perf_counter()
+            most = self._batch or choose_batch(self.network, height, width, self.inference.device)
+            hands = self._hands(min(most, self.tiling.count(*image.shape[:2])))
             counters = [stack.enter_context(ActivityCounter(hand.network)) for hand in hands if count]
             networks: list[Callable[[Tensor], Tensor]] = [*hands]
             if spike_map:
                 networks = [stack.enter_context(SpikeMapper(hand, hand.network)) for hand in hands]
             copies = [SelfEnsemble(network, self.ensemble) for network in networks]
-            derained, maps = self._derain(image, copies, on_tile)
+            derained, maps = self._derain(image, copies, most // len(hands), on_tile)
         activity = together(counter.activity() for counter in counters) if count else None
         return Derained(derained, activity, maps if spike_map else None, time.perf_counter() - started)
 
-    def _hands(self, tiles: int) -> list[Inference]:
-        """One for each core of a CPU that there are tiles for: threads that share each layer wait for each other."""
-        most = min(torch.get_num_threads(), MOST_HANDS, tiles) if self.inference.device.type == "cpu" else 1
-        while len(self._inferences) < most:
+    def _hands(self, most: int) -> list[Inference]:
+        """One for each core of a CPU: threads that share each layer wait for each other."""
+        hands = min(torch.get_num_threads(), MOST_HANDS, most) if self.inference.device.type == "cpu" else 1
+        while len(self._inferences) < hands:
             self._inferences.append(self.inference.copy())
-        return self._inferences[:most]
+        return self._inferences[:hands]
 
     def _derain(
-        self, image: NDArray[Any], networks: Sequence[Callable[[Tensor], Tensor]], on_tile: Callable[[], None]
-    ) -> tuple[NDArray[Any], NDArray[np.float16]]:
-        hands, tiles = len(networks), self.tiling.count(*image.shape[:2])
-        height, width = (self.tiling.window(size) for size in image.shape[:2])
-        most = self._batch or max(choose_batch(self.network, height, width, self.inference.device) // hands, 1)
-        rounds = -(-tiles // (most * hands))
-        batch = -(-tiles // (rounds * hands))  # as many for each hand
+        self, image: NDArray[Any], networks: Sequence[Callable[[Tensor], Tensor]], size: int,
+        on_tile: Callable[[], None],
+    ) -> tuple[NDArray[Any], NDArray[np.float16]]:  # fmt: skip
+        """size: tiles of a batch, at most; each of the networks takes one at a time."""
 
-        def halved(size: int) -> None:
-            self._batch = size  # what did not fit once will not fit for the next picture
-            self.on_smaller_batch(size)
+        def halved(tiles: int) -> None:
+            self._batch = tiles  # what did not fit once will not fit for the next picture
+            self.on_smaller_batch(tiles)
 
-        threads = (torch.set_num_threads, (torch.get_num_threads() // hands,))
-        with ThreadPoolExecutor(hands, "network", *threads) if hands > 1 else nullcontext() as pool:
-            batches = Batches(networks, batch, self.network.config.multiple, halved, pool)
+        hands = len(networks)
+        cores = threads.shares(torch.get_num_threads(), hands)
+        with threads.pool("network", cores) if hands > 1 else nullcontext() as pool:
+            batches = Batches(networks, size, self.network.config.multiple, halved, pool)
             try:
                 return derain_and_blend(image, self.tiling, batches, on_tile)
             except BaseException:  # an interrupt, too, does not wait for what has not begun

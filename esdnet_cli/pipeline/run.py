@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError, one_line, printable, unexpected
@@ -20,6 +19,7 @@ from esdnet_cli.pipeline.images import Picture, grey_again, read_picture, withou
 from esdnet_cli.pipeline.output import Nowhere, Output
 from esdnet_cli.pipeline.results import ImageResult
 from esdnet_cli.pipeline.sources import Job, Source
+from esdnet_cli.pipeline.threads import pool
 
 R = TypeVar("R")
 READ_AHEAD = 2  # pictures decoded and waiting, and as many waiting to be written: more would only take memory
@@ -72,9 +72,8 @@ def derain_files(
     reading: deque[tuple[Job, Future[_Read | ImageResult]]] = deque()
     writing: deque[Future[ImageResult]] = deque()
     # observers compute, too: on one thread, so that they do not fight with the network for its cores
-    single = (torch.set_num_threads, (1,))
     # leaving this block waits for the writes in hand: an interrupted run loses no finished picture
-    with ThreadPoolExecutor(1, "writer", *single) as writer, ThreadPoolExecutor(1, "reader") as reader:
+    with pool("writer", [1]) as writer, ThreadPoolExecutor(1, "reader") as reader:
 
         def compute(job: Job, content: Future[_Read | ImageResult]) -> Future[ImageResult]:
             """What comes of a picture; a function of its own, which holds on to no picture once it has returned."""

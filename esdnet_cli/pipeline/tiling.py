@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -93,10 +94,11 @@ class SelfEnsemble:
 
 
 class Batches:
-    """Runs tiles through the network, as many at once as fit: out of memory halves the batch, for good, and goes on.
+    """Runs tiles through the network, as many at once as fit: out of memory halves their number, for good, and goes on.
 
     networks: one, or copies of one that take a batch each, side by side, on as many threads of `pool`.
-    multiple: what height and width of the network's input are multiples of.
+    size: of the largest batch. multiple: what height and width of the network's input are multiples of.
+    on_halved: told how many tiles there still are at once, in all networks together.
     """
 
     def __init__(
@@ -106,18 +108,24 @@ class Batches:
         self._free: SimpleQueue[Callable[[Tensor], Tensor]] = SimpleQueue()
         for network in networks:
             self._free.put(network)
-        self._ahead = len(networks)
+        self._networks = len(networks)  # still at work
         self._size = size
+        self._shrinking = Lock()
         self._multiple = multiple
         self._on_halved = on_halved
         self._pool = pool
 
-    def derain(self, tiles: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Each tile [3, h, w] derained, in order. Raises PictureError if not even one fits into memory."""
+    def derain(self, tiles: Iterator[Tensor], count: int) -> Iterator[Tensor]:
+        """Each of `count` tiles [3, h, w] derained, in order. Raises PictureError if not even one fits into memory."""
+        ahead = self._networks
+        # side by side, batches of even size, as many for each network; one alone takes as many tiles as it can
+        batches = ahead * -(-count // (ahead * self._size)) if ahead > 1 else 1
         started: deque[Callable[[], Tensor]] = deque()
-        while batch := list(itertools.islice(tiles, self._size)):
-            started.append(self._begin(torch.stack(batch)))
-            if len(started) > self._ahead:  # while batches compute, an earlier one is blended and the next one cut
+        while count:
+            size = min(-(-count // batches), self._size)
+            started.append(self._begin(torch.stack(list(itertools.islice(tiles, size)))))
+            count, batches = count - size, max(batches - 1, 1)
+            if len(started) > ahead:  # while batches compute, an earlier one is blended and the next one cut
                 yield from started.popleft()()
         for finish in started:
             yield from finish()
@@ -130,21 +138,44 @@ class Batches:
 
     def _forward(self, batch: Tensor) -> Callable[[], Tensor]:
         """One batch, in smaller ones if memory wants it; what is returned waits for the result."""
+        networks = self._networks
         network = self._free.get()
         try:
             if (finish := self._attempt(network, batch)) is not None:
                 return finish
         finally:
             self._free.put(network)
-        half = max(len(batch) // 2, 1)
-        if half < self._size:
-            self._size = half
-            self._on_halved(half)
+        if len(batch) == 1:
+            return self._alone(batch, networks)
+        with self._shrinking:
+            self._shrink(self._networks, len(batch) // 2)
         parts = []
         while len(batch):
             part, batch = batch[: self._size], batch[self._size :]
             parts.append(self._forward(part))
         return lambda: torch.cat([finish() for finish in parts])
+
+    def _alone(self, tile: Tensor, networks: int) -> Callable[[], Tensor]:
+        """Once more, while no other network holds memory, if one of `networks` did; half of them go on."""
+        if networks > 1:
+            with self._shrinking:
+                taken = [self._free.get() for _ in range(self._networks)]
+                try:
+                    finish = self._attempt(taken[0], tile)
+                finally:
+                    self._shrink(networks // 2, 1)
+                    for network in taken[: self._networks]:
+                        self._free.put(network)
+            if finish is not None:
+                return finish
+        height, width = tile.shape[2:]
+        raise PictureError(f"not enough memory for a tile of {width}x{height}; use a smaller --tile")
+
+    def _shrink(self, networks: int, size: int) -> None:
+        """For good, unless another thread has done so by now."""
+        if networks < self._networks or size < self._size:
+            self._networks, self._size = min(networks, self._networks), min(size, self._size)
+            self._on_halved(self._networks * self._size)
 
     def _attempt(self, network: Callable[[Tensor], Tensor], batch: Tensor) -> Callable[[], Tensor] | None:
         """None if memory did not suffice: by then what the attempt had taken is given back."""
@@ -155,8 +186,6 @@ class Batches:
             # the CPU allocator has no class of its own for it
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
-            if len(batch) == 1:
-                raise PictureError(f"not enough memory for a tile of {width}x{height}; use a smaller --tile") from error
             return None
 
 
@@ -195,7 +224,7 @@ def derain_and_blend(
                 yield torch.from_numpy(np.ascontiguousarray(tile.transpose(2, 0, 1)))
 
     weight = blend_weight(h, w)
-    derained = batches.derain(cut())
+    derained = batches.derain(cut(), tiling.count(height, width))
     result = np.empty_like(pixels)
     more = np.empty((height, width, 0), np.float16)
     band = torch.empty(0)  # the row of tiles being blended, from its top

@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import av
@@ -20,8 +18,7 @@ from numpy.typing import NDArray
 from esdnet_cli.energy.cost import Activity
 from esdnet_cli.errors import PictureError, printable
 from esdnet_cli.files import copy_times, file_digest, whole_file
-from esdnet_cli.pipeline.crew import Crew
-from esdnet_cli.pipeline.derainer import Derained, Derainer
+from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.images import grey_again
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.output import Output, pixel_settings
@@ -162,7 +159,7 @@ def derain_clip(
     """Derain a clip into its output, going on where an earlier run was stopped.
 
     on_frame: told each frame as it is computed, those of earlier runs first. tell: for what happens on the way.
-    Reader thread -> the crew's threads (network) -> writer thread (deflicker, encoder, disk).
+    Reader thread -> this thread (network) -> writer thread (deflicker, encoder, disk).
     Raises what `plan_clip` raises, and Interrupted.
     """
     # another machine's encoder may write another header: told now, not when the parts do not join
@@ -202,15 +199,6 @@ def derain_clip(
     return ClipResult(result, len(work.times), work.waited, took)
 
 
-@dataclass(frozen=True)
-class _Derained:
-    """A frame before and after. waited: seconds that one of the crew waited for the frame to be read."""
-
-    frame: Frame
-    derained: Derained
-    waited: float
-
-
 class _ClipWork:
     """The frames of one clip on their way; `kept` of them are in finished parts."""
 
@@ -233,56 +221,37 @@ class _ClipWork:
         self._encoder: SegmentEncoder | None = None
         self._frames: list[FrameRecord] = []
         self._shape: Activity | None = None
-        self._stopped = Event()
 
     def compute(self, derainer: Derainer, frames: Frames) -> None:
         """Everything that is not in finished parts."""
         source = iter(frames)
-        computing: deque[Future[_Derained | None]] = deque()
-        writing: deque[Future[None]] = deque()
-        # on the way out: what is read and computed by then is dropped, what is to be written is written
-        with (
-            ThreadPoolExecutor(1, "writer") as writer,
-            Crew(derainer) as crew,
-            ThreadPoolExecutor(1, "reader") as reader,
-        ):
-
-            def submit() -> Future[_Derained | None]:
-                return crew.submit(partial(self._derain, reader.submit(next, source, None)))
-
+        with ThreadPoolExecutor(1, "writer") as writer, ThreadPoolExecutor(1, "reader") as reader:
+            reading = deque(reader.submit(next, source, None) for _ in range(READ_AHEAD))
+            writing: deque[Future[None]] = deque()
             try:
-                computing += [submit() for _ in range(crew.size + READ_AHEAD)]
-                while (done := computing.popleft().result()) is not None:
-                    computing.append(submit())
-                    frame, activity = done.frame, done.derained.activity or Activity(1, ())
-                    self.waited += done.waited / crew.size
-                    seconds = (done.derained.seconds or 0.0) / crew.size
-                    record = FrameRecord(frame.number, frame.pts, seconds, counts_of(activity))
+                while (frame := self._awaited(reading.popleft())) is not None:
+                    reading.append(reader.submit(next, source, None))
+                    derained = derainer(frame.rgb, self._options.count)
+                    activity = derained.activity or Activity(1, ())
+                    record = FrameRecord(frame.number, frame.pts, derained.seconds or 0.0, counts_of(activity))
                     shape = self._shape = self._shape or without_counts(activity)
                     self._note(record, shape, estimate=frames.estimate)
-                    writing.append(writer.submit(self._encode, frame, done.derained.image, record))
+                    writing.append(writer.submit(self._encode, frame, derained.image, record))
                     while len(writing) > READ_AHEAD or (writing and writing[0].done()):
                         writing.popleft().result()
                 while writing:
                     writing.popleft().result()
                 writer.submit(self._finish_part).result()
             finally:
-                self._stopped.set()
-                for task in computing:
-                    task.cancel()
+                for read in reading:
+                    read.cancel()
                 reader.submit(source.close)  # type: ignore[attr-defined]
 
-    def _derain(self, reading: Future[Frame | None], derainer: Derainer) -> _Derained | None:
-        """The next frame, None after the last one."""
-
-        def go_on() -> None:
-            if self._stopped.is_set():
-                raise CancelledError
-
+    def _awaited(self, future: Future[Frame | None]) -> Frame | None:
         began = time.perf_counter()
-        frame = reading.result()
-        waited = time.perf_counter() - began
-        return None if frame is None else _Derained(frame, derainer(frame.rgb, self._options.count, go_on), waited)
+        frame = future.result()
+        self.waited += time.perf_counter() - began
+        return frame
 
     def _note(self, record: FrameRecord, shape: Activity, kept: bool = False, estimate: int | None = None) -> None:
         self.times.append(record.pts)

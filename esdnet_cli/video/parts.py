@@ -18,7 +18,7 @@ _COUNTED = ("spikes", "ac", "nonzero")  # what differs between frames of one siz
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """One frame's figures. seconds: its share of the time of all cores. counts: of each layer, those of _COUNTED."""
+    """One frame's figures. counts: of each layer, those of _COUNTED."""
 
     number: int
     pts: int
