@@ -152,7 +152,7 @@ def _watch_signals() -> None:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="esdnet")
 def cli() -> None:
-    """Remove rain from pictures with a spiking neural network, and see what it costs.
+    """Removes rain from photographs and clips with the spiking network ESDNet, and reports spike rates and energy.
 
     Every option can also be set by an environment variable: --device by ESDNET_DEVICE, and so on.
     Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage or checkpoint, 130 interrupted.

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,11 @@ README = (ROOT / "README.md").read_text()
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_stands_in_the_docs(command: str) -> None:
-    result = CliRunner().invoke(cli, [command, "--help"], prog_name="esdnet", terminal_width=100)
+@pytest.mark.parametrize(
+    "command", [(), *((name,) for name in COMMANDS)], ids=lambda command: "".join(command) or "esdnet"
+)
+def test_help_stands_in_the_docs(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, [*command, "--help"], prog_name="esdnet", terminal_width=100)
     assert result.exit_code == 0
     assert "Example" in result.stdout
     page = (ROOT / "docs" / "cli.md").read_text()
@@ -72,7 +75,18 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_for_whoever_asks(
 
 def test_version(run: Run) -> None:
     assert run("--version").stdout == f"esdnet, version {__version__}\n"
-    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    dated = re.search(
+        rf"^## {re.escape(__version__)} \((\d{{4}}-\d\d-\d\d)\)$", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )
+    assert dated
+    citation = (ROOT / "CITATION.cff").read_text().splitlines()
+    assert f"version: {__version__}" in citation and f"date-released: {dated[1]}" in citation
+
+
+def test_one_sentence_says_everywhere_what_this_is() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert cli.help and cli.help.split("\n\n")[0].replace("\n", " ") == f"{project['description']}."
+    assert f"abstract: {project['description']}." in (ROOT / "CITATION.cff").read_text().splitlines()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP runtime")

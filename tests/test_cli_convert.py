@@ -59,7 +59,7 @@ def test_everything_that_does_not_fit_is_listed_and_nothing_written(tmp_path: Pa
 
 BAD = {
     "no file": (None, "no such file"),
-    "text": (b"not a checkpoint", "holds more than tensors (or is no PyTorch file)"),
+    "text": (b"not a checkpoint", "contains more than tensors, or is not a PyTorch file"),
     "empty": (b"", "not a whole PyTorch checkpoint"),
 }
 

@@ -71,7 +71,7 @@ def _load(path: Path) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as error:
                 raise CheckpointError(
-                    f"{path}: holds more than tensors (or is no PyTorch file); save its state_dict alone"
+                    f"{path}: contains more than tensors, or is not a PyTorch file; save only its state_dict"
                 ) from error
             except Exception as error:  # what torch.load raises on a broken archive or stream is not documented
                 reason = one_line(error)[:120]
@@ -128,7 +128,7 @@ def _split(name: str) -> tuple[str, str]:
 def _dense(name: Any, value: Any, path: Path) -> Tensor:
     """An ordinary tensor of ours: float32, or int64 for the batch counters."""
     if not isinstance(name, str) or not isinstance(value, Tensor):
-        raise CheckpointError(f"{path}: entry {name!r} is no tensor; save model.state_dict() alone")
+        raise CheckpointError(f"{path}: entry {name!r} is not a tensor; save only model.state_dict()")
     counter = name.endswith("num_batches_tracked")
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu" or value.is_complex():
         raise CheckpointError(

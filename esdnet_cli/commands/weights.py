@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 @click.command(name="weights")
 @click.argument("weights", required=False, metavar="[NAME|PATH]")
 def command(weights: str | None) -> None:
-    """List the bundled checkpoints; describe one.
-
-    A file of your own is described, and checked, by its path.
+    """List the bundled checkpoints, or describe one. Give a path to describe and check your own file.
 
     \b
     Examples:

@@ -179,7 +179,7 @@ def _or_failed(step: Callable[..., R], job: Job, *args: Any) -> R | ImageResult:
     except PictureError as error:
         reason = str(error)
     except OSError as error:
-        reason = f"{error.strerror or one_line(error)}; check that it exists, its permissions and the disk's space"
+        reason = f"{error.strerror or one_line(error)}; check that it exists, that you have permission, and that the disk is not full"
         if error.filename is not None and os.fspath(error.filename) != os.fspath(job.source.path):
             reason = f"{printable(os.fsdecode(error.filename))}: {reason}"
     except MemoryError:

@@ -115,7 +115,7 @@ def _find(
     # os.path's questions, unlike Path's, raise for no name and no permission
     if os.path.isdir(text):
         if os.path.realpath(text) in map(os.path.realpath, leave_out):
-            raise EsdnetError(f"{text}: is input and output folder at once; choose another output folder")
+            raise EsdnetError(f"{text}: is both input and output folder; choose another output folder")
         before = len(unusable)
         found = list(_in_folder(path, recursive, _inside(leave_out, path), unusable, unread))
         hint = "" if recursive else "; -r looks into subfolders"
@@ -138,7 +138,7 @@ def _find(
                 found.append(Source(match, match.relative_to(root)))
             else:
                 _count(match, unread)
-        return found, "the pattern matches no picture; check it, and its quotes"
+        return found, "the pattern matches no picture; check the pattern and its quotes"
     return [], "no such file or folder; check the name"
 
 

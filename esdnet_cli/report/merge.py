@@ -31,16 +31,16 @@ def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tup
         results, run = _read(path)
         if runs and replace(_model(run, path), device="") != replace(_model(runs[0], paths[0]), device=""):
             raise EsdnetError(
-                f"{printable(path)}: of other weights, precision or tiling than {printable(paths[0])}; "
-                "merge reports of one network only"
+                f"{printable(path)}: was made with other weights, precision or tiling than {printable(paths[0])}; "
+                "merge only reports with the same settings"
             )
         runs.append(run)
         for result in results:
             known = pictures.get(result.input)
             if known and known.activity and result.activity and known.activity != result.activity:
                 raise EsdnetError(
-                    f"{printable(path)}: {result.input} has other counts than in a report before it, so these are two "
-                    "pictures of one name; run both folders from above them, so that their names differ"
+                    f"{printable(path)}: {result.input} has different counts in an earlier report, so two pictures share "
+                    "this name; run esdnet from the folder above both, so that their names differ"
                 )
             if known is None or (known.activity is None and result.activity is not None):
                 pictures[result.input] = result
@@ -61,7 +61,7 @@ def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tup
 
 def _model(run: RunInfo, path: Path) -> ModelInfo:
     if run.model is None:
-        raise EsdnetError(f"{printable(path)}: has no energy (its pictures were scored as they were); leave it out")
+        raise EsdnetError(f"{printable(path)}: contains no energy figures (made with --as-is); leave it out")
     return run.model
 
 
@@ -76,7 +76,9 @@ def _read(path: Path) -> tuple[list[ImageResult], RunInfo]:
     except OSError as error:
         raise EsdnetError(f"{printable(path)}: {error.strerror}; name a JSON report") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise EsdnetError(f"{printable(path)}: is no report of this version; name the .json of --report") from error
+        raise EsdnetError(
+            f"{printable(path)}: is not a JSON report of this version; give a .json file written by --report"
+        ) from error
 
 
 def _result(image: dict[str, Any], virtual_steps: int) -> ImageResult:

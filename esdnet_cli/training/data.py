@@ -158,7 +158,9 @@ def shares(given: Sequence[Folder], own: bool) -> list[float]:
     unstated = sum(folder.share is None for folder in given)
     most = max(GIVEN, stated) if own else 1.0
     if stated > 1 + 1e-6 or (not own and not unstated and stated < 1 - 1e-6):
-        raise EsdnetError(f"the shares come to {stated:g}; with --clean give at most 1, without it exactly 1")
+        raise EsdnetError(
+            f"the shares add up to {stated:g}; they must be at most 1 with --clean, and exactly 1 without it"
+        )
     if unstated and most - stated < 1e-6:
         raise EsdnetError("nothing is left for the folders without a share; give smaller shares, or all of them")
     return [(most - stated) / unstated if folder.share is None else folder.share for folder in given]
@@ -217,7 +219,7 @@ def listing(folder: Path) -> list[Source]:
         raise EsdnetError(f"{printable(folder)}: is not a folder; name one with pictures")
     sources, unusable = find_sources([str(folder)], recursive=False)
     if unusable or not sources:
-        raise EsdnetError(f"{printable(folder)}: holds no picture; name a folder with some")
+        raise EsdnetError(f"{printable(folder)}: contains no pictures; choose another folder")
     return sources
 
 

@@ -170,9 +170,7 @@ def read_info(path: Path) -> ClipInfo:
             later = [(frame.width, frame.height) for frame in first_frames(container, stream, joins)]
     with open_clip(path) as (container, stream):
         if stream.codec_context.width * stream.codec_context.height > max_pixels():
-            raise PictureError(
-                f"has frames of more than {max_pixels() / 1e6:g} megapixels; trust it by --max-megapixels"
-            )
+            raise PictureError(f"has frames of more than {max_pixels() / 1e6:g} megapixels; raise --max-megapixels")
         frame = next(_decode(container, stream, _Tally()), None)
         if frame is None:
             raise PictureError(f"has no frame that decodes ({stream.codec_context.name}); copy it again")
