@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from esdnet_cli import __version__
-from esdnet_cli.errors import EsdnetError, printable, unexpected
+from esdnet_cli.errors import EsdnetError, printable, system_error, unexpected
 from esdnet_cli.files import abandon_writes
 
 COMMANDS = ("images", "video", "energy", "evaluate", "train", "synth", "convert", "weights", "bench")
@@ -71,7 +71,7 @@ class _Group(click.Group):
             if error.errno == errno.EPIPE:  # the reader of our output has gone: click ends quietly
                 raise
             place = printable(os.fsdecode(error.filename)) if error.filename is not None else "standard output"
-            raise _Failure(f"{place}: {error.strerror}; check its place, permissions and space") from error
+            raise _Failure(f"{place}: {system_error(error)}") from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:

@@ -151,7 +151,8 @@ _RUN_OPTIONS = {
     "ensemble": option(
         "--ensemble",
         type=click.Choice(ENSEMBLES[1:]),
-        help="Average over this many mirrored and rotated copies: slightly better pictures for 2, 4 or 8 times the work.",
+        help="Average over this many mirrored and rotated copies: slightly better pictures for 2, 4 or 8 times the "
+        "work.",
     ),
     "max_megapixels": option(
         "--max-megapixels",

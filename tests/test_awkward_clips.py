@@ -168,7 +168,9 @@ TABLE = {
     "subtitles as pictures": Case(
         beside("hdmv_pgs_subtitle", clip("x.m2ts")), ".mp4", "(pgssub); .mp4 cannot hold it, .mkv can"
     ),
-    "Blu-ray": Case(clip("x.m2ts", sound="pcm_bluray"), ".mkv", "is converted to pcm_s16le, because .mkv cannot", sound=[SHORT]),
+    "Blu-ray": Case(
+        clip("x.m2ts", sound="pcm_bluray"), ".mkv", "is converted to pcm_s16le, because .mkv cannot", sound=[SHORT]
+    ),
     "Blu-ray in .mp4": Case(clip("x.m2ts", sound="pcm_bluray"), ".mp4", "is converted to pcm_s16le", sound=[SHORT]),
     "Blu-ray in .mov": Case(clip("x.m2ts", sound="pcm_bluray"), ".mov", "is converted to pcm_s16le", sound=[SHORT]),
     "Blu-ray in .webm": Case(

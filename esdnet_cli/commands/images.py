@@ -45,7 +45,9 @@ def command(
     ctx: click.Context, inputs: tuple[str, ...], output: Path, recursive: bool, file_format: str | None,
     overwrite: bool, new_dates: bool, shard: str | None, options: RunOptions,
 ) -> None:  # fmt: skip
-    """Derain pictures. INPUT is a file, a folder, a quoted pattern, or @LIST, a text file that names one input per line.
+    """Derain pictures.
+
+    INPUT is a file, a folder, a quoted pattern, or @LIST, a text file that names one input per line.
 
     Outputs keep name, size, bit depth, alpha, metadata and date; HEIC becomes JPEG or PNG. Running it again skips
     finished pictures. Under torchrun or srun, or with --shard, each process takes its share. With - for input and

@@ -60,11 +60,9 @@ def command(
     rainmaker = Rainmaker(rain, streaks, seed)
     written = 0
     for job in tqdm(jobs, unit="picture", disable=True if quiet else None, leave=False):
-        name = job.output
-        assert name is not None
         try:
-            pair = rainmaker(job.source.path, name)
-            written += write_pair(output, name, pair, overwrite)
+            pair = rainmaker(job.source.path, job.output)
+            written += write_pair(output, job.output, pair, overwrite)
         except (PictureError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             failed.append(f"{printable(job.source.path)}: {reason}")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from esdnet_cli.errors import PictureError, one_line, printable, unexpected
+from esdnet_cli.errors import PictureError, printable, system_error, unexpected
 from esdnet_cli.files import digest
 from esdnet_cli.pipeline.derainer import AsIs, Derainer
 from esdnet_cli.pipeline.images import Picture, grey_again, read_picture, without_hidden_colours
@@ -179,7 +179,7 @@ def _or_failed(step: Callable[..., R], job: Job, *args: Any) -> R | ImageResult:
     except PictureError as error:
         reason = str(error)
     except OSError as error:
-        reason = f"{error.strerror or one_line(error)}; check that it exists, that you have permission, and that the disk is not full"
+        reason = system_error(error)
         if error.filename is not None and os.fspath(error.filename) != os.fspath(job.source.path):
             reason = f"{printable(os.fsdecode(error.filename))}: {reason}"
     except MemoryError:

@@ -23,7 +23,7 @@ READABLE = frozenset(
 )
 _WRITTEN = {".mpo": ".jpg", ".j2k": ".jp2", ".j2c": ".jp2"}  # endings of what is written as another format
 NO_FILE = Path(os.devnull)
-FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}  # of --format
+FORMAT_ENDINGS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}  # of --format
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
     endings = [None if file_format else _other_ending(source.path) for source in sources]
     places = [folder / source.relative for source in sources]
     if file_format:
-        places = [place.with_suffix(FORMATS[file_format]) for place in places]
+        places = [place.with_suffix(FORMAT_ENDINGS[file_format]) for place in places]
     converted = [place.with_suffix(ending) if ending else place for place, ending in zip(places, endings)]
     wanted = Counter(map(_key, converted))
     jobs: list[Job] = []

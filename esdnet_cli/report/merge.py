@@ -39,8 +39,8 @@ def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tup
             known = pictures.get(result.input)
             if known and known.activity and result.activity and known.activity != result.activity:
                 raise EsdnetError(
-                    f"{printable(path)}: {result.input} has different counts in an earlier report, so two pictures share "
-                    "this name; run esdnet from the folder above both, so that their names differ"
+                    f"{printable(path)}: {result.input} has different counts in an earlier report, so two pictures "
+                    "share this name; run esdnet from the folder above both, so that their names differ"
                 )
             if known is None or (known.activity is None and result.activity is not None):
                 pictures[result.input] = result

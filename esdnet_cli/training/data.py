@@ -24,7 +24,7 @@ DRY = 0.17  # share of synthetic crops without rain: dry pictures must come back
 GIVEN = 0.75  # share of crops whose rain is given, as masks or pairs, where nothing is said; the others get our own
 FAINTER = 0.45  # share of masks that are dimmed
 TURNED = 0.5  # share of masks that are turned and stretched a little
-MOST_VEIL = 0.12
+MAX_VEIL = 0.12
 OUT_OF_FOCUS = 0.25  # share of our own rain with drops near the lens
 LIT = 0.5  # share of our own rain whose streaks cover the scene, rather than add light to it
 
@@ -80,7 +80,7 @@ class OwnRain:
         streaks = torch.where(chance[1] < OUT_OF_FOCUS, streaks + near, streaks) * wet
         covered = streaks.clamp(0, 1) * (chance[3] * 0.5 + 0.5 - clean)  # towards the light that the drops gather
         streaks = torch.where(chance[3] < LIT, covered, streaks)
-        veil = torch.rand(count, generator=random, device=random.device) * MOST_VEIL
+        veil = torch.rand(count, generator=random, device=random.device) * MAX_VEIL
         veil = veil * wet.flatten() * (chance[2].flatten() < 0.4)
         return photograph(clean, streaks, veil, random)
 

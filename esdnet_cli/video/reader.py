@@ -50,14 +50,13 @@ Chroma = Literal["420", "422", "444", "rgb", "grey"]
 class Colour:
     """How numbers become colours. matrix, primaries, transfer: as H.273 numbers them; full: range of 0 to the peak.
 
-    matrix is never unspecified: `tagged` says whether the file named it, or its size did.
+    matrix is never unspecified: where the file does not name it, its size does.
     """
 
     matrix: int
     full: bool
     primaries: int
     transfer: int
-    tagged: bool
 
 
 @dataclass(frozen=True)
@@ -404,7 +403,6 @@ def _colour(frame: VideoFrame) -> Colour:
         full=rgb or frame.color_range == FULL or frame.format.name.startswith("yuvj"),
         primaries=frame.color_primaries,
         transfer=frame.color_trc,
-        tagged=tagged,
     )
 
 
