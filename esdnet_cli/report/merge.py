@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from esdnet_cli.energy.cost import COUNTS, Activity, Cause, EnergyCosts, LayerActivity, LayerKind, NumberFormat
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.metrics import Quality, SpikeRain
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Status
 from esdnet_cli.report.figures import FACTS, SCHEMA
@@ -88,7 +90,22 @@ def _result(image: dict[str, Any], virtual_steps: int) -> ImageResult:
         key: None if image[key] is None else _READ[kind](image[key]) for key, kind in FACTS.items()
     }
     counted = Activity(virtual_steps, tuple(map(_layer, image["layers"]))) if image["layers"] else None
-    return ImageResult(**facts, activity=counted)
+    return ImageResult(**facts, activity=counted, quality=_quality(image), spike_rain=_spike_rain(image))
+
+
+def _quality(image: dict[str, Any]) -> Quality | None:
+    """What `esdnet evaluate` added; a PSNR of null is that of equal pictures, since JSON knows no infinity."""
+    if "psnr_y" not in image:
+        return None
+    scores = {field.name: image[field.name] for field in fields(Quality)}
+    return Quality(**{key: math.inf if score is None else float(score) for key, score in scores.items()})
+
+
+def _spike_rain(image: dict[str, Any]) -> SpikeRain | None:
+    if "spike_rain_r" not in image:
+        return None
+    rates = {field.name: image[field.name] for field in fields(SpikeRain)}
+    return SpikeRain(**{key: None if r is None else float(r) for key, r in rates.items()})
 
 
 def _layer(layer: dict[str, Any]) -> LayerActivity:

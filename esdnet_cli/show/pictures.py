@@ -100,7 +100,7 @@ def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOp
     options = replace(options, costs=info.costs)
     summary = totals(results, info.costs)
     if not options.quiet:
-        print_rows(*rows.heading(scored=False, network=True))
+        print_rows(*rows.heading(scored=any(result.quality for result in results), network=True))
     for result in results:
         _show(result, options)
     show_summary(results, info, summary, options, short=False)
