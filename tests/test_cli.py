@@ -43,6 +43,15 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+def test_pypi_gets_a_page_without_dead_links() -> None:
+    hook = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]
+    page = README
+    for change in hook["fancy-pypi-readme"]["substitutions"]:
+        page = re.sub(change["pattern"], change["replacement"], page)
+    assert len(page) > 0.8 * len(README) and "docs/images.md" in page
+    assert {target[:8] for target in re.findall(r"\]\(([^)]*)\)", page)} == {"https://"}
+
+
 FAULT = """
 import sys
 from esdnet_cli.cli import cli
