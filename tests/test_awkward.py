@@ -296,7 +296,7 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "half_empty.jpg": (made.hollow(made.jpeg(pixels=np.tile(COLOUR, (9, 9, 1)))), Refused("has no end")),
     # what no output takes is said before the work
     "small.jp2": (made.pillow("JPEG2000", COLOUR[:20, :20]), Refused("cannot be written as .jp2")),
-    "long.png": (made.pillow("PNG", np.zeros((1, 16384), np.uint8)), Refused("longer than the 16383 pixels that .webp takes", "webp")),
+    "long.png": (made.pillow("PNG", np.zeros((1, 16384), np.uint8)), Refused("has a side longer than 16383 pixels, the limit of .webp", "webp")),
 }  # fmt: skip
 
 
