@@ -230,7 +230,9 @@ TABLE = {
     "trimmed": Case(edited(WHOLE, [(1.2, 0.4)]), ".mkv", frames=30, sound=[("aac", 0, 1.2)]),
     "trimmed, .mp4 to .mp4": Case(edited(WHOLE, [(1.2, 0.4)]), ".mp4", frames=30, sound=[("aac", 0, 1.2)]),
     "trimmed at its end": Case(edited(WHOLE, [(0.8, 0)]), ".mkv", frames=20, sound=[("aac", 0, 0.8)]),
-    "trimmed, to .webm": Case(edited(WHOLE, [(0.8, 1)]), ".webm", "converted to Opus", frames=20, sound=[("opus", 0, 0.8)]),
+    "trimmed, to .webm": Case(
+        edited(WHOLE, [(0.8, 1)]), ".webm", "converted to Opus", frames=20, sound=[("opus", 0, 0.8)]
+    ),
     "trimmed PCM": Case(
         edited(clip("x.mov", 50, sound="pcm_s16le"), [(1.2, 0.4)]), ".mkv", frames=30, sound=[("pcm_s16le", 0, 1.2)]
     ),

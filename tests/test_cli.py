@@ -9,6 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from conftest import Run, photo, write
@@ -30,6 +31,15 @@ def test_help_stands_in_the_docs(command: tuple[str, ...]) -> None:
     assert "Example" in result.stdout
     page = (ROOT / "docs" / "cli.md").read_text()
     assert f"```\n{result.stdout.strip()}\n```" in page, "run python tools/write_cli_docs.py"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_its_environment_variable(command: str) -> None:
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None
+    for option in (each for each in found.params if isinstance(each, click.Option)):
+        long = next(name for name in option.opts if name.startswith("--"))
+        assert option.envvar == "ESDNET_" + long[2:].replace("-", "_").upper(), long
 
 
 @pytest.mark.parametrize(

@@ -291,7 +291,7 @@ class TrainingRun:
         try:
             self._optimiser.restore(below(tensors, "optimiser."))
         except KeyError as error:
-            raise EsdnetError(f"{printable(path)}: lacks the optimiser's {error}; start anew") from error
+            raise EsdnetError(f"{printable(path)}: lacks the optimiser's {error}; start a new run") from error
         self._random.set_state(tensors[f"random.{self.rank}"])
         self.step = self.saved = here.step
         self.seconds = here.seconds
