@@ -93,7 +93,7 @@ def test_an_integer_network_on_patches_trains_and_is_used(clean: Path, tmp_path:
         (("--pairs", "x", "--streaks", "y"), "--streaks needs --clean."),
         (("--clean", "x"), "Give either --steps or --minutes."),
         (("--clean", "x", "--steps", 1, "--minutes", 1), "Give either --steps or --minutes."),
-        (("--clean", "x", "--steps", 1, "--crop", 18), "--crop 18 is not a multiple of 4"),
+        (("--clean", "x", "--steps", 1, "--crop", 18), "--crop 18 is not a multiple of 8"),
         (("--clean", "x", "--steps", 1), "x: is not a folder"),
         (("--clean", "x", "--steps", 1, "--size", "huge"), "--size huge:"),
         (("--clean", "x", "--steps", 1, "--size", '{"dim": 0}'), "dim must be a whole number"),
