@@ -203,7 +203,7 @@ def test_what_was_logged_after_the_state_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_resuming_otherwise_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EsdnetError, match="nothing can be resumed"):
+    with pytest.raises(EsdnetError, match="nothing to resume"):
         new_run(tmp_path / "run", resume=True)
     list(new_run(tmp_path / "run", replace(RECIPE, steps=1)).train())
     with pytest.raises(EsdnetError, match=r"was started with lr 0.001, not 0.5"):
