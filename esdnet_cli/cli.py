@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from esdnet_cli import __version__
-from esdnet_cli.errors import EsdnetError, printable, unexpected
+from esdnet_cli.errors import EsdnetError, printable, system_error, unexpected
 from esdnet_cli.files import abandon_writes
 
 COMMANDS = ("images", "video", "energy", "evaluate", "train", "synth", "convert", "weights", "bench")
@@ -71,7 +71,7 @@ class _Group(click.Group):
             if error.errno == errno.EPIPE:  # the reader of our output has gone: click ends quietly
                 raise
             place = printable(os.fsdecode(error.filename)) if error.filename is not None else "standard output"
-            raise _Failure(f"{place}: {error.strerror}; check its place, permissions and space") from error
+            raise _Failure(f"{place}: {system_error(error)}") from error
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -152,7 +152,7 @@ def _watch_signals() -> None:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="esdnet")
 def cli() -> None:
-    """Remove rain from pictures with a spiking neural network, and see what it costs.
+    """Removes rain from photographs and clips with the spiking network ESDNet, and reports spike rates and energy.
 
     Every option can also be set by an environment variable: --device by ESDNET_DEVICE, and so on.
     Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage or checkpoint, 130 interrupted.

@@ -39,6 +39,12 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def system_error(error: OSError) -> str:
+    """What the system said of a file, and what to look at; the caller names the file."""
+    reason = error.strerror or one_line(error)
+    return f"{reason}; check that it exists, that you have permission, and that the disk is not full"
+
+
 def unexpected(error: Exception) -> str:
     """One line on an error that nobody foresaw; its traceback goes to the log, which ESDNET_DEBUG=1 shows."""
     _log.debug("unexpected error", exc_info=error)

@@ -81,13 +81,17 @@ def _report_option(**formats: str) -> Callable[[Command], Command]:
         type=click.Path(path_type=Path),
         callback=check,
         metavar="FILE",
-        help=f"Also write all figures to FILE: {told}.",
+        help=f"Also write all figures to FILE; its extension selects the format: {told}.",
     )
 
 
 def _cost_option(name: str, text: str) -> Callable[[Command], Command]:
     help_text = f"{text}  [default: the preset's]"
     return option(name, type=float, callback=_cost, metavar="PJ", help=help_text)
+
+
+def _verbose_option(text: str) -> Callable[[Command], Command]:
+    return option("-v", "--verbose", is_flag=True, help=text)
 
 
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
@@ -147,7 +151,8 @@ _RUN_OPTIONS = {
     "ensemble": option(
         "--ensemble",
         type=click.Choice(ENSEMBLES[1:]),
-        help="Average over this many mirrored and rotated copies: better pictures for as many times the work.",
+        help="Average over this many mirrored and rotated copies: slightly better pictures for 2, 4 or 8 times the "
+        "work.",
     ),
     "max_megapixels": option(
         "--max-megapixels",
@@ -162,11 +167,11 @@ _RUN_OPTIONS = {
         type=click.Choice(list(PRESETS)),
         default=DEFAULT_PRESET,
         show_default=True,
-        help="Costs of an operation (Horowitz, ISSCC 2014).",
+        help="Energy cost per operation (Horowitz, ISSCC 2014).",
     ),
     "no_energy": option("--no-energy", is_flag=True, help="Do not count spikes and operations: slightly faster."),
-    "pj_mac": _cost_option("--pj-mac", "Picojoules of a multiply-accumulate."),
-    "pj_ac": _cost_option("--pj-ac", "Picojoules of an accumulate."),
+    "pj_mac": _cost_option("--pj-mac", "Picojoules per multiply-accumulate."),
+    "pj_ac": _cost_option("--pj-ac", "Picojoules per accumulate."),
     "report": _report_option(
         html="with pictures", json="with layers", csv="or .layers.csv: a row for each layer", tex="for booktabs"
     ),
@@ -174,22 +179,23 @@ _RUN_OPTIONS = {
         "--spike-map",
         type=click.Path(path_type=Path),
         metavar="DIR",
-        help="Also write heat maps of where neurons fire, three PNGs a picture.",
+        help="Also write heat maps of neuron activity, three PNGs per picture.",
     ),
     "dry_run": option("--dry-run", is_flag=True, help="Show what would be done without doing it."),
     "quiet": quiet_option,
-    "verbose": option(
-        "-v", "--verbose", is_flag=True, help="Show more: the layers of each picture, the frames of each clip."
-    ),
+    "verbose": _verbose_option("Also show the layers of each picture."),
 }
 
 
-def run_options(*without: str, **reports: str) -> Callable[[Command], Command]:
+def run_options(*without: str, verbose: str | None = None, **reports: str) -> Callable[[Command], Command]:
     """Put the options of every run on a command, which takes them as `options: RunOptions`.
 
-    without: names of those that it does not need. reports: endings of --report and what they hold, if not the usual.
+    without: names of those that it does not need. verbose: help of --verbose, if not the usual. reports: endings of
+    --report and what they hold, if not the usual.
     """
     offered = {name: decorate for name, decorate in _RUN_OPTIONS.items() if name not in without}
+    if verbose:
+        offered["verbose"] = _verbose_option(verbose)
     if reports:
         offered["report"] = _report_option(**reports)
 

@@ -57,5 +57,5 @@ def _shard(shown: str, *numbers: str, source: str, first: int = 1) -> Shard:
     except ValueError:
         index, count = 0, 0
     if not first <= index < count + first:
-        raise EsdnetError(f"{source} {shown}: is no share of the pictures; use --shard 1/4 to 4/4, for example")
+        raise EsdnetError(f"{source} {shown}: is not a valid share; use I/N with I from 1 to N, such as --shard 1/4")
     return Shard(index - first + 1, count, source)

@@ -227,8 +227,8 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "gama_chrm.png": (made.png((b"gAMA", (100000).to_bytes(4, "big")), (b"cHRM", bytes(32))), Back(COLOUR, "RGB", (info("gamma", 1.0), info("chromaticity", (0.0,) * 8)))),
     "srgb.png": (made.png((b"sRGB", b"\1")), Back(COLOUR, "RGB", (info("srgb", 1), silent))),
     "cicp.png": (made.png(PQ), Back(COLOUR, "RGB", (holds(b"cICP\x09\x10\0\1"),))),
-    "pq_to_jpeg.png": (made.png(PQ), Refused(r"HDR picture \(PQ\)", "jpg")),
-    "hlg_to_webp.png": (made.png((b"cICP", bytes((9, 18, 0, 1)))), Refused(r"HDR picture \(HLG\)", "webp")),
+    "pq_to_jpeg.png": (made.png(PQ), Refused(r"is HDR \(PQ\)", "jpg")),
+    "hlg_to_webp.png": (made.png((b"cICP", bytes((9, 18, 0, 1)))), Refused(r"is HDR \(HLG\)", "webp")),
     "gama1_to_jpeg.png": (made.png((b"gAMA", (100000).to_bytes(4, "big"))), Back(COLOUR, "RGB", (shows_middle_as(188),), JPEG_NEAR, "gama1_to_jpeg.jpg", "jpg")),
     "gama_18_to_jpeg.png": (made.png((b"gAMA", (55556).to_bytes(4, "big"))), Back(COLOUR, "RGB", (shows_middle_as(147),), JPEG_NEAR, "gama_18_to_jpeg.jpg", "jpg")),
     "srgb_to_jpeg.png": (made.png((b"sRGB", b"\1"), (b"gAMA", (45455).to_bytes(4, "big"))), Back(COLOUR, "RGB", (icc(None), silent), JPEG_NEAR, "srgb_to_jpeg.jpg", "jpg")),
@@ -267,7 +267,7 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "lab.tif": (made.tiff(COLOUR, 8), Refused("TIFF with Lab colours")),
     "cmyk_16.tif": (made.tiff(np.dstack((DEEP, DEEP[..., 0])), 5), Refused("TIFF in CMYK of 16 bits")),
     "raw.dng": (made.tiff(COLOUR, 2, more=((254, 4, 1, b"\1\0\0\0"), (50706, 1, 4, b"\1\4\0\0"))), Refused(r"not read \(DNG camera raw\); develop it")),
-    "raw_named.tif": (made.tiff(COLOUR, 2, more=((254, 4, 1, b"\1\0\0\0"), (50706, 1, 4, b"\1\4\0\0"))), Refused("camera's raw file")),
+    "raw_named.tif": (made.tiff(COLOUR, 2, more=((254, 4, 1, b"\1\0\0\0"), (50706, 1, 4, b"\1\4\0\0"))), Refused("camera raw file")),
     # JPEG 2000
     "jp2_12.jp2": (stored("jp2_12.jp2"), Back(SCENE, "RGB", (), 1)),
     "jp2_15.jp2": (stored("jp2_15.jp2"), Back(COLOUR, "RGB", (), 1)),
@@ -285,7 +285,7 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     # half the colours, limited range, BT.601, as FFmpeg writes it
     "limited12.avif": (stored("limited12.avif"), Back(RAMPS, "RGB", (silent,), 2, "limited12.png", "png")),
     "cut.heic": (stored("a.heic")[:-900], Refused("damaged")),
-    "pq.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 9, 16), Refused(r"HDR picture \(PQ\)")),
+    "pq.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 9, 16), Refused(r"is HDR \(PQ\)")),
     "p3.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 12, 13), Back(COLOUR, "RGB", (holds("Colours of the original".encode("utf-16-be")),), 8)),
     # sound files of kinds that are not read
     "jpeg12.jpg": (stored("jpeg12.jpg"), Refused("JPEG of 12 bits")),
@@ -296,7 +296,7 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "half_empty.jpg": (made.hollow(made.jpeg(pixels=np.tile(COLOUR, (9, 9, 1)))), Refused("has no end")),
     # what no output takes is said before the work
     "small.jp2": (made.pillow("JPEG2000", COLOUR[:20, :20]), Refused("cannot be written as .jp2")),
-    "long.png": (made.pillow("PNG", np.zeros((1, 16384), np.uint8)), Refused("longer than the 16383 pixels that .webp takes", "webp")),
+    "long.png": (made.pillow("PNG", np.zeros((1, 16384), np.uint8)), Refused("has a side longer than 16383 pixels, the limit of .webp", "webp")),
 }  # fmt: skip
 
 

@@ -166,37 +166,39 @@ TABLE = {
     ),
     "teletext in .mp4": Case(beside("dvb_teletext", CATTED), ".mp4", "no supported container", sound=[AAC]),
     "subtitles as pictures": Case(
-        beside("hdmv_pgs_subtitle", clip("x.m2ts")), ".mp4", "(pgssub); .mp4 does not hold it, .mkv does"
+        beside("hdmv_pgs_subtitle", clip("x.m2ts")), ".mp4", "(pgssub); .mp4 cannot hold it, .mkv can"
     ),
-    "Blu-ray": Case(clip("x.m2ts", sound="pcm_bluray"), ".mkv", "is written as pcm_s16le: .mkv does", sound=[SHORT]),
-    "Blu-ray in .mp4": Case(clip("x.m2ts", sound="pcm_bluray"), ".mp4", "is written as pcm_s16le", sound=[SHORT]),
-    "Blu-ray in .mov": Case(clip("x.m2ts", sound="pcm_bluray"), ".mov", "is written as pcm_s16le", sound=[SHORT]),
+    "Blu-ray": Case(
+        clip("x.m2ts", sound="pcm_bluray"), ".mkv", "is converted to pcm_s16le, because .mkv cannot", sound=[SHORT]
+    ),
+    "Blu-ray in .mp4": Case(clip("x.m2ts", sound="pcm_bluray"), ".mp4", "is converted to pcm_s16le", sound=[SHORT]),
+    "Blu-ray in .mov": Case(clip("x.m2ts", sound="pcm_bluray"), ".mov", "is converted to pcm_s16le", sound=[SHORT]),
     "Blu-ray in .webm": Case(
-        clip("x.m2ts", sound="pcm_bluray"), ".webm", "is written as Opus", sound=[("opus", 0, 0.48)]
+        clip("x.m2ts", sound="pcm_bluray"), ".webm", "is converted to Opus", sound=[("opus", 0, 0.48)]
     ),
     "Blu-ray, 24 bits": Case(
-        clip("x.m2ts", sound="pcm_bluray:s32"), ".mkv", "is written as pcm_s24le", sound=[("pcm_s24le", 0, 0.48)]
+        clip("x.m2ts", sound="pcm_bluray:s32"), ".mkv", "is converted to pcm_s24le", sound=[("pcm_s24le", 0, 0.48)]
     ),
     "DVD": Case(
-        clip("x.vob", codec="mpeg2video", sound="pcm_dvd"), ".mkv", "is written as pcm_s16le", sound=[SHORT]
+        clip("x.vob", codec="mpeg2video", sound="pcm_dvd"), ".mkv", "is converted to pcm_s16le", sound=[SHORT]
     ),
     "several sounds": Case(
-        clip("x.m2ts", sound="aac+pcm_bluray+ac3"), ".mp4", "sound stream 2 (pcm_bluray) is written as pcm_s16le",
+        clip("x.m2ts", sound="aac+pcm_bluray+ac3"), ".mp4", "sound stream 2 (pcm_bluray) is converted to pcm_s16le",
         sound=[AAC, SHORT, ("ac3", 0, 0.48)],
     ),
     "sound of Windows": Case(
-        clip("x.wmv", codec="wmv2", sound="wmav2"), ".mp4", "(wmav2) is written as pcm_s16le",
+        clip("x.wmv", codec="wmv2", sound="wmav2"), ".mp4", "(wmav2) is converted to pcm_s16le",
         sound=[("pcm_s16le", 0.09, 0.48)],  # the decoder is late
     ),
     "sound of Flash": Case(
-        clip("x.flv", codec="flv1", sound="adpcm_swf"), ".mkv", "(adpcm_swf) is written as pcm_s16le", sound=[SHORT]
+        clip("x.flv", codec="flv1", sound="adpcm_swf"), ".mkv", "(adpcm_swf) is converted to pcm_s16le", sound=[SHORT]
     ),
     "sound in packets shorter than its clock's ticks": Case(
-        clip("x.flv", codec="flv1", sound="pcm_alaw"), ".mp4", "(pcm_alaw) is written as pcm_s16le", sound=[SHORT]
+        clip("x.flv", codec="flv1", sound="pcm_alaw"), ".mp4", "(pcm_alaw) is converted to pcm_s16le", sound=[SHORT]
     ),
-    "AAC in .webm": Case(WHOLE, ".webm", "(aac) is written as Opus", 50, [("opus", 0, 2)]),
-    "SubRip in .mp4": Case(clip("x.mkv", subtitles="srt"), ".mp4", "(srt) is written as timed text", text="No rain"),
-    "SubRip in .webm": Case(clip("x.mkv", subtitles="srt"), ".webm", "(srt) is written as WebVTT", text="No rain"),
+    "AAC in .webm": Case(WHOLE, ".webm", "(aac) is converted to Opus", 50, [("opus", 0, 2)]),
+    "SubRip in .mp4": Case(clip("x.mkv", subtitles="srt"), ".mp4", "(srt) is converted to timed text", text="No rain"),
+    "SubRip in .webm": Case(clip("x.mkv", subtitles="srt"), ".webm", "(srt) is converted to WebVTT", text="No rain"),
     "joined": Case(joined(CATTED, CATTED), ".mkv", frames=24, sound=[("aac", 0, 1)]),
     "joined, four parts": Case(joined(*[CATTED] * 4), ".mp4", frames=48, sound=[("aac", 0, 2)]),
     "joined, of few pictures": Case(
@@ -228,7 +230,9 @@ TABLE = {
     "trimmed": Case(edited(WHOLE, [(1.2, 0.4)]), ".mkv", frames=30, sound=[("aac", 0, 1.2)]),
     "trimmed, .mp4 to .mp4": Case(edited(WHOLE, [(1.2, 0.4)]), ".mp4", frames=30, sound=[("aac", 0, 1.2)]),
     "trimmed at its end": Case(edited(WHOLE, [(0.8, 0)]), ".mkv", frames=20, sound=[("aac", 0, 0.8)]),
-    "trimmed, to .webm": Case(edited(WHOLE, [(0.8, 1)]), ".webm", "as Opus", frames=20, sound=[("opus", 0, 0.8)]),
+    "trimmed, to .webm": Case(
+        edited(WHOLE, [(0.8, 1)]), ".webm", "converted to Opus", frames=20, sound=[("opus", 0, 0.8)]
+    ),
     "trimmed PCM": Case(
         edited(clip("x.mov", 50, sound="pcm_s16le"), [(1.2, 0.4)]), ".mkv", frames=30, sound=[("pcm_s16le", 0, 1.2)]
     ),

@@ -166,7 +166,7 @@ def test_pickles_are_never_executed(name: str, dump: Callable[..., object], tmp_
     loaded = run("weights", path)
     assert loaded.exit_code == 2 and "is a pickle" in loaded.stderr and "esdnet convert" in loaded.stderr
     converted = run("convert", path, tmp_path / "out.safetensors")
-    assert converted.exit_code == 2 and "holds more than tensors" in converted.stderr
+    assert converted.exit_code == 2 and "contains more than tensors" in converted.stderr
     assert not struck.exists()
     assert not (tmp_path / "out.safetensors").exists()
 

@@ -6,8 +6,10 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from conftest import Run, photo, write
@@ -20,13 +22,24 @@ README = (ROOT / "README.md").read_text()
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_stands_in_the_docs(command: str) -> None:
-    result = CliRunner().invoke(cli, [command, "--help"], prog_name="esdnet", terminal_width=100)
+@pytest.mark.parametrize(
+    "command", [(), *((name,) for name in COMMANDS)], ids=lambda command: "".join(command) or "esdnet"
+)
+def test_help_stands_in_the_docs(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, [*command, "--help"], prog_name="esdnet", terminal_width=100)
     assert result.exit_code == 0
     assert "Example" in result.stdout
     page = (ROOT / "docs" / "cli.md").read_text()
     assert f"```\n{result.stdout.strip()}\n```" in page, "run python tools/write_cli_docs.py"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_its_environment_variable(command: str) -> None:
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None
+    for option in (each for each in found.params if isinstance(each, click.Option)):
+        long = next(name for name in option.opts if name.startswith("--"))
+        assert option.envvar == "ESDNET_" + long[2:].replace("-", "_").upper(), long
 
 
 @pytest.mark.parametrize(
@@ -38,6 +51,15 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target, _ in links:
         if target and not target.startswith("https://"):
             assert (page.parent / target).exists(), target
+
+
+def test_pypi_gets_a_page_without_dead_links() -> None:
+    hook = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]
+    page = README
+    for change in hook["fancy-pypi-readme"]["substitutions"]:
+        page = re.sub(change["pattern"], change["replacement"], page)
+    assert len(page) > 0.8 * len(README) and "docs/images.md" in page
+    assert {target[:8] for target in re.findall(r"\]\(([^)]*)\)", page)} == {"https://"}
 
 
 FAULT = """
@@ -72,7 +94,18 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_for_whoever_asks(
 
 def test_version(run: Run) -> None:
     assert run("--version").stdout == f"esdnet, version {__version__}\n"
-    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    dated = re.search(
+        rf"^## {re.escape(__version__)} \((\d{{4}}-\d\d-\d\d)\)$", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )
+    assert dated
+    citation = (ROOT / "CITATION.cff").read_text().splitlines()
+    assert f"version: {__version__}" in citation and f"date-released: {dated[1]}" in citation
+
+
+def test_one_sentence_says_everywhere_what_this_is() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert cli.help and cli.help.split("\n\n")[0].replace("\n", " ") == f"{project['description']}."
+    assert f"abstract: {project['description']}." in (ROOT / "CITATION.cff").read_text().splitlines()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP runtime")

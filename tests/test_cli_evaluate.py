@@ -43,6 +43,18 @@ def test_scores_are_those_of_the_files_that_images_writes(
     assert not list(inputs.rglob("*.json")), "nothing is written beside the pictures"
 
 
+def test_merged_reports_keep_their_scores(pairs: tuple[Path, Path], tmp_path: Path, run: Run, tiny: Path) -> None:
+    inputs, targets = pairs
+    whole, merged = tmp_path / "e.json", tmp_path / "all.json"
+    run("evaluate", "--input", inputs, "--target", targets, "-r", "--weights", tiny, "--report", whole)
+    done = run("energy", "--merge", whole, "--report", merged)
+    assert done.exit_code == 0 and "PSNR" in done.stdout.splitlines()[0]
+    assert load_json(merged)["images"] == load_json(whole)["images"]
+    before, after = load_json(whole)["totals"], load_json(merged)["totals"]
+    scores = {key for key in before if key.startswith(("psnr", "ssim", "spike_rain"))}
+    assert len(scores) == 10 and {key: after[key] for key in scores} == {key: before[key] for key in scores}
+
+
 def test_as_is_scores_the_files_as_they_stand(pairs: tuple[Path, Path], tmp_path: Path, run: Run) -> None:
     inputs, targets = pairs
     done = run("evaluate", "--input", inputs, "--target", targets, "--as-is", "--report", tmp_path / "e.csv",

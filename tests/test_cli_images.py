@@ -212,7 +212,7 @@ USAGE = {
     "pixel limit": (("images", "{rainy}", "-o", "{out}", "--max-megapixels", "nan"), "nan is not a limit"),
     "quiet and verbose": (("images", "{rainy}", "-o", "{out}", "-q", "-v"), "exclude each other"),
     "no weights": (("images", "{rainy}", "-o", "{out}", "--weights", "huge"), "huge: no such checkpoint"),
-    "same folder": (("images", "{rainy}", "-o", "{rainy}"), "is input and output folder at once"),
+    "same folder": (("images", "{rainy}", "-o", "{rainy}"), "is both input and output folder"),
     "over an input": (("images", "{rainy}/a.png", "-o", "{rainy}"), "would be written over an input"),
     "file as folder": (("images", "{rainy}", "-o", "{rainy}/a.png"), "is not a folder; choose another"),
     "one name": (("images", "{rainy}/a.png", "{rainy}/sub/a.png", "-o", "{out}"), "would both become"),
@@ -337,7 +337,7 @@ def test_a_folder_in_the_way_is_named(rainy: Path, tiny: Path, tmp_path: Path, r
     (tmp_path / "out" / "a.png").mkdir(parents=True)
     result = run("images", rainy, "-o", tmp_path / "out", "--weights", tiny, "--overwrite")
     assert result.exit_code == 1
-    assert f"{tmp_path / 'out' / 'a.png'} is a folder with the name of an output" in result.stderr
+    assert f"a folder already has the name {tmp_path / 'out' / 'a.png'}" in result.stderr
 
 
 def test_nonsense_in_the_journal_is_passed_over(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
@@ -381,7 +381,7 @@ def test_interrupted_runs_end_cleanly_and_go_on(how: signal.Signals, tiny: Path,
     process.send_signal(how)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "goes on from here" in stderr and "total" in stdout
+    assert "continues from here" in stderr and "total" in stdout
     done = sorted(out.glob("*.png"))
     assert 3 <= len(done) < 40
     assert all(read(path).shape == (60, 60, 3) for path in done)
@@ -414,9 +414,9 @@ def test_a_rerun_says_whose_figures_its_report_lacks(
     source = write(tmp_path / "a.png") if kind == "images" else make_clip(tmp_path / "a.mp4", 2)
     command = (kind, source, "-o", tmp_path / ("out" if kind == "images" else "b.mp4"), "--weights", tiny)
     report = ("--report", tmp_path / "r.json")
-    assert "without the figures" not in run(*command, *report).stderr
-    assert f"r.json: without the figures of 1 {what} done before" in run(*command, *report).stderr
-    assert "without the figures" not in run(*command).stderr, "no report, nothing to say"
+    assert "lacks the figures" not in run(*command, *report).stderr
+    assert f"r.json lacks the figures of 1 {what} finished by an earlier run" in run(*command, *report).stderr
+    assert "lacks the figures" not in run(*command).stderr, "no report, nothing to say"
     if kind == "images":
         run(*command, "--report", tmp_path / "r.html")
         assert (tmp_path / "r.html").read_text().count("done before, its figures are in the report of that run") == 2
@@ -678,7 +678,7 @@ def test_names_as_long_as_the_system_takes(tiny: Path, tmp_path: Path, run: Run)
     maps = [path.name for path in (tmp_path / "maps").glob("*.png")]
     assert len(maps) == 6 and all("~" in name and ".level" in name for name in maps)
     result = run("images", tmp_path / "in", "-o", tmp_path / "webp", *options[:2], "--format", "webp", "--dry-run")
-    assert result.stdout.count("output's name would be longer than 255 bytes; rename it") == 0
+    assert result.stdout.count("output name would exceed 255 bytes; rename the input") == 0
     write(tmp_path / "in" / f"{'z' * 251}.png", photo(8, 8))
     result = run("images", tmp_path / "in", "-o", tmp_path / "webp", *options[:2], "--format", "webp")
-    assert "name would be longer than 255 bytes; rename it" in result.stderr and "2 done" in result.stdout
+    assert "name would exceed 255 bytes; rename the input" in result.stderr and "2 done" in result.stdout

@@ -61,7 +61,7 @@ def test_what_is_there_is_kept_or_said(clean: Path, tmp_path: Path, run: Run) ->
     synth = ("synth", clean, "-r", "-o", tmp_path / "out")
     assert "2 pairs written" in run(*synth).stdout
     again = run(*synth)
-    assert again.exit_code == 0 and "0 pairs written, 2 there before" in again.stdout
+    assert again.exit_code == 0 and "0 pairs written, 2 already there" in again.stdout
     (tmp_path / "out" / "input" / "a.png").write_bytes(b"mine")
     refused = run(*synth)
     assert refused.exit_code == 1
@@ -75,7 +75,7 @@ def test_a_bad_photograph_costs_only_itself(clean: Path, tmp_path: Path, run: Ru
     done = run("synth", clean, "-o", tmp_path / "out")
     assert done.exit_code == 1
     assert "torn.png: is damaged" in done.stderr
-    assert "1 pairs written, 0 there before, 1 failed" in done.stdout
+    assert "1 pairs written, 0 already there, 1 failed" in done.stdout
 
 
 def test_an_unusable_folder_of_masks_is_said(clean: Path, tmp_path: Path, run: Run) -> None:

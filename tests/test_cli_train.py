@@ -89,11 +89,11 @@ def test_an_integer_network_on_patches_trains_and_is_used(clean: Path, tmp_path:
     [
         ((), "Give --clean, --pairs, or both."),
         (("--clean", "x", "--streaks", "y=2", "--steps", 1), "y=2: the share of the crops must be"),
-        (("--clean", "x", "--streaks", "y=0.7", "--pairs", "z=0.7", "--steps", 1), "the shares come to 1.4"),
+        (("--clean", "x", "--streaks", "y=0.7", "--pairs", "z=0.7", "--steps", 1), "the shares add up to 1.4"),
         (("--pairs", "x", "--streaks", "y"), "--streaks needs --clean."),
         (("--clean", "x"), "Give either --steps or --minutes."),
         (("--clean", "x", "--steps", 1, "--minutes", 1), "Give either --steps or --minutes."),
-        (("--clean", "x", "--steps", 1, "--crop", 18), "--crop 18 is not a multiple of 4"),
+        (("--clean", "x", "--steps", 1, "--crop", 18), "--crop 18 is not a multiple of 8"),
         (("--clean", "x", "--steps", 1), "x: is not a folder"),
         (("--clean", "x", "--steps", 1, "--size", "huge"), "--size huge:"),
         (("--clean", "x", "--steps", 1, "--size", '{"dim": 0}'), "dim must be a whole number"),
@@ -117,7 +117,7 @@ def test_a_run_is_not_written_over(clean: Path, tmp_path: Path, run: Run) -> Non
     assert run(*train).exit_code == 0
     again = run(*train)
     assert again.exit_code == 2
-    assert "holds a run already; add --resume" in again.stderr
+    assert "already contains a run; add --resume" in again.stderr
 
 
 KILLED = """
@@ -170,7 +170,7 @@ def test_two_processes_train_together_and_resume(clean: Path, tmp_path: Path, ru
     assert [json.loads(line)["step"] for line in lines] == [1, 3]
     alone = run("train", "--clean", clean, "-o", tmp_path / "run", "--steps", 3, *FEW, "--resume")
     assert alone.exit_code == 2
-    assert "was begun with 2 processes; resume with as many" in alone.stderr
+    assert "was started with 2 processes; resume with the same number" in alone.stderr
 
 
 def test_interrupted_it_says_where_to_go_on(clean: Path, tmp_path: Path) -> None:
@@ -181,4 +181,4 @@ def test_interrupted_it_says_where_to_go_on(clean: Path, tmp_path: Path) -> None
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert process.returncode == 130
-    assert "Interrupted at step" in errors and "--resume goes on from step" in errors
+    assert "Interrupted at step" in errors and "--resume continues from step" in errors

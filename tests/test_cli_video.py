@@ -215,7 +215,7 @@ def test_killed_and_resumed_is_as_if_it_had_not_been(tiny: Path, tmp_path: Path,
         assert not target.exists()
     result = run(*command, "--report", tmp_path / "resumed.json")
     assert result.exit_code == 0
-    assert "going on after 48 frames" in result.stderr
+    assert "continuing after 48 frames" in result.stderr
     assert times_of(target) == times_of(source)
     assert packets_of(target, "audio") == packets_of(source, "audio")
     for index, (ours, theirs) in enumerate(zip(frames_of(target), frames_of(whole), strict=True)):
@@ -256,13 +256,13 @@ def test_an_interrupted_overwrite_goes_on(tiny: Path, tmp_path: Path, run: Run) 
     _interrupt(source, target, tiny, signal.SIGINT, "--overwrite")
     assert target.read_bytes() == b"holiday"
     result = run("video", source, "-o", target, "--weights", tiny, "--tile", "0", "--overwrite")
-    assert "going on after 24 frames" in result.stderr and times_of(target) == times_of(source)
+    assert "continuing after 24 frames" in result.stderr and times_of(target) == times_of(source)
 
 
 def test_interrupted_says_how_far_and_how_to_go_on(tiny: Path, tmp_path: Path, run: Run) -> None:
     source, target = make_clip(tmp_path / "x.mp4", 30), tmp_path / "y.mp4"
     stderr = _interrupt(source, target, tiny, signal.SIGINT)
-    assert "Interrupted: 24 frames of" in stderr and "the same command goes on from there" in stderr
+    assert "Interrupted: 24 frames of" in stderr and "the same command continues from there" in stderr
     assert "Traceback" not in stderr and not target.exists()
     assert run("video", source, "-o", target, "--weights", tiny, "--tile", "0").exit_code == 0
     assert times_of(target) == times_of(source)
@@ -291,7 +291,7 @@ def test_a_truncated_file_yields_what_decodes(still: Path, tmp_path: Path, run: 
     assert result.exit_code == 1
     count = len(times_of(target))
     assert 10 < count < 30
-    assert f"about {40 - count} of 40 frames are missing; what decodes is in" in result.stderr
+    assert f"about {40 - count} of 40 frames are missing; the frames that could be decoded are in" in result.stderr
     for ours, theirs in zip(frames_of(target), frames_of(whole)):
         assert np.abs(ours.astype(int) - theirs).mean() < 0.5
     assert packets_of(target, "audio") == packets_of(source, "audio") != packets_of(whole, "audio")
@@ -408,12 +408,12 @@ def test_a_disk_that_fills_up_while_joining(ending: str, still: Path, tmp_path: 
     done = subprocess.run([*limited, *map(str, command)], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"{source}: File too large; check that it exists, its permissions and the disk's space"
+        f"{source}: File too large; check that it exists, that you have permission, and that the disk is not full"
     ]
     parts = [f".y.{ending}.esdnet-parts/{name}" for name in (*(f"{part:06}.part" for part in range(5)), "job.json")]
     assert files(tmp_path / "out") == parts
     again = run("video", source, *options[:-1])
-    assert again.exit_code == 0 and "going on after 120 frames" in again.stderr
+    assert again.exit_code == 0 and "continuing after 120 frames" in again.stderr
     assert times_of(target) == times_of(source)
 
 
@@ -679,15 +679,15 @@ def test_frames_smoothed_compared_and_resumed(tiny: Path, tmp_path: Path, run: R
 
 USAGE = {
     "no container": (("x.mp4", "-o", "y.xyz"), "cannot write .xyz; use .mp4"),
-    "no ending": (("x.mp4", "-o", "y"), "its name has no ending"),
+    "no ending": (("x.mp4", "-o", "y"), "it has no file extension"),
     "over the input": (("x.mp4", "-o", "x.mp4"), "would be written over an input"),
     "one name": (("x.mp4", "sub/x.mp4", "-o", "out"), "would both become"),
-    "time": (("x.mp4", "-o", "y.mp4", "--start", "soon"), "'soon' is no time"),
+    "time": (("x.mp4", "-o", "y.mp4", "--start", "soon"), "'soon' is not a valid time"),
     "order": (("x.mp4", "-o", "y.mp4", "--start", "2", "--end", "1"), "--start must come before --end"),
     "lossless": (("x.mp4", "-o", "y.mkv", "--codec", "ffv1", "--crf", "5"), "--crf does not go with ffv1"),
     "frames": (("sub", "-o", "out", "--codec", "vp9"), "--codec does not go with a folder of frames"),
     "folder of clips": (("sub", "-o", "out"), "a folder is taken as numbered frames; name the clips"),
-    "folder beside a clip": (("sub", "x.mp4", "-o", "out"), "is a folder of frames beside other inputs"),
+    "folder beside a clip": (("sub", "x.mp4", "-o", "out"), "is a folder of frames; give it as the only input"),
 }
 
 
@@ -712,5 +712,5 @@ def test_a_codec_that_does_not_fit_is_said_before_the_work(still: Path, tmp_path
     result = run("video", source, "-o", tmp_path / "y.webm", "--codec", "h264", "--weights", still)
     assert result.exit_code == 1 and "libx264 does not fit into .webm" in result.stderr
     result = run("video", source, "-o", tmp_path / "y.mkv", "--codec", "h264", "--crf", "60", "--weights", still)
-    assert result.exit_code == 1 and "x.mkv: --crf 60: h264 has 0 to 51; choose one of these" in result.stderr
+    assert result.exit_code == 1 and "x.mkv: --crf 60 is too high for h264; use 0 to 51" in result.stderr
     assert files(tmp_path) == ["weights/identity.safetensors", "x.mkv"]

@@ -283,7 +283,7 @@ ODD = {
     "animation.png": (_animated, "several frames"),
     "pages.tiff": (_animated, "several frames or pages"),
     "float.tiff": (_float, "float32 pixels; save it with 8 or 16 bits"),
-    "bomb.png": (_sixty_thousand, "claims more than 500 megapixels"),
+    "bomb.png": (_sixty_thousand, "has more than 500 megapixels"),
     "empty.png": (lambda path: (path.write_bytes(b""), path)[1], "is empty"),
     "text.png": (lambda path: (path.write_text("no picture " * 9), path)[1], "not a picture at all"),
     "notes.txt": (lambda path: (path.write_text("no picture " * 9), path)[1], "not a picture in a format"),

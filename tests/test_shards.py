@@ -59,7 +59,7 @@ def test_launchers(environment: dict[str, str], expected: tuple[int, int], monke
 
 @pytest.mark.parametrize("given", ["0/4", "5/4", "1", "a/b", "1/2/3", "", "-1/4"])
 def test_no_share(given: str) -> None:
-    with pytest.raises(EsdnetError, match="is no share of the pictures"):
+    with pytest.raises(EsdnetError, match="is not a valid share"):
         find_shard(given)
 
 
@@ -139,11 +139,11 @@ def test_reports_that_do_not_merge(rainy: Path, tiny: Path, tmp_path: Path, run:
     (tmp_path / "cause.json").write_text(json.dumps(report))
     (tmp_path / "schema.json").write_text(json.dumps(load_json(tmp_path / "a.json") | {"schema": 9}))
     for other, message in {
-        "b.json": "of other weights, precision or tiling",
-        "config.json": "is no report of this version",
-        "cause.json": "is no report of this version",
-        "list.json": "is no report of this version",
-        "schema.json": "is no report of this version",
+        "b.json": "was made with other weights, precision or tiling",
+        "config.json": "is not a JSON report of this version",
+        "cause.json": "is not a JSON report of this version",
+        "list.json": "is not a JSON report of this version",
+        "schema.json": "is not a JSON report of this version",
         "absent.json": "No such file",
     }.items():
         result = run("energy", "--merge", tmp_path / "a.json", tmp_path / other)
@@ -155,7 +155,7 @@ def test_two_pictures_of_one_name_are_not_taken_for_one(tiny: Path, tmp_path: Pa
         write(tmp_path / "one.png", photo(seed=seed))
         run("energy", tmp_path / "one.png", "--weights", tiny, "--report", tmp_path / f"{name}.json")
     result = run("energy", "--merge", tmp_path / "a.json", tmp_path / "b.json")
-    assert result.exit_code == 2 and "two pictures of one name" in result.stderr and "b.json" in result.stderr
+    assert result.exit_code == 2 and "two pictures share this name" in result.stderr and "b.json" in result.stderr
     again = run("energy", "--merge", tmp_path / "a.json", tmp_path / "a.json")
     assert again.exit_code == 0 and "1 done" in again.stdout, "the same picture twice is one"
 
@@ -176,7 +176,7 @@ def test_a_report_from_a_stranger_brings_no_markup(tiny: Path, tmp_path: Path, r
     layers[3]["spikes"] = "many"
     (tmp_path / "b.json").write_text(json.dumps(report))
     refused = run("energy", "--merge", tmp_path / "b.json")
-    assert refused.exit_code == 2 and "is no report of this version" in refused.stderr
+    assert refused.exit_code == 2 and "is not a JSON report of this version" in refused.stderr
 
 
 def test_under_torchrun(rainy: Path, tiny: Path, tmp_path: Path) -> None:

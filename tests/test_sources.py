@@ -99,7 +99,7 @@ def test_outputs_beside_or_above_the_input_hide_nothing(tmp_path: Path) -> None:
     inputs = [str(tmp_path / "photos" / "rainy")]
     for outputs in (tmp_path / "photos", tmp_path, tmp_path / "elsewhere"):
         assert names(find_sources(inputs, recursive=False, leave_out=[outputs])[0]) == ["a.png"]
-    with pytest.raises(EsdnetError, match="input and output folder at once"):
+    with pytest.raises(EsdnetError, match="both input and output folder"):
         find_sources(inputs, recursive=False, leave_out=[tmp_path / "photos" / "x" / ".." / "rainy"])
 
 

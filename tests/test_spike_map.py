@@ -133,7 +133,7 @@ def test_maps_are_no_pictures_of_theirs_and_replace_nobody_else(tiny: Path, tmp_
     )
     assert (folder / "maps" / "a.level2.png").read_bytes() == b"a stranger's"
     beside = run("energy", folder, "--weights", tiny, "--spike-map", folder)
-    assert beside.exit_code == 2 and "input and output folder at once" in beside.stderr
+    assert beside.exit_code == 2 and "both input and output folder" in beside.stderr
 
 
 def test_two_pictures_of_one_map_are_refused_before_any_work(tiny: Path, tmp_path: Path, run: Run) -> None:

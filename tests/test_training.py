@@ -141,7 +141,7 @@ def test_what_pairs_may_not_be(tmp_path: Path) -> None:
 
 
 def test_an_empty_folder_is_said(tmp_path: Path) -> None:
-    with pytest.raises(EsdnetError, match=r"holds no picture"):
+    with pytest.raises(EsdnetError, match=r"contains no pictures"):
         load_batches([tmp_path], [], [], 16, CPU)
 
 
@@ -203,13 +203,13 @@ def test_what_was_logged_after_the_state_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_resuming_otherwise_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EsdnetError, match="nothing can be resumed"):
+    with pytest.raises(EsdnetError, match="nothing to resume"):
         new_run(tmp_path / "run", resume=True)
     list(new_run(tmp_path / "run", replace(RECIPE, steps=1)).train())
-    with pytest.raises(EsdnetError, match=r"was begun with another lr \(0.001, not 0.5\)"):
+    with pytest.raises(EsdnetError, match=r"was started with lr 0.001, not 0.5"):
         new_run(tmp_path / "run", replace(RECIPE, steps=1, lr=0.5), resume=True)
     (tmp_path / "run" / STATE).write_bytes(b"nonsense")
-    with pytest.raises(EsdnetError, match="is no training state"):
+    with pytest.raises(EsdnetError, match="is not a training state"):
         new_run(tmp_path / "run", replace(RECIPE, steps=1), resume=True)
 
 

@@ -61,7 +61,7 @@ def test_colours_follow_the_tagged_matrix_and_range(
     yuv = tuple(value * 2 ** (bits - 8) for value in (120, 100, 150))
     path = make_clip(tmp_path / "x.mkv", 2, size, "ffv1", pix_fmt, matrix=matrix, full=full, fill=yuv)
     info = read_info(path)
-    assert info.colour.tagged and (info.colour.matrix, info.colour.full, info.depth) == (matrix, full, bits)
+    assert (info.colour.matrix, info.colour.full, info.depth) == (matrix, full, bits)
     first = next(iter(Frames(path, info, Selection(), 0))).rgb
     assert first.dtype == (np.uint8 if bits == 8 else np.uint16) and first.shape == (size[1], size[0], 3)
     error = np.abs(first / np.iinfo(first.dtype).max - expected_rgb(yuv, matrix, full, bits)).max()  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ def test_colours_follow_the_tagged_matrix_and_range(
 @pytest.mark.parametrize("size, matrix", [((64, 576), 6), ((64, 720), 1), ((1278, 32), 6), ((1280, 32), 1)])
 def test_untagged_video_is_taken_as_players_take_it(size: tuple[int, int], matrix: int, tmp_path: Path) -> None:
     info = read_info(make_clip(tmp_path / "x.mkv", 1, size, "ffv1"))
-    assert not info.colour.tagged and info.colour.matrix == matrix
+    assert info.colour.matrix == matrix
     encoding, _ = choose_encoding(info, "h264", None, info.width, info.height, 24)
     assert encoding.matrix == matrix
 

@@ -18,7 +18,7 @@ from esdnet_cli.checkpoint.store import faulty_value, load_network, open_checkpo
 from esdnet_cli.errors import CheckpointError, one_line
 from esdnet_cli.model.config import ESDNetConfig
 
-CONTAINERS = ("params_ema", "ema", "params", "state_dict", "net_g", "generator", "model")  # the first one is taken
+NESTED_UNDER = ("params_ema", "ema", "params", "state_dict", "net_g", "generator", "model")  # the first one is taken
 WRAPPERS = ("module.", "_orig_mod.")  # of a parallel and of a compiled network
 NETWORKS = ("net_g.", "generator.", "model.", "ema.")
 _FIRST = "patch_embed.proj.weight"
@@ -39,7 +39,7 @@ class Convertible:
 
 
 def read_source(path: Path, stated: Mapping[str, Any]) -> Convertible:
-    """A .pth file: a state dict, bare or in one of CONTAINERS, with or without prefixes; or a .safetensors file.
+    """A .pth file: a state dict, bare or in one of NESTED_UNDER, with or without prefixes; or a .safetensors file.
 
     stated: fields of the configuration, which neither names nor shapes may contradict. A .pth is loaded with
     `weights_only=True` on the CPU; floats become float32. Raises CheckpointError, which lists every missing, extra or
@@ -71,7 +71,7 @@ def _load(path: Path) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as error:
                 raise CheckpointError(
-                    f"{path}: holds more than tensors (or is no PyTorch file); save its state_dict alone"
+                    f"{path}: contains more than tensors, or is not a PyTorch file; save only its state_dict"
                 ) from error
             except Exception as error:  # what torch.load raises on a broken archive or stream is not documented
                 reason = one_line(error)[:120]
@@ -88,7 +88,7 @@ def _load(path: Path) -> Any:
 
 def _unwrap(loaded: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
     while isinstance(loaded, dict):
-        held = [key for key in CONTAINERS if isinstance(loaded.get(key), dict)]
+        held = [key for key in NESTED_UNDER if isinstance(loaded.get(key), dict)]
         if not held:
             break
         if len(held) > 1:
@@ -96,7 +96,7 @@ def _unwrap(loaded: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
         loaded = loaded[held[0]]
     if not isinstance(loaded, dict) or not loaded:
         raise CheckpointError(
-            f"{path}: holds no state dict (bare or under {', '.join(CONTAINERS)}); save model.state_dict()"
+            f"{path}: holds no state dict (bare or under {', '.join(NESTED_UNDER)}); save model.state_dict()"
         )
     networks: dict[str, dict[str, Tensor]] = {}  # by prefix
     for name, value in loaded.items():
@@ -128,7 +128,7 @@ def _split(name: str) -> tuple[str, str]:
 def _dense(name: Any, value: Any, path: Path) -> Tensor:
     """An ordinary tensor of ours: float32, or int64 for the batch counters."""
     if not isinstance(name, str) or not isinstance(value, Tensor):
-        raise CheckpointError(f"{path}: entry {name!r} is no tensor; save model.state_dict() alone")
+        raise CheckpointError(f"{path}: entry {name!r} is not a tensor; save only model.state_dict()")
     counter = name.endswith("num_batches_tracked")
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu" or value.is_complex():
         raise CheckpointError(

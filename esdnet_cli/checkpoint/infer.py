@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -76,7 +77,10 @@ def assumption(config: ESDNetConfig, stated: Container[str], file: str) -> str |
         return None
     assumed = ", ".join(f"{field} {getattr(config, field)}" for field in unsaid)
     state = " ".join(f"--{field} {example}" for field, example in zip(UNSEEN, ("spike", "integer", "4")))
-    return f"{file}: does not say everything about the network; assuming {assumed}. To state it: esdnet convert {state}"
+    return (
+        f"{file}: does not contain the full configuration; assuming {assumed}. "
+        f"To set it: esdnet convert {shlex.quote(file)} NEW.safetensors {state}"
+    )
 
 
 def problems(shapes: Shapes, config: ESDNetConfig) -> list[str]:

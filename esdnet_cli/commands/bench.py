@@ -16,23 +16,24 @@ if TYPE_CHECKING:
     from esdnet_cli.bench.measure import Bench
 
 
-@click.command(name="bench")
+@click.command(name="bench", short_help="Measure speed and peak memory on this machine.")
 @click.argument("picture", required=False, type=click.Path(path_type=Path), metavar="[PICTURE]")
 @option(
     "--rounds",
     type=click.IntRange(min=1),
+    metavar="N",
     default=5,
     show_default=True,
     help="Number of timed runs; the median is shown.",
 )
-@option("--against-published", is_flag=True, help="Compare with the published way of computing.")
+@option("--against-published", is_flag=True, help="Also time the published implementation.")
 @run_options("ensemble", "no_energy", "energy_preset", "pj_mac", "pj_ac", "spike_map", "dry_run", "verbose", json="")
 def command(picture: Path | None, rounds: int, against_published: bool, options: RunOptions) -> None:
     """Measure images/s, GMAC/s, the share of this machine's matmul peak, peak memory, a lower bound for the
     time, and where the time goes.
 
-    Without PICTURE a noise pattern of 481x321 is taken. The published way, in fp32: the picture repeated for every
-    step, neurons as a loop over steps, one tile at a time.
+    Without PICTURE, a 481x321 noise pattern is used. The published implementation runs in fp32: the picture repeated
+    for every step, neurons as a loop over steps, one tile at a time.
 
     \b
     Examples:

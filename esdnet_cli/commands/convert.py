@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from esdnet_cli.model.config import NEURONS, SHORTCUTS
-from esdnet_cli.options import overwrite_option
+from esdnet_cli.options import option, overwrite_option
 
 
 def _json(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[str, Any]:
@@ -23,26 +23,26 @@ def _json(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[
     return stated
 
 
-@click.command(name="convert")
+@click.command(name="convert", short_help="Convert a published checkpoint to safetensors.")
 @click.argument("source", type=click.Path(path_type=Path), metavar="SRC")
 @click.argument("target", type=click.Path(path_type=Path), metavar="DST.safetensors")
-@click.option("--shortcut", type=click.Choice(SHORTCUTS), help="What drives the shortcut convolutions.")
-@click.option("--neuron", type=click.Choice(NEURONS), help="Kind of the neurons.")
-@click.option("--levels", type=int, metavar="N", help="Most spikes of an integer neuron in one step.")
-@click.option("--config", "stated", callback=_json, metavar="JSON", help="Any fields of the configuration.")
+@option("--shortcut", type=click.Choice(SHORTCUTS), help="What drives the shortcut convolutions.")
+@option("--neuron", type=click.Choice(NEURONS), help="Neuron type.")
+@option("--levels", type=int, metavar="N", help="Maximum number of spikes of an integer neuron per step.")
+@option("--config", "stated", callback=_json, metavar="JSON", help="Configuration fields to set.")
 @overwrite_option
 def command(
     source: Path, target: Path, shortcut: str | None, neuron: str | None, levels: int | None, stated: dict[str, Any],
     overwrite: bool,
 ) -> None:  # fmt: skip
-    """Convert a published checkpoint (.pth) to safetensors, or state what a .safetensors file does not say.
+    """Convert a published checkpoint (.pth) to safetensors, or add a missing configuration to a .safetensors file.
 
     Takes a state dict, bare or under params_ema, params, state_dict and the like, with or without prefixes such as
-    "module.", of any width and depth. Only tensors are read: nothing in the file is executed. What does not fit is
-    listed, and nothing is written then.
+    "module.", of any width and depth. Only tensors are read: nothing in the file is executed. If tensors do not fit,
+    they are listed and nothing is written.
 
-    Size and patches follow from the tensors. Shortcut and neurons do not: state them if they are not the published
-    ones.
+    Size and patches are read from the tensors. Shortcut and neuron type are not: set them if they differ from the
+    published network.
 
     \b
     Examples:

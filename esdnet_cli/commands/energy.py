@@ -15,7 +15,7 @@ from esdnet_cli.settings import RunOptions
 @click.command(name="energy")
 @inputs_argument
 @recursive_option
-@option("--merge", is_flag=True, help="Combine the JSON reports given as INPUT; nothing is run.")
+@option("--merge", is_flag=True, help="Combine the JSON reports given as INPUT, without running the network.")
 @option("--compare", is_flag=True, help="Compare the two JSON reports given as INPUT.")
 @shard_option
 @run_options("ensemble", "no_energy")
@@ -26,8 +26,8 @@ def command(
 ) -> None:  # fmt: skip
     """Measure spike rates and estimate energy; writes no picture.
 
-    Three figures stand together: strict (counted MACs and ACs), sp-only (the spiking literature's habit) and ann (the
-    same graph as an ordinary network). Under them stands what the run is held against.
+    Three figures are shown together: strict (counted MACs and ACs), sp-only (the spiking literature's habit) and ann
+    (the same graph as an ordinary network). The comparison with an ordinary network follows below.
 
     \b
     Examples:

@@ -16,7 +16,7 @@ _FOLDER = click.Path(path_type=Path)
 @click.command(name="evaluate")
 @option("--input", "inputs", required=True, type=_FOLDER, metavar="DIR", help="Rainy pictures.")
 @option("--target", "targets", type=_FOLDER, metavar="DIR", help="Clean pictures of the same names.")
-@option("--flicker", type=_FOLDER, metavar="PATH", help="Derained frames or clip: measure only how it flickers.")
+@option("--flicker", type=_FOLDER, metavar="PATH", help="Derained frames or clip: measure only its flicker.")
 @option("--as-is", is_flag=True, help="Score the pictures of --input themselves, without the network.")
 @recursive_option
 @run_options("no_energy")
@@ -27,12 +27,12 @@ def command(
 ) -> None:  # fmt: skip
     """Measure PSNR, SSIM, spike rate and energy on pairs.
 
-    PSNR and SSIM are taken on Y of 8-bit pictures by MATLAB's conversion, the whole picture, SSIM with an 11x11
-    Gaussian window (sigma 1.5) over its valid region. --report adds the published code's way (Y not rounded, 4 pixels
-    cropped) and RGB. The last line holds the means.
+    PSNR and SSIM are computed on the whole picture, on Y of 8-bit RGB (MATLAB's conversion); SSIM uses an 11x11
+    Gaussian window (sigma 1.5) over its valid region. --report also holds the values of the published code (Y not
+    rounded, 4 pixels cropped) and of RGB. The last line shows the means.
 
-    --flicker takes numbered frames or clips, as --input and --target then may be: the warping error of each, along the
-    motion of --target, or of --input without it. The network is not needed for that.
+    --flicker measures the warping error of a derained sequence; it, --input and --target may be numbered frames or
+    clips. Motion is estimated on --target if given, else on --input. The network does not run.
 
     \b
     Examples:

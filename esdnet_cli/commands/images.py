@@ -27,7 +27,7 @@ from esdnet_cli.settings import RunOptions
     required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for the derained pictures; -: one picture to standard output.",
+    help="Folder for the derained pictures, or - to write one picture to standard output.",
 )
 @recursive_option
 @option(
@@ -45,11 +45,13 @@ def command(
     ctx: click.Context, inputs: tuple[str, ...], output: Path, recursive: bool, file_format: str | None,
     overwrite: bool, new_dates: bool, shard: str | None, options: RunOptions,
 ) -> None:  # fmt: skip
-    """Derain pictures: files, folders, quoted patterns, @LIST of a file that names them.
+    """Derain pictures.
 
-    Outputs keep name, size, bit depth, alpha, metadata and date; HEIC becomes JPEG or PNG. A rerun skips what is done.
-    Under torchrun or srun, or with --shard, each process takes its share. With - for input and output, one picture goes
-    through standard input and output, and figures to stderr.
+    INPUT is a file, a folder, a quoted pattern, or @LIST, a text file that names one input per line.
+
+    Outputs keep name, size, bit depth, alpha, metadata and date; HEIC becomes JPEG or PNG. Running it again skips
+    finished pictures. Under torchrun or srun, or with --shard, each process takes its share. With - for input and
+    output, one picture is read from standard input and written to standard output; the figures go to stderr.
 
     \b
     Examples:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from esdnet_cli.training.rain import Strength
 
 
-@click.command(name="synth")
+@click.command(name="synth", short_help="Make pairs of rainy and clean pictures.")
 @click.argument("clean", type=click.Path(path_type=Path), metavar="CLEAN_DIR")
 @option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder for the pairs.")
 @recursive_option
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     type=click.Choice(["light", "medium", "heavy", "mixed"]),
     default="mixed",
     show_default=True,
-    help="How hard it rains.",
+    help="Strength of the rain.",
 )
 @option(
     "--streaks",
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Use grey streak masks from DIR instead of generated streaks.",
 )
-@option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+@option("--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="Random seed.")
 @overwrite_option
 @quiet_option
 @click.pass_context
@@ -39,9 +39,9 @@ def command(
     ctx: click.Context, clean: Path, output: Path, recursive: bool, rain: Strength, streaks: Path | None, seed: int,
     overwrite: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Make rainy pairs of clean photographs: DIR/input and DIR/target, as 8-bit PNG.
+    """Make pairs of rainy and clean pictures from clean photographs: DIR/input and DIR/target, 8-bit PNG.
 
-    Both pictures of a pair have the same sensor noise and JPEG marks: they differ by rain and mist alone. The rain of
+    Both pictures of a pair have the same sensor noise and JPEG marks: they differ only in rain and mist. The rain of
     a picture depends on the seed and its name, not on its neighbours; the same seed gives the same bytes.
 
     \b
@@ -60,16 +60,14 @@ def command(
     rainmaker = Rainmaker(rain, streaks, seed)
     written = 0
     for job in tqdm(jobs, unit="picture", disable=True if quiet else None, leave=False):
-        name = job.output
-        assert name is not None
         try:
-            pair = rainmaker(job.source.path, name)
-            written += write_pair(output, name, pair, overwrite)
+            pair = rainmaker(job.source.path, job.output)
+            written += write_pair(output, job.output, pair, overwrite)
         except (PictureError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             failed.append(f"{printable(job.source.path)}: {reason}")
             tell(failed[-1])
     if not quiet:
         same = len(jobs) - written - (len(failed) - len(unusable))
-        tqdm.write(f"{written} pairs written, {same} there before, {len(failed)} failed: {output}")
+        tqdm.write(f"{written} pairs written, {same} already there, {len(failed)} failed: {output}")
     ctx.exit(1 if failed else 0)

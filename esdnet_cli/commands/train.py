@@ -66,24 +66,39 @@ _SHARED = _SharedFolder()
 @option("--resume", is_flag=True, help="Continue the run in --output exactly where it stopped.")
 @option("--steps", type=click.IntRange(min=1), metavar="N", help="Length of the run in steps.")
 @option("--minutes", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Length of the run in minutes.")
-@option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Crops per step.")
+@option("--batch", type=click.IntRange(min=1), metavar="N", default=8, show_default=True, help="Crops per step.")
 @option(
     "--crop",
     type=click.IntRange(min=16),
+    metavar="N",
     default=64,
     show_default=True,
     help="Side of a crop in pixels, a multiple of 4 (of 8 with patches).",
 )
-@option("--lr", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True, help="Learning rate.")
+@option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="RATE",
+    default=2e-3,
+    show_default=True,
+    help="Learning rate.",
+)
 @option(
     "--cooldown",
     type=click.FloatRange(0, 1),
+    metavar="FRACTION",
     default=0.25,
     show_default=True,
-    help="Last part of the run in which the learning rate falls to 0; 0 if another run will go on from this one.",
+    help="Final fraction of the run over which the learning rate falls to 0. Use 0 if another run will continue from "
+    "this one.",
 )
 @option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of weights, crops and rain."
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Random seed of weights, crops and rain.",
 )
 @device_option
 @option(
@@ -91,7 +106,7 @@ _SHARED = _SharedFolder()
     type=click.Choice(["auto", "fp32", "bf16"]),
     default="auto",
     show_default=True,
-    help="bf16: autocast; auto takes it where it is fast.",
+    help="bf16 uses autocast; auto uses bf16 where it is faster.",
 )
 @option(
     "--compile",
@@ -107,11 +122,11 @@ def command(
 ) -> None:  # fmt: skip
     """Train a network on clean photographs, rainy pairs, or both.
 
-    DIR gets last.safetensors and best.safetensors (averaged weights, ready for --weights), log.jsonl, and
-    state.safetensors, from which --resume goes on after a kill. Ends by --steps or --minutes.
+    The output folder receives last.safetensors and best.safetensors (averaged weights, ready for --weights), log.jsonl,
+    and state.safetensors, from which --resume continues an interrupted run. Training stops after --steps or --minutes.
 
-    SHARE is the share of the training crops that a folder gets, such as --pairs rain800=0.1. Folders without one divide
-    the rest equally; with --clean, a quarter of the crops (or what the shares leave) gets rain of our own.
+    SHARE is the fraction of the training crops taken from a folder, such as --pairs rain800=0.1. Folders without one
+    divide the rest equally; with --clean, a quarter of the crops (or what the shares leave) gets generated rain.
 
     \b
     Examples:
@@ -177,7 +192,7 @@ def _show(run: Any, quiet: bool) -> None:
                     tqdm.write(line)
         except KeyboardInterrupt:
             if not quiet:
-                tell(f"Interrupted at step {run.step}; --resume goes on from step {run.saved}.")
+                tell(f"Interrupted at step {run.step}; --resume continues from step {run.saved}.")
             raise
     if not quiet:
         tqdm.write(f"{run.step} steps in {run.seconds / 60:.1f} minutes: {run.folder}")

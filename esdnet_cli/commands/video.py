@@ -29,31 +29,42 @@ class _Time(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         except (ValueError, ZeroDivisionError):
             seconds = Fraction(-1)
         if seconds < 0 or len(parts) > 3:
-            self.fail(f"{value!r} is no time; give seconds, such as 12.5, or 0:01:30", param, ctx)
+            self.fail(f"{value!r} is not a valid time; use seconds (12.5) or 0:01:30", param, ctx)
         return seconds
+
+
+def _crf(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    if value is not None and not 0 <= value <= 63:
+        raise click.BadParameter(f"{value} is out of range; use 0 to 63")
+    return value
 
 
 @click.command(name="video")
 @inputs_argument
 @option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="PATH",
-    help="File for one clip; folder for several, and for frames.",
+    help="Output file for one clip; output folder for several clips or for frames.",
 )  # fmt: skip
 @option("--codec", type=click.Choice(["h264", "hevc", "vp9", "av1", "ffv1"]), help="[default: vp9 in .webm, else h264]")
 @option(
     "--crf",
-    type=click.IntRange(0, 63),
+    type=int,
+    callback=_crf,
     metavar="N",
-    help="Quality, lower is better.  [default: 17 for h264, 19 hevc, 24 vp9, 23 av1]",
+    help="Quality, lower is better: 0 to 51 for h264 and hevc, 0 to 63 for vp9 and av1.  "
+    "[default: 17 for h264, 19 hevc, 24 vp9, 23 av1]",
 )
 @option("--start", type=_Time(), help="Start time.")
 @option("--end", type=_Time(), help="End time.")
 @option("--every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Use every Nth frame.")
 @option("--compare", is_flag=True, help="Write before and after side by side.")
-@option("--deflicker", is_flag=True, help="Smooth what is removed over time, along the motion.")
+@option("--deflicker", is_flag=True, help="Reduce flicker: smooth the removed rain over time, following the motion.")
 @overwrite_option
 @new_dates_option
-@run_options("ensemble", "spike_map", json="with layers", csv="or .layers.csv: a row for each layer")
+@run_options(
+    "ensemble", "spike_map", verbose="Also show each frame, and the layers of each clip.",
+    json="with layers", csv="or .layers.csv: a row for each layer",
+)  # fmt: skip
 @click.pass_context
 def command(
     ctx: click.Context, inputs: tuple[str, ...], output: Path, codec: str | None, crf: int | None,
@@ -62,8 +73,9 @@ def command(
 ) -> None:  # fmt: skip
     """Derain clips, or a folder of numbered frames.
 
-    Sound, subtitles, chapters, frame times, rotation and colours are kept. The ending of PATH says the container: .mp4,
-    .m4v, .mov, .mkv or .webm. A run that was stopped goes on where it was; a rerun skips what is done.
+    Sound, subtitles, chapters, frame times, rotation and colours are kept. The file extension of PATH selects the
+    container: .mp4, .m4v, .mov, .mkv or .webm. After an interruption the same command continues where it stopped;
+    finished clips are skipped.
 
     \b
     Examples:

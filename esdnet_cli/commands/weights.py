@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 @click.command(name="weights")
 @click.argument("weights", required=False, metavar="[NAME|PATH]")
 def command(weights: str | None) -> None:
-    """List the bundled checkpoints; describe one.
-
-    A file of your own is described, and checked, by its path.
+    """List the bundled checkpoints, or describe one. Give a path to describe and check your own file.
 
     \b
     Examples:
@@ -27,7 +25,9 @@ def command(weights: str | None) -> None:
     from esdnet_cli.checkpoint.header import read_header
 
     if weights is None:
-        _show([("name", "M parameters", "size", "trained on"), *(_line(read_header(name)) for name in bundled())])
+        _show(
+            [("name", "M parameters", "size", "terms", "trained on"), *(_line(read_header(name)) for name in bundled())]
+        )
         return
     from esdnet_cli.checkpoint.store import load_network, open_checkpoint  # only now what imports torch
 
@@ -54,7 +54,8 @@ def _line(checkpoint: Checkpoint) -> tuple[str, ...]:
     neurons = f"integer neurons of {config.levels} levels" if config.neuron == "integer" else "LIF neurons"
     patches = f"patches of {config.patch}x{config.patch}, " if config.patch > 1 else ""
     size = f"d {config.dim}, blocks {blocks}, T {config.timesteps}, {patches}{neurons}, {config.shortcut} shortcut"
-    return checkpoint.name, f"{checkpoint.parameters / 1e6:.2f}", size, checkpoint.metadata.get("trained_on", "")
+    terms = checkpoint.metadata.get("license", "").removeprefix("weights: ").partition(" (")[0]
+    return checkpoint.name, f"{checkpoint.parameters / 1e6:.2f}", size, terms, checkpoint.metadata.get("trained_on", "")
 
 
 def _show(rows: list[tuple[str, ...]]) -> None:

@@ -67,6 +67,23 @@ def _fire(
     return spike_seq
 
 
+def _fire_keeping_potentials(
+    x_seq: Tensor, dtype: torch.dtype, spike_dtype: torch.dtype | None,
+    fired: Callable[[Tensor], Tensor], left: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    """All steps for a gradient: the spikes, and the membrane potential h of each step. fired, left: as of `_fire`."""
+    spike_seq = torch.empty_like(x_seq, dtype=spike_dtype)
+    h_seq: list[Tensor] = []
+    v = None
+    for x, spike in zip(x_seq, spike_seq):
+        h = x.to(dtype) if v is None else torch.add(x, v, alpha=1 - 1 / TAU)
+        k = fired(h)
+        spike.copy_(k)
+        v = left(h, k)
+        h_seq.append(h)
+    return spike_seq, h_seq
+
+
 class _LIF(torch.autograd.Function):
     """The whole sequence as one autograd node that keeps only the membrane potentials h."""
 
@@ -79,15 +96,9 @@ class _LIF(torch.autograd.Function):
                 lambda h, out: torch.ge(h, V_THRESHOLD, out=out),
                 lambda h, spike, out: torch.addcmul(h, h, spike, value=-1, out=out),
             )  # fmt: skip
-        spike_seq = torch.empty_like(x_seq, dtype=spike_dtype)
-        h_seq = []
-        v = None
-        for x, spike in zip(x_seq, spike_seq):
-            h = x.to(dtype) if v is None else torch.add(x, v, alpha=1 - 1 / TAU)
-            fired = h >= V_THRESHOLD
-            spike.copy_(fired)
-            v = h.masked_fill(fired, 0)
-            h_seq.append(h)
+        spike_seq, h_seq = _fire_keeping_potentials(
+            x_seq, dtype, spike_dtype, lambda h: h >= V_THRESHOLD, lambda h, spike: h.masked_fill(spike, 0)
+        )
         ctx.save_for_backward(torch.stack(h_seq))
         return spike_seq
 
@@ -139,15 +150,11 @@ class _IntegerLIF(torch.autograd.Function):
                 lambda h, out: _count(h, levels, out),
                 lambda h, spike, out: torch.add(h, spike, alpha=-V_THRESHOLD, out=out),
             )  # fmt: skip
-        spike_seq = torch.empty_like(x_seq, dtype=spike_dtype)
-        h_seq = []
-        v = None
-        for x, spike in zip(x_seq, spike_seq):
-            h = x.to(dtype) if v is None else torch.add(x, v, alpha=1 - 1 / TAU)
-            fired = _count(h, levels)
-            spike.copy_(fired)
-            v = torch.add(h, fired, alpha=-V_THRESHOLD)
-            h_seq.append(h)
+        spike_seq, h_seq = _fire_keeping_potentials(
+            x_seq, dtype, spike_dtype,
+            lambda h: _count(h, levels),
+            lambda h, spike: torch.add(h, spike, alpha=-V_THRESHOLD),
+        )  # fmt: skip
         ctx.save_for_backward(x_seq if len(x_seq) == 1 else torch.stack(h_seq))  # at T = 1 the input is h
         ctx.levels = levels
         return spike_seq

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 
-FORMATS = {1: "B", 2: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
-FORMATS |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
+STRUCT_FORMATS = {1: "B", 2: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
+STRUCT_FORMATS |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
 LONG = 4
 Directory = dict[int, tuple[int, int, bytes]]  # of each tag: kind, count, content in Intel's byte order
 
@@ -30,11 +30,11 @@ def entries(data: bytes, start: int | None = None) -> Iterator[tuple[int, int, i
         first = start + struct.calcsize(order + counts)
         for position in range(first, len(data), head)[: min(count_of_all, 4096)]:
             tag, kind, count = struct.unpack_from(f"{order}HH{offset}", data, position)
-            size = struct.calcsize(order + FORMATS.get(kind, "")) * count
+            size = struct.calcsize(order + STRUCT_FORMATS.get(kind, "")) * count
             place = position + head - inline
             if size > inline:
                 (place,) = struct.unpack_from(order + offset, data, place)
-            if kind in FORMATS and size <= len(data) - place:
+            if kind in STRUCT_FORMATS and size <= len(data) - place:
                 yield tag, kind, count, place
     except (struct.error, OverflowError):  # BigTIFF's numbers may be larger than any file
         return
@@ -42,7 +42,7 @@ def entries(data: bytes, start: int | None = None) -> Iterator[tuple[int, int, i
 
 def values(data: bytes, kind: int, count: int, place: int) -> tuple[float, ...] | bytes:
     """An entry's values: bytes as they are; a fraction as numerator and denominator."""
-    form = FORMATS[kind]
+    form = STRUCT_FORMATS[kind]
     if form == "B":
         return data[place : place + count]
     return struct.unpack_from(f"{byte_order(data)}{count * len(form)}{form[0]}", data, place)
@@ -54,7 +54,7 @@ def read_directory(data: bytes, start: int | None = None) -> Directory:
     for tag, kind, count, place in entries(data, start):
         content = values(data, kind, count, place)
         if not isinstance(content, bytes):
-            content = struct.pack(f"<{len(content)}{FORMATS[kind][0]}", *content)
+            content = struct.pack(f"<{len(content)}{STRUCT_FORMATS[kind][0]}", *content)
         found[tag] = kind, count, content
     return found
 

@@ -43,9 +43,7 @@ def read(data: bytes) -> tuple[NDArray[Any], Metadata, set[str]]:
     """
     image = _open(data)
     if image.size[0] * image.size[1] > max_pixels():
-        raise PictureError(
-            f"claims more than {max_pixels() / 1e6:g} megapixels; cut it into parts, or trust it by --max-megapixels"
-        )
+        raise PictureError(f"has more than {max_pixels() / 1e6:g} megapixels; split it, or raise --max-megapixels")
     if image.premultiplied_alpha:
         raise PictureError("is HEIF with alpha already multiplied into its colours; save it as PNG")
     try:

@@ -177,7 +177,7 @@ def writer_for(path: Path) -> Writer:
     writer = WRITERS.get(path.suffix.lower())
     if writer is None:
         kind = path.suffix or "a name without ending"
-        raise PictureError(f"{kind} is no picture format that is written; use --format png")
+        raise PictureError(f"cannot write {kind}; use --format png")
     return writer
 
 
@@ -185,9 +185,11 @@ def check_output(picture: Picture, path: Path) -> tuple[str, ...]:
     """What of a picture an output of this name will lack, before the work. Raises PictureError if there can be none."""
     writer = writer_for(path)
     if max(picture.rgb.shape[:2]) > writer.longest:
-        raise PictureError(f"is longer than the {writer.longest} pixels that {path.suffix} takes; use --format png")
+        raise PictureError(
+            f"has a side longer than {writer.longest} pixels, the limit of {path.suffix}; use --format png"
+        )
     if (name := colour.hdr(picture.metadata.colour)) and "colour" not in writer.holds:
-        raise PictureError(f"is an HDR picture ({name}), which {path.suffix} cannot say; use --format png")
+        raise PictureError(f"is HDR ({name}), which {path.suffix} cannot store; use --format png")
     piece = (slice(_TRIAL), slice(_TRIAL))
     alpha = None if picture.alpha is None else picture.alpha[piece]
     encode_picture(replace(picture, rgb=picture.rgb[piece], alpha=alpha), path)
@@ -274,7 +276,7 @@ def _turned_avif(pixels: NDArray[Any], data: bytes) -> tuple[NDArray[Any], bool]
 
 
 def _too_large() -> str:
-    return f"claims more than {max_pixels() / 1e6:g} megapixels; cut it into parts, or trust it by --max-megapixels"
+    return f"has more than {max_pixels() / 1e6:g} megapixels; split it, or raise --max-megapixels"
 
 
 def _other(path: Path) -> str:

@@ -16,7 +16,6 @@ _SHORT, _LONG = 3, 4
 _RESOURCE, IPTC_RESOURCE, _RESOURCE_THUMBNAILS = b"8BIM", 1028, (1033, 1036)
 
 _TIFF_NS, _EXIF_NS = "{http://ns.adobe.com/tiff/1.0/}", "{http://ns.adobe.com/exif/1.0/}"
-_RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _GONE = {  # beginnings of XMP names that speak of what an output does not have, and what that is
     "{http://ns.adobe.com/hdr-gain-map/1.0/}": "gain map",
     "{http://ns.apple.com/HDRGainMap/1.0/}": "gain map",

@@ -59,10 +59,10 @@ class Output:
     def is_done(self, path: Path, source_sha256: str) -> bool:
         """True to skip, False to go on. Raises PictureError if something that is not ours is in the way."""
         if len(os.fsencode(path.name)) > NAME_BYTES:
-            raise PictureError(f"its output's name would be longer than {NAME_BYTES} bytes; rename it")
+            raise PictureError(f"its output name would exceed {NAME_BYTES} bytes; rename the input")
         if os.path.isdir(path):
             raise PictureError(
-                f"{printable(path)} is a folder with the name of an output; move it, or choose another place"
+                f"a folder already has the name {printable(path)}; move it, or choose another output folder"
             )
         if self.overwrite:
             return False

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet_cli.errors import PictureError, one_line, printable, unexpected
+from esdnet_cli.errors import PictureError, printable, system_error, unexpected
 from esdnet_cli.files import digest
 from esdnet_cli.pipeline.derainer import AsIs, Derainer
 from esdnet_cli.pipeline.images import Picture, grey_again, read_picture, without_hidden_colours
@@ -178,7 +178,7 @@ def _or_failed(step: Callable[..., R], job: Job, *args: Any) -> R | ImageResult:
     except PictureError as error:
         reason = str(error)
     except OSError as error:
-        reason = f"{error.strerror or one_line(error)}; check that it exists, its permissions and the disk's space"
+        reason = system_error(error)
         if error.filename is not None and os.fspath(error.filename) != os.fspath(job.source.path):
             reason = f"{printable(os.fsdecode(error.filename))}: {reason}"
     except MemoryError:

@@ -23,7 +23,7 @@ READABLE = frozenset(
 )
 _WRITTEN = {".mpo": ".jpg", ".j2k": ".jp2", ".j2c": ".jp2"}  # endings of what is written as another format
 NO_FILE = Path(os.devnull)
-FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}  # of --format
+FORMAT_ENDINGS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}  # of --format
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _find(
     # os.path's questions, unlike Path's, raise for no name and no permission
     if os.path.isdir(text):
         if os.path.realpath(text) in map(os.path.realpath, leave_out):
-            raise EsdnetError(f"{text}: is input and output folder at once; choose another output folder")
+            raise EsdnetError(f"{text}: is both input and output folder; choose another output folder")
         before = len(unusable)
         found = list(_in_folder(path, recursive, _inside(leave_out, path), unusable, unread))
         hint = "" if recursive else "; -r looks into subfolders"
@@ -138,7 +138,7 @@ def _find(
                 found.append(Source(match, match.relative_to(root)))
             else:
                 _count(match, unread)
-        return found, "the pattern matches no picture; check it, and its quotes"
+        return found, "the pattern matches no picture; check the pattern and its quotes"
     return [], "no such file or folder; check the name"
 
 
@@ -153,7 +153,7 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
     endings = [None if file_format else _other_ending(source.path) for source in sources]
     places = [folder / source.relative for source in sources]
     if file_format:
-        places = [place.with_suffix(FORMATS[file_format]) for place in places]
+        places = [place.with_suffix(FORMAT_ENDINGS[file_format]) for place in places]
     converted = [place.with_suffix(ending) if ending else place for place, ending in zip(places, endings)]
     wanted = Counter(map(_key, converted))
     jobs: list[Job] = []

@@ -63,7 +63,7 @@ def why_not_read(tags: Tags) -> str | None:
     bits, samples, planar = tags.get(_BITS) or (1,), _one(tags, _SAMPLES, 1), _one(tags, _PLANAR, 1)
     compression, photometric = _one(tags, _COMPRESSION, 1), _one(tags, _PHOTOMETRIC, _BLACK_IS_ZERO)
     if _DNG_VERSION in tags or _one(tags, _SUBFILE, 0) & 1:
-        return "a camera's raw file, of which only a small preview could be read; develop it first"
+        return "a camera raw file, and only its small preview could be read; develop it first"
     if compression not in _COMPRESSIONS:
         name = _COMPRESSION_NAMES.get(compression, f"of kind {compression}")
         return f"TIFF with {name} compression; save it with LZW or Deflate, or as PNG"

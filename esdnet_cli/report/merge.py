@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from esdnet_cli.energy.cost import COUNTS, PRESETS, Activity, Cause, EnergyCosts, LayerActivity, LayerKind, Precision
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.metrics import Quality, SpikeRain
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Status
 from esdnet_cli.report.figures import FACTS, SCHEMA
@@ -29,16 +31,16 @@ def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tup
         results, run = _read(path)
         if runs and replace(_model(run, path), device="") != replace(_model(runs[0], paths[0]), device=""):
             raise EsdnetError(
-                f"{printable(path)}: of other weights, precision or tiling than {printable(paths[0])}; "
-                "merge reports of one network only"
+                f"{printable(path)}: was made with other weights, precision or tiling than {printable(paths[0])}; "
+                "merge only reports with the same settings"
             )
         runs.append(run)
         for result in results:
             known = pictures.get(result.input)
             if known and known.activity and result.activity and known.activity != result.activity:
                 raise EsdnetError(
-                    f"{printable(path)}: {result.input} has other counts than in a report before it, so these are two "
-                    "pictures of one name; run both folders from above them, so that their names differ"
+                    f"{printable(path)}: {result.input} has different counts in an earlier report, so two pictures "
+                    "share this name; run esdnet from the folder above both, so that their names differ"
                 )
             if known is None or (known.activity is None and result.activity is not None):
                 pictures[result.input] = result
@@ -59,7 +61,7 @@ def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tup
 
 def _model(run: RunInfo, path: Path) -> ModelInfo:
     if run.model is None:
-        raise EsdnetError(f"{printable(path)}: has no energy (its pictures were scored as they were); leave it out")
+        raise EsdnetError(f"{printable(path)}: contains no energy figures (made with --as-is); leave it out")
     return run.model
 
 
@@ -76,7 +78,9 @@ def _read(path: Path) -> tuple[list[ImageResult], RunInfo]:
     except OSError as error:
         raise EsdnetError(f"{printable(path)}: {error.strerror}; name a JSON report") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise EsdnetError(f"{printable(path)}: is no report of this version; name the .json of --report") from error
+        raise EsdnetError(
+            f"{printable(path)}: is not a JSON report of this version; give a .json file written by --report"
+        ) from error
 
 
 def _result(image: dict[str, Any], virtual_steps: int, older: dict[str, Any]) -> ImageResult:
@@ -86,7 +90,23 @@ def _result(image: dict[str, Any], virtual_steps: int, older: dict[str, Any]) ->
         key: None if image[key] is None else _READ[kind](image[key]) for key, kind in FACTS.items()
     }
     layers = tuple(_layer({**older, **layer}) for layer in image["layers"])
-    return ImageResult(**facts, activity=Activity(virtual_steps, layers) if layers else None)
+    counted = Activity(virtual_steps, layers) if layers else None
+    return ImageResult(**facts, activity=counted, quality=_quality(image), spike_rain=_spike_rain(image))
+
+
+def _quality(image: dict[str, Any]) -> Quality | None:
+    """What `esdnet evaluate` added; a PSNR of null is that of equal pictures, since JSON knows no infinity."""
+    if "psnr_y" not in image:
+        return None
+    scores = {field.name: image[field.name] for field in fields(Quality)}
+    return Quality(**{key: math.inf if score is None else float(score) for key, score in scores.items()})
+
+
+def _spike_rain(image: dict[str, Any]) -> SpikeRain | None:
+    if "spike_rain_r" not in image:
+        return None
+    rates = {field.name: image[field.name] for field in fields(SpikeRain)}
+    return SpikeRain(**{key: None if r is None else float(r) for key, r in rates.items()})
 
 
 def _layer(layer: dict[str, Any]) -> LayerActivity:

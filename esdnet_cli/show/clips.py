@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from esdnet_cli.energy import meter
 from esdnet_cli.energy.cost import total
-from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable, unexpected
+from esdnet_cli.errors import EsdnetError, PictureError, printable, system_error, unexpected
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.pipeline.sources import Unusable
@@ -60,7 +60,7 @@ def show_clips(
                 if not options.quiet:
                     tell(
                         f"Interrupted: {interruption.kept} frames of {printable(job.source)} are kept; "
-                        "the same command goes on from there."
+                        "the same command continues from there."
                     )
             except KeyboardInterrupt:
                 interrupted = True
@@ -239,7 +239,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, MemoryError) and not isinstance(error, av.error.FFmpegError):
         return "not enough memory for its frames; use a smaller --tile"
     if isinstance(error, OSError):
-        return f"{error.strerror or one_line(error)}; check that it exists, its permissions and the disk's space"
+        return system_error(error)
     if isinstance(error, av.error.FFmpegError):
         return f"FFmpeg cannot go on ({reason(error)}); try another --codec, or convert the clip first"
     return unexpected(error)

@@ -24,5 +24,5 @@ def load_derainer(options: RunOptions) -> Derainer:
     if derainer.checkpoint.assumption:
         tell(derainer.checkpoint.assumption)
     if not options.quiet:
-        derainer.on_smaller_batch = lambda size: tell(f"Out of memory: going on with {size} tiles at once.")
+        derainer.on_smaller_batch = lambda size: tell(f"Out of memory: continuing with {size} tiles at a time.")
     return derainer

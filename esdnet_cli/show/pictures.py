@@ -84,7 +84,7 @@ def show_run(
     if unread and not options.quiet:
         tell(unread_line(unread))
     if interrupted and not options.quiet:
-        resume = "; the same command goes on from here" if output.writes else ""
+        resume = "; the same command continues from here" if output.writes else ""
         tell(f"Interrupted after {summary.ok + summary.skipped} of {len(jobs)} pictures{resume}.")
     if options.report is not None:
         write_report(options.report, results, info, summary)
@@ -100,7 +100,7 @@ def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOp
     options = replace(options, costs=info.costs)
     summary = totals(results, info.costs)
     if not options.quiet:
-        print_rows(*rows.heading(scored=False, network=True))
+        print_rows(*rows.heading(scored=any(result.quality for result in results), network=True))
     for result in results:
         _show(result, options)
     show_summary(results, info, summary, options, short=False)
@@ -113,8 +113,8 @@ def tell_figures_missing(options: RunOptions, summary: Totals, what: str) -> Non
     """Say that what an earlier run has done stands in the report without figures."""
     if options.report is not None and summary.skipped and not options.quiet:
         tell(
-            f"{printable(options.report)}: without the figures of {summary.skipped} {what} done before; "
-            "they are in the report of that run, or --overwrite computes them again."
+            f"{printable(options.report)} lacks the figures of {summary.skipped} {what} finished by an earlier run; "
+            "see that run's report, or use --overwrite to compute them again."
         )
 
 

@@ -24,7 +24,7 @@ DRY = 0.17  # share of synthetic crops without rain: dry pictures must come back
 GIVEN = 0.75  # share of crops whose rain is given, as masks or pairs, where nothing is said; the others get our own
 FAINTER = 0.45  # share of masks that are dimmed
 TURNED = 0.5  # share of masks that are turned and stretched a little
-MOST_VEIL = 0.12
+MAX_VEIL = 0.12
 OUT_OF_FOCUS = 0.25  # share of our own rain with drops near the lens
 LIT = 0.5  # share of our own rain whose streaks cover the scene, rather than add light to it
 
@@ -80,7 +80,7 @@ class OwnRain:
         streaks = torch.where(chance[1] < OUT_OF_FOCUS, streaks + near, streaks) * wet
         covered = streaks.clamp(0, 1) * (chance[3] * 0.5 + 0.5 - clean)  # towards the light that the drops gather
         streaks = torch.where(chance[3] < LIT, covered, streaks)
-        veil = torch.rand(count, generator=random, device=random.device) * MOST_VEIL
+        veil = torch.rand(count, generator=random, device=random.device) * MAX_VEIL
         veil = veil * wet.flatten() * (chance[2].flatten() < 0.4)
         return photograph(clean, streaks, veil, random)
 
@@ -158,7 +158,9 @@ def shares(given: Sequence[Folder], own: bool) -> list[float]:
     unstated = sum(folder.share is None for folder in given)
     most = max(GIVEN, stated) if own else 1.0
     if stated > 1 + 1e-6 or (not own and not unstated and stated < 1 - 1e-6):
-        raise EsdnetError(f"the shares come to {stated:g}; with --clean give at most 1, without it exactly 1")
+        raise EsdnetError(
+            f"the shares add up to {stated:g}; they must be at most 1 with --clean, and exactly 1 without it"
+        )
     if unstated and most - stated < 1e-6:
         raise EsdnetError("nothing is left for the folders without a share; give smaller shares, or all of them")
     return [(most - stated) / unstated if folder.share is None else folder.share for folder in given]
@@ -217,7 +219,7 @@ def listing(folder: Path) -> list[Source]:
         raise EsdnetError(f"{printable(folder)}: is not a folder; name one with pictures")
     sources, unusable = find_sources([str(folder)], recursive=False)
     if unusable or not sources:
-        raise EsdnetError(f"{printable(folder)}: holds no picture; name a folder with some")
+        raise EsdnetError(f"{printable(folder)}: contains no pictures; choose another folder")
     return sources
 
 

@@ -110,7 +110,9 @@ class TrainingRun:
         self.recipe, self.folder, self.device = recipe, folder, device
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if recipe.batch % self.world:
-            raise EsdnetError(f"--batch {recipe.batch} cannot be shared by {self.world} processes; use a multiple")
+            raise EsdnetError(
+                f"--batch {recipe.batch} cannot be divided among {self.world} processes; use a multiple of {self.world}"
+            )
         self._crops, self._validation, self._trained_on = crops, validation, trained_on
         torch.manual_seed(recipe.seed)  # the same initial weights in every process
         self.network = ESDNet(recipe.config)
@@ -289,7 +291,7 @@ class TrainingRun:
         try:
             self._optimiser.restore(below(tensors, "optimiser."))
         except KeyError as error:
-            raise EsdnetError(f"{printable(path)}: lacks the optimiser's {error}; start anew") from error
+            raise EsdnetError(f"{printable(path)}: lacks the optimiser's {error}; start a new run") from error
         self._random.set_state(tensors[f"random.{self.rank}"])
         self.step = self.saved = here.step
         self.seconds = here.seconds

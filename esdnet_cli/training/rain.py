@@ -8,14 +8,13 @@ Everything random comes from one torch.Generator: the same seed gives the same r
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 Strength = Literal["light", "medium", "heavy", "mixed"]
-STRENGTHS: tuple[str, ...] = get_args(Strength)
 _RANGES = {"light": (0.05, 0.3), "medium": (0.3, 0.6), "heavy": (0.6, 1.0), "mixed": (0.05, 1.0)}
 
 _LAYERS = 4  # far to near

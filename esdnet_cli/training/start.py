@@ -65,7 +65,7 @@ def autocast_precision(name: str, device: torch.device) -> str:
 def prepare_folder(folder: Path, resume: bool) -> None:
     """Make the folder of a run. Raises EsdnetError if it holds a run that is not to be resumed, or cannot be made."""
     if not resume and (folder / STATE).exists():
-        raise EsdnetError(f"{printable(folder)}: holds a run already; add --resume, or choose another folder")
+        raise EsdnetError(f"{printable(folder)}: already contains a run; add --resume, or choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

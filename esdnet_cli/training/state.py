@@ -40,22 +40,22 @@ def read_state(path: Path, recipe: Mapping[str, Any], processes: int) -> tuple[d
     Raises EsdnetError if it is not there, damaged, or another run's.
     """
     if not path.is_file():
-        raise EsdnetError(f"{printable(path)}: is not there, so nothing can be resumed; start without --resume")
+        raise EsdnetError(f"{printable(path)}: does not exist, so there is nothing to resume; leave out --resume")
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
         begun, here = dict(json.loads(header["recipe"])), Position(**json.loads(header["run"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise EsdnetError(f"{printable(path)}: is no training state ({one_line(error)}); start anew") from error
+        raise EsdnetError(f"{printable(path)}: is not a training state ({one_line(error)}); start a new run") from error
     if other := sorted(key for key in recipe if recipe[key] != begun.get(key)):
         raise EsdnetError(
-            f"{printable(path)}: was begun with another {other[0]} ({begun.get(other[0])}, not {recipe[other[0]]}); "
-            "resume with the options that it was begun with"
+            f"{printable(path)}: was started with {other[0]} {begun.get(other[0])}, not {recipe[other[0]]}; "
+            "resume with the original options"
         )
     if f"random.{processes - 1}" not in tensors or f"random.{processes}" in tensors:
         count = len(below(tensors, "random."))
-        raise EsdnetError(f"{printable(path)}: was begun with {count} processes; resume with as many")
+        raise EsdnetError(f"{printable(path)}: was started with {count} processes; resume with the same number")
     return tensors, here
 
 

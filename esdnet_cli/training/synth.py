@@ -19,7 +19,7 @@ from esdnet_cli.training.data import listing, read_mask
 from esdnet_cli.training.rain import Strength, photograph, streak_layers
 
 USUAL_SIDE = 400  # pixels of the shorter side for which streaks are drawn at their own size
-MOST_VEIL = {"light": 0.05, "medium": 0.1, "heavy": 0.2, "mixed": 0.12}
+MAX_VEIL_OF = {"light": 0.05, "medium": 0.1, "heavy": 0.2, "mixed": 0.12}
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -44,7 +44,7 @@ class Rainmaker:
             streaks = self._mask(height, width, scale, random)
         else:
             streaks = streak_layers(1, height, width, self._strength, random, scale)
-        veil = torch.rand(1, generator=random) * MOST_VEIL[self._strength]
+        veil = torch.rand(1, generator=random) * MAX_VEIL_OF[self._strength]
         rainy, dry = photograph(clean, streaks, veil, random)
         return _quantised(rainy), _quantised(dry)
 

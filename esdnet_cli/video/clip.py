@@ -167,10 +167,10 @@ def derain_clip(
     plan.output.prepare()
     if not parts.begin():
         other = "with other options, by another encoder or of another input"
-        tell(f"{printable(job.source)}: parts made {other} are dropped; starting over.")
+        tell(f"{printable(job.source)}: discarding parts made {other}; starting over.")
     work = _ClipWork(job, plan, options, parts, on_frame)
     if work.kept:
-        tell(f"{printable(job.source)}: going on after {work.kept} frames.")
+        tell(f"{printable(job.source)}: continuing after {work.kept} frames.")
     frames = Frames(job.source, plan.info, options.selection, work.kept)
     began = time.perf_counter()
     try:
@@ -190,7 +190,7 @@ def derain_clip(
         about = "" if plan.info.frames is not None else "about "
         error = (
             f"is truncated or damaged: {about}{missing} of {missing + frames.decoded} frames are missing; "
-            f"what decodes is in {printable(job.output)}"
+            f"the frames that could be decoded are in {printable(job.output)}"
         )
         result = replace(result, status="failed", error=error)
     elif dropped:

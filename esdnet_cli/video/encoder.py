@@ -104,7 +104,7 @@ def choose_encoding(
             f"is narrower than {codec.narrowest} pixels, too narrow for {codec_name}; choose another --codec"
         )
     if crf is not None and crf > codec.most:
-        raise PictureError(f"--crf {crf}: {codec_name} has 0 to {codec.most}; choose one of these")
+        raise PictureError(f"--crf {crf} is too high for {codec_name}; use 0 to {codec.most}")
     options = dict(codec.options)
     if codec.crf is not None:
         options["crf"] = str(codec.crf if crf is None else crf)

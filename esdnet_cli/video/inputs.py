@@ -29,7 +29,7 @@ def is_frames(inputs: Sequence[str]) -> bool:
     """Is it one folder of frames? Raises EsdnetError if a folder stands among other inputs."""
     folders = [text for text in inputs if os.path.isdir(text)]
     if folders and len(inputs) > 1:
-        raise EsdnetError(f"{folders[0]}: is a folder of frames beside other inputs; give it alone")
+        raise EsdnetError(f"{folders[0]}: is a folder of frames; give it as the only input")
     return bool(folders)
 
 
@@ -48,7 +48,7 @@ def find_clips(inputs: Sequence[str], output: Path) -> tuple[list[ClipJob], list
     for text in inputs:
         found = [text] if os.path.lexists(text) or not glob.has_magic(text) else sorted(glob.glob(text, recursive=True))
         if not found:
-            unusable.append(Unusable(printable(text), "the pattern matches no file; check it, and its quotes"))
+            unusable.append(Unusable(printable(text), "the pattern matches no file; check the pattern and its quotes"))
         for name in found:
             if os.path.isfile(name):
                 paths.append(Path(name))
@@ -56,7 +56,7 @@ def find_clips(inputs: Sequence[str], output: Path) -> tuple[list[ClipJob], list
                 unusable.append(Unusable(printable(name), "no such file; check the name"))
     single = len(inputs) == 1 and len(paths) <= 1 and not os.path.isdir(output)
     if single and output.suffix.lower() not in CONTAINERS:
-        fault = f"cannot write {output.suffix}" if output.suffix else "its name has no ending"
+        fault = f"cannot write {output.suffix}" if output.suffix else "it has no file extension"
         raise EsdnetError(f"{output}: {fault}; use {', '.join(CONTAINERS)}")
     jobs: dict[str, ClipJob] = {}
     sources = {os.path.realpath(path) for path in paths}

@@ -50,14 +50,13 @@ Chroma = Literal["420", "422", "444", "rgb", "grey"]
 class Colour:
     """How numbers become colours. matrix, primaries, transfer: as H.273 numbers them; full: range of 0 to the peak.
 
-    matrix is never unspecified: `tagged` says whether the file named it, or its size did.
+    matrix is never unspecified: where the file does not name it, its size does.
     """
 
     matrix: int
     full: bool
     primaries: int
     transfer: int
-    tagged: bool
 
 
 @dataclass(frozen=True)
@@ -170,9 +169,7 @@ def read_info(path: Path) -> ClipInfo:
             later = [(frame.width, frame.height) for frame in first_frames(container, stream, joins)]
     with open_clip(path) as (container, stream):
         if stream.codec_context.width * stream.codec_context.height > max_pixels():
-            raise PictureError(
-                f"has frames of more than {max_pixels() / 1e6:g} megapixels; trust it by --max-megapixels"
-            )
+            raise PictureError(f"has frames of more than {max_pixels() / 1e6:g} megapixels; raise --max-megapixels")
         frame = next(_decode(container, stream, _Tally()), None)
         if frame is None:
             raise PictureError(f"has no frame that decodes ({stream.codec_context.name}); copy it again")
@@ -406,7 +403,6 @@ def _colour(frame: VideoFrame) -> Colour:
         full=rgb or frame.color_range == FULL or frame.format.name.startswith("yuvj"),
         primaries=frame.color_primaries,
         transfer=frame.color_trc,
-        tagged=tagged,
     )
 
 

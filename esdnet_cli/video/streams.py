@@ -67,19 +67,21 @@ def choose_streams(source: Path, info: ClipInfo, container: str) -> tuple[dict[i
             elif stream.type not in ("audio", "subtitle"):
                 # QuickTime files hold their chapters' names in such a stream, too
                 if not (stream.type == "data" and origin.chapters()):
-                    notes.append(f"left out: a stream of {stream.type}")
+                    notes.append(f"left out: a {stream.type} stream")
             elif isinstance(stream, AudioStream) and stream.codec_context and not stream.codec_context.sample_rate:
-                notes.append(f"left out: {_name(stream)}, of which the file has no sound")  # files that break off early
+                notes.append(f"left out: {_name(stream)}, which contains no sound")  # files that break off early
             elif _takes(container, stream, packets):
                 kept[stream.index] = None
             elif encoder := _encoder(container, stream, packets):
                 kept[stream.index] = encoder
                 written = _SHOWN.get(encoder, encoder)
-                notes.append(f"{_name(stream)} is written as {written}: {container_ending(container)} does not hold it")
+                notes.append(
+                    f"{_name(stream)} is converted to {written}, because {container_ending(container)} cannot hold it"
+                )
             else:
                 holders = [ending for ending, name in CONTAINERS.items()
                            if name != container and _takes(name, stream, packets)]  # fmt: skip
-                which = f"{container_ending(container)} does not hold it, {holders[0]} does" if holders else (
+                which = f"{container_ending(container)} cannot hold it, {holders[0]} can" if holders else (
                     "no supported container can hold it")  # fmt: skip
                 notes.append(f"left out: {_name(stream)}; {which}")
     return kept, notes
