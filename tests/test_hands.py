@@ -13,7 +13,7 @@ from threading import Barrier, Lock, get_ident
 import numpy as np
 import pytest
 import torch
-from clips import make_clip
+from clips import frames_of, make_clip
 from conftest import INTEGER, Run, load_json, photo, tiny_network, write
 from torch import Tensor
 
@@ -268,8 +268,8 @@ def test_a_clip_on_two_cores_is_the_clip_on_one(integer: Path, tmp_path: Path, r
     source = make_clip(tmp_path / "a.mp4", 30)
 
     def derained(name: str) -> list[list[float]]:
-        done = run("video", source, "-o", tmp_path / f"{name}.mp4", "--weights", integer, "--precision", "fp32",
-                   "--report", tmp_path / f"{name}.json")  # fmt: skip
+        done = run("video", source, "-o", tmp_path / f"{name}.mkv", "--codec", "ffv1", "--weights", integer,
+                   "--precision", "fp32", "--report", tmp_path / f"{name}.json")  # fmt: skip
         assert done.exit_code == 0, done.stderr
         keys = ("frame", "time", "mac", "ac", "spike_rate")
         return [[image[key] for key in keys] for image in load_json(tmp_path / f"{name}.json")["images"]]
@@ -277,4 +277,6 @@ def test_a_clip_on_two_cores_is_the_clip_on_one(integer: Path, tmp_path: Path, r
     two = derained("two")
     torch.set_num_threads(1)
     assert two == derained("one") and len(two) == 30
-    assert (tmp_path / "two.mp4").read_bytes() == (tmp_path / "one.mp4").read_bytes()
+    # PyTorch has other kernels for a few small tiles at once than for many: they may round a number otherwise
+    levels = [np.stack(frames_of(tmp_path / name)).astype(int) for name in ("two.mkv", "one.mkv")]
+    assert np.abs(levels[0] - levels[1]).max() <= 1
