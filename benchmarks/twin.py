@@ -65,7 +65,7 @@ def main() -> None:
     """Train and score the ordinary twin of a spiking network."""
 
 
-weights_option = click.option("--weights", default="fast", show_default=True, help="The spiking network.")
+weights_option = click.option("--weights", default="small", show_default=True, help="The spiking network.")
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
