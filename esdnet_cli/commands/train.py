@@ -139,10 +139,11 @@ def command(
         raise click.UsageError("--streaks needs --clean.")
     if (steps is None) == (minutes is None):
         raise click.UsageError("Give either --steps or --minutes.")
-    from esdnet_cli.model.inference import choose_device
+    from esdnet_cli.model.inference import choose_device, keep_freed_memory
     from esdnet_cli.training.loop import Recipe, TrainingRun
     from esdnet_cli.training.start import autocast_precision, join_processes, prepare_folder, starting_point
 
+    keep_freed_memory()
     config, initial = starting_point(size, init)
     if crop % config.multiple:
         raise click.UsageError(f"--crop {crop} is not a multiple of {config.multiple}, which this network needs.")

@@ -62,6 +62,7 @@ class Derainer:
         self.ensemble = ensemble
         self.inference = inference
         self._inferences = [inference]  # and copies of it: see `_hands`
+        self._counters: list[ActivityCounter] = []  # of these, once they were asked for
         self._batch = batch
         self._calls = Lock()
         self.on_smaller_batch: Callable[[int], None] = lambda size: None
@@ -107,7 +108,7 @@ class Derainer:
         """Another one of the same tensors, to be called from another thread at the same time."""
         other = copy.copy(self)
         other.inference = self.inference.copy()
-        other._inferences = [other.inference]
+        other._inferences, other._counters = [other.inference], []
         other._calls = Lock()
         return other
 
@@ -136,7 +137,7 @@ class Derainer:
             started = time.perf_counter()
             most = self._batch or choose_batch(self.network, height, width, self.inference.device)
             hands = self._hands(min(most, self.tiling.count(*image.shape[:2])))
-            counters = [stack.enter_context(ActivityCounter(hand.network)) for hand in hands if count]
+            counters = [stack.enter_context(counter) for counter in self._counters_of(hands)] if count else []
             networks: list[Callable[[Tensor], Tensor]] = [*hands]
             if spike_map:
                 networks = [stack.enter_context(SpikeMapper(hand, hand.network)) for hand in hands]
@@ -151,6 +152,10 @@ class Derainer:
         while len(self._inferences) < hands:
             self._inferences.append(self.inference.copy())
         return self._inferences[:hands]
+
+    def _counters_of(self, hands: Sequence[Inference]) -> list[ActivityCounter]:
+        self._counters += [ActivityCounter(hand.network) for hand in hands[len(self._counters) :]]
+        return self._counters[: len(hands)]
 
     def _derain(
         self, image: NDArray[Any], networks: Sequence[Callable[[Tensor], Tensor]], size: int,

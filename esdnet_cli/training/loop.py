@@ -122,7 +122,8 @@ class TrainingRun:
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         if compiled:
             channels_last(self.network)  # the compiled step is faster in this layout, the plain one is not
-        self._optimiser = MuonAdamW(self.network, recipe.lr, recipe.weight_decay)
+        products = torch.bfloat16 if recipe.precision == "bf16" else torch.float32  # the faster one on this device
+        self._optimiser = MuonAdamW(self.network, recipe.lr, recipe.weight_decay, products)
         self._random = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + self.rank)
         self.step, self.saved, self.seconds, self.best = 0, 0, 0.0, -math.inf
         if resume:
