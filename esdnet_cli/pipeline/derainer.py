@@ -135,8 +135,9 @@ class Derainer:
         with ExitStack() as stack:
             stack.enter_context(self._calls)
             started = time.perf_counter()
-            most = self._batch or choose_batch(self.network, height, width, self.inference.device)
-            hands = self._hands(min(most, self.tiling.count(*image.shape[:2])))
+            side_by_side = self._most_hands()
+            most = self._batch or choose_batch(self.network, height, width, self.inference.device, side_by_side)
+            hands = self._hands(min(most, self.tiling.count(*image.shape[:2]), side_by_side))
             counters = [stack.enter_context(counter) for counter in self._counters_of(hands)] if count else []
             networks: list[Callable[[Tensor], Tensor]] = [*hands]
             if spike_map:
@@ -146,9 +147,11 @@ class Derainer:
         activity = together(counter.activity() for counter in counters) if count else None
         return Derained(derained, activity, maps if spike_map else None, time.perf_counter() - started)
 
-    def _hands(self, most: int) -> list[Inference]:
+    def _most_hands(self) -> int:
         """One for each core of a CPU: threads that share each layer wait for each other."""
-        hands = min(torch.get_num_threads(), MOST_HANDS, most) if self.inference.device.type == "cpu" else 1
+        return min(torch.get_num_threads(), MOST_HANDS) if self.inference.device.type == "cpu" else 1
+
+    def _hands(self, hands: int) -> list[Inference]:
         while len(self._inferences) < hands:
             self._inferences.append(self.inference.copy())
         return self._inferences[:hands]
