@@ -245,6 +245,12 @@ def test_bf16_autocast_trains_too(tmp_path: Path) -> None:
     assert autocast_precision("fp32", CPU) == "fp32"
 
 
+def test_a_step_compiled_for_a_cpu_is_in_fp32() -> None:
+    assert autocast_precision("auto", CPU, compiled=True) == "fp32"
+    with pytest.raises(EsdnetError, match="--compile: gets gradients in bf16 wrong on a CPU; use --precision fp32"):
+        autocast_precision("bf16", CPU, compiled=True)
+
+
 def test_out_of_memory_is_one_line(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run", replace(RECIPE, batch=10**10))
     with pytest.raises(EsdnetError, match="out of memory in a training step; use a smaller --batch or --crop"):

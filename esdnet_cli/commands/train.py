@@ -112,7 +112,7 @@ _SHARED = _SharedFolder()
     "--compile",
     "compiled",
     is_flag=True,
-    help="Compile the training step: slow to start, then faster; needs a C++ compiler.",
+    help="Compile the training step: slow to start, then faster; needs a C++ compiler; on a CPU fp32 only.",
 )
 @quiet_option
 def command(
@@ -148,7 +148,8 @@ def command(
     if crop % config.multiple:
         raise click.UsageError(f"--crop {crop} is not a multiple of {config.multiple}, which this network needs.")
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-    recipe = Recipe(config, steps, minutes, batch, crop, lr, seed, autocast_precision(precision, chosen), cooldown)
+    computed_in = autocast_precision(precision, chosen, compiled)
+    recipe = Recipe(config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown)
     from esdnet_cli.training.data import Folder, load_batches, load_validation
 
     masks, couples = ([Folder(*entry) for entry in given] for given in (streaks, pairs))
