@@ -8,7 +8,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -84,16 +84,15 @@ def _added(steps: Tensor) -> Tensor:
 
 
 def count_nonzero(x: Tensor) -> Tensor:
-    """torch.count_nonzero of [..., C, H, W], many times as fast on a CPU: by OpenCV, in pieces that the cache holds."""
+    """torch.count_nonzero of [..., C, H, W], floats, many times as fast on a CPU: as integers, by NumPy, in pieces."""
     if x.device.type != "cpu":
         return torch.count_nonzero(x)
     if x.stride(0) == 0:  # equal steps, which lie in memory once
         return count_nonzero(x[0]) * len(x)
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
     counted = 0
     for part in in_memory_order(x).split(cached_piece(x)):
-        # of numbers of 16 bits all bits but the sign, as integers: a negative zero is none
-        numbers = part.view(torch.int16) << 1 if part.dtype in (torch.bfloat16, torch.float16) else part.float()
-        counted += cv2.countNonZero(numbers.numpy())
+        counted += int(np.count_nonzero((part.view(integers) << 1).numpy()))  # without the sign: no negative zero
     return torch.tensor(counted)
 
 
