@@ -41,4 +41,4 @@ def test_a_checkpoint_is_scored_and_stamped(tmp_path: Path) -> None:
     again = esdnet_cli.load(stamped, device="cpu", precision="fp32")
     picture = photo(40, 48)
     # convolutions are stored in fp16, so that a spike may flip
-    assert abs(same(picture).image.astype(int) - again(picture).image).mean() < 0.5
+    assert abs(same(picture).image.astype(int) - again(picture).image).mean() < 1
