@@ -19,7 +19,7 @@ from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import Inference, Lowered
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
-from esdnet_cli.model.low_precision import Int8SeqConv2d, int8_works
+from esdnet_cli.model.low_precision import FiredLIF, Int8SeqConv2d, int8_works
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.model.neurons import integer_lif
 
@@ -237,12 +237,16 @@ def test_an_8_bit_convolution_fires_what_the_neurons_after_it_would(levels: int)
     block = network.encoder_level1[0]
     neurons, conv, _, passing, *_ = block.residual
     spikes = neurons(torch.randn(2, 8, 12, 20).contiguous(memory_format=torch.channels_last)[None])
+    assert isinstance(passing, FiredLIF) and conv(spikes).dtype == spikes.dtype
     fired = passing(conv(spikes))
     sums = F.conv2d(spikes[0].float(), conv.weight, conv.bias, padding=1)[None]
     assert fired.dtype == spikes.dtype
     off = (fired.float() - integer_lif(sums, levels)).abs()
     assert off.max() <= 1 and off.mean() < 1e-3  # the kernel's sum may lie on the other side of a tie
     assert len(fired.unique()) > 1
+    of_two_steps = tiny_network(dataclasses.replace(config, timesteps=2))
+    Inference(of_two_steps, torch.device("cpu"), "int8")
+    assert not any(isinstance(module, FiredLIF) for module in of_two_steps.modules()), "the next step needs the sum"
 
 
 @pytest.mark.parametrize("precision", LOWERED_HERE)

@@ -2,9 +2,10 @@
 
     python tools/revive.py before.safetensors after.safetensors PICTURE...
 
-The pixel attention of the feature refinement goes through a ReLU. A unit of it that no pixel activates gets no gradient
-and stays so for good, though its convolutions are paid for. Such units get new random weights, so that half of the pixels
-activate them, and no weight onward: the result is the same to the last bit, and training can use them again.
+The pixel attention of the feature refinement goes through a ReLU. A unit of it that no pixel activates gets no
+gradient and stays so for good, though its convolutions are paid for. Units that no pixel of the pictures activates get
+new random weights, so that half of the pixels do, and no weight onward: on these pictures the result stays the same,
+and training can use the units again.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import click
 import torch
 from torch import Tensor, nn
 
-from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
+from esdnet_cli.checkpoint.store import as_shipped, load_network, open_checkpoint, save
+from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline.images import eight_bit, read_picture
 
-ALIVE = 0.01  # share of the pixels that activate a unit
-SIDE = 160  # of the piece of each picture that is looked at
+SIDE = 160  # pixels; of the piece of each picture that is looked at
 
 
 def hidden(network: ESDNet, pictures: list[Path]) -> tuple[Tensor, Tensor]:
@@ -46,21 +47,26 @@ def hidden(network: ESDNet, pictures: list[Path]) -> tuple[Tensor, Tensor]:
 def main(before: str, after: Path, pictures: tuple[Path, ...], seed: int) -> None:
     """Write BEFORE to AFTER with its dead units made anew; PICTURES (rainy) tell which are dead."""
     torch.manual_seed(seed)
-    checkpoint = open_checkpoint(before)
-    network = load_network(checkpoint).eval()
-    inputs, outputs = hidden(network, list(pictures))
-    dead = ((outputs > 0).float().mean((0, 2, 3)) < ALIVE).nonzero().flatten()
+    try:
+        checkpoint = open_checkpoint(before)
+        network = load_network(checkpoint)
+        inputs, outputs = hidden(network, list(pictures))
+    except EsdnetError as error:
+        raise click.ClickException(str(error)) from error
+    dead = (outputs <= 0).all(3).all(2).all(0).nonzero().flatten()
     second, onward = network.refinement.sa[1], network.refinement.sa[3]
     assert isinstance(second, nn.Conv2d) and isinstance(onward, nn.Conv2d) and second.bias is not None
-    with torch.no_grad():
-        fresh = torch.randn_like(second.weight[dead])
-        sums = nn.functional.conv2d(inputs, fresh, padding=1)
-        spread = sums.std((0, 2, 3)).clamp(min=1e-6)
-        second.weight[dead] = fresh / spread[:, None, None, None]
-        second.bias[dead] = -sums.mean((0, 2, 3)) / spread
-        onward.weight[:, dead] = 0
-    state = {name: tensor.half() if tensor.dim() >= 4 else tensor for name, tensor in network.state_dict().items()}
-    save(after, state, checkpoint.config, {"tile": str(checkpoint.tile), "overlap": str(checkpoint.overlap)})
+    if not len(dead):
+        raise click.ClickException(f"{before}: all of its {second.out_channels} units are alive")
+    fresh = torch.randn_like(second.weight[dead])
+    sums = nn.functional.conv2d(inputs, fresh, padding=1)
+    spread = sums.std((0, 2, 3)).clamp(min=1e-6)
+    second.weight[dead] = fresh / spread[:, None, None, None]
+    second.bias[dead] = -sums.mean((0, 2, 3)) / spread
+    onward.weight[:, dead] = 0
+    kept = {key: text for key, text in checkpoint.metadata.items() if key in ("license", "trained_on")}
+    kept |= {"tile": str(checkpoint.tile), "overlap": str(checkpoint.overlap)}
+    save(after, as_shipped(network.state_dict()), checkpoint.config, kept)
     click.echo(f"{len(dead)} of {second.out_channels} units made anew")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from esdnet_cli.energy.cost import Activity, Cause, LayerActivity, LayerKind, NumberFormat, Precision
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
 from esdnet_cli.model.network import ESDNet, FeatureRefinement, OverlapPatchEmbed, SpikingResidualBlock
-from esdnet_cli.model.neurons import cached_piece, in_memory_order
+from esdnet_cli.model.neurons import CACHED, in_memory_order
 
 # of a LayerActivity, what follows from the shapes; the rest depends on the data
 _FROM_SHAPES = (
@@ -84,14 +84,14 @@ def _added(steps: Tensor) -> Tensor:
 
 
 def count_nonzero(x: Tensor) -> Tensor:
-    """torch.count_nonzero of [..., C, H, W], floats, many times as fast on a CPU: as integers, by NumPy, in pieces."""
+    """torch.count_nonzero of [..., C, H, W], floats; on a CPU as integers, by NumPy, in pieces that a core caches."""
     if x.device.type != "cpu":
         return torch.count_nonzero(x)
     if x.stride(0) == 0:  # equal steps, which lie in memory once
         return count_nonzero(x[0]) * len(x)
     integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
     counted = 0
-    for part in in_memory_order(x).split(cached_piece(x)):
+    for part in in_memory_order(x).split(CACHED):
         counted += int(np.count_nonzero((part.view(integers) << 1).numpy()))  # without the sign: no negative zero
     return torch.tensor(counted)
 
@@ -176,6 +176,7 @@ class ActivityCounter:
     ) -> None:
         for handle in self._handles:
             handle.remove()
+        self._pass = _Pass()  # of one that failed
 
     def activity(self) -> Activity:
         """All layers counted so far, in the order in which they run; few transfers from the device."""

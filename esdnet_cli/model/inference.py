@@ -103,10 +103,10 @@ def choose_precision(name: str, device: torch.device, close: Collection[str] = (
     return "fp32"
 
 
-def choose_batch(network: ESDNet, height: int, width: int, device: torch.device, side_by_side: int = 1) -> int:
-    """How many tiles [3, height, width] to run at once: on a GPU as its free memory allows.
+def choose_batch(network: ESDNet, height: int, width: int, device: torch.device, side_by_side: int) -> int:
+    """How many tiles [3, height, width] to run at once: on CUDA by its free memory, elsewhere by _CPU_BATCH_BYTES.
 
-    side_by_side: how many batches a CPU runs at once; together they have so many tiles.
+    side_by_side: into how many batches of their own these tiles go, at once.
     """
     config = network.config
     positions = height * width // config.patch**2

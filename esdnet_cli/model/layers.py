@@ -59,8 +59,8 @@ class SeqConv2d(nn.Conv2d):
         return over_steps(self._convolve, x_seq)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        # for a gradient autocast has converted nothing yet: it would convert twice, and the gradient, too
-        return super().forward(x if torch.is_grad_enabled() else x.to(self.weight.dtype))
+        # autocast converts by itself: after this it would convert once more, and the gradient, too
+        return super().forward(x if torch.is_autocast_enabled(x.device.type) else x.to(self.weight.dtype))
 
 
 class TDBatchNorm2d(nn.BatchNorm2d):

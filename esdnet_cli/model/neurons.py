@@ -168,9 +168,8 @@ class _IntegerLIF(torch.autograd.Function):
         for t in reversed(range(len(h_seq))):
             h, low, high = h_seq[t], -V_THRESHOLD / 2, (ctx.levels + 0.5) * V_THRESHOLD
             grad = grad_spike_seq[t].to(h.dtype)
-            grad_h = torch.ops.aten.hardtanh_backward(grad, h, low, high).div_(
-                V_THRESHOLD
-            )  # 0 but between low and high
+            # 0 but between low and high
+            grad_h = torch.ops.aten.hardtanh_backward(grad, h, low, high).div_(V_THRESHOLD)
             if later is not None:
                 # v = h - V_THRESHOLD k and the reset is not detached: dv/dh = 0 where the gradient passes, else 1
                 grad_h.add_(later * ((h <= low) | (h >= high)), alpha=1 - 1 / TAU)

@@ -144,7 +144,7 @@ class Derainer:
                 networks = [stack.enter_context(SpikeMapper(hand, hand.network)) for hand in hands]
             copies = [SelfEnsemble(network, self.ensemble) for network in networks]
             derained, maps = self._derain(image, copies, most // len(hands), on_tile)
-        activity = together(counter.activity() for counter in counters) if count else None
+            activity = together(counter.activity() for counter in counters) if count else None
         return Derained(derained, activity, maps if spike_map else None, time.perf_counter() - started)
 
     def _most_hands(self) -> int:
