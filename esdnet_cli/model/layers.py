@@ -60,7 +60,8 @@ class SeqConv2d(nn.Conv2d):
 
     def _convolve(self, x: Tensor) -> Tensor:
         # autocast converts by itself: after this it would convert once more, and the gradient, too
-        return super().forward(x if torch.is_autocast_enabled(x.device.type) else x.to(self.weight.dtype))
+        training = torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type)
+        return super().forward(x if training else x.to(self.weight.dtype))
 
 
 class TDBatchNorm2d(nn.BatchNorm2d):
