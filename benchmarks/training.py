@@ -3,7 +3,8 @@
     python benchmarks/training.py --rounds 7 [--compile]
 
 Straightforward: float32, the neuron as a loop over T of element-wise operations under plain autograd. Ours: `esdnet
-train`'s step, bf16 autocast where the device has it, the neuron as one autograd function. Same network, crops and loss.
+train`'s step, bf16 autocast where the device has it (not in a step compiled for a CPU), the neuron as one autograd
+function. Same network, crops and loss.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     sizes = [name for name, size in SIZES.items() if size.neuron == "lif"]  # the straightforward way is a LIF neuron's
-    parser.add_argument("--size", choices=sizes, default="small")
+    parser.add_argument("--size", choices=sizes, default="lif")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=64)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true")
     options = parser.parse_args()
     device = choose_device(options.device)
-    precision = autocast_precision("auto", device)
+    precision = autocast_precision("auto", device, options.compile)
     torch.manual_seed(0)
     network = ESDNet(SIZES[options.size]).to(device)
     target = torch.rand(options.batch, 3, options.crop, options.crop, device=device)

@@ -66,6 +66,9 @@ def test_the_bound_follows_from_counts() -> None:
     assert least.gigabytes == pytest.approx((4 * (1500 + 2000 + 80) + 1000 + 1000) / 1e9)  # spikes written, and read
     assert least.traffic_s == pytest.approx(least.gigabytes / 10)
     assert least.seconds == least.operations_s > least.traffic_s
+    # what the convolution before them fires, the neurons do not read, and no sum of theirs is written
+    fired = bound(layers, "int8", {"int8": 4.0, "fp32": 2.0}, bandwidth=10.0, fired={"lif"})
+    assert least.gigabytes - fired.gigabytes == pytest.approx(4 * 2 * 1000 / 1e9)
     slow = bound(layers, "int8", {"int8": 4.0, "fp32": 2.0}, bandwidth=1.0)
     assert slow.seconds == slow.traffic_s == pytest.approx(10 * least.traffic_s)
 

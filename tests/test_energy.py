@@ -212,6 +212,11 @@ def test_nonzero_values_are_counted_in_any_layout(layout: str) -> None:
     assert count_nonzero(x) == torch.count_nonzero(x)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_a_negative_zero_is_a_zero(dtype: torch.dtype) -> None:
+    assert count_nonzero(torch.tensor([-0.0, 0.0, -1e-7, 3.0, -2.0], dtype=dtype)[None, :, None]) == 3
+
+
 def test_leaving_the_counter_leaves_no_hook() -> None:
     network = tiny_network()
     with ActivityCounter(network):

@@ -18,6 +18,7 @@ from conftest import INTEGER, Run, load_json, photo, tiny_network, write
 from torch import Tensor
 
 from esdnet_cli.checkpoint.store import save
+from esdnet_cli.energy.cost import Activity
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.errors import PictureError
 from esdnet_cli.model.low_precision import int8_works
@@ -247,7 +248,13 @@ def test_ctrl_c_does_not_wait_for_batches_that_have_not_begun(integer: Path, two
     assert len(begun) == len(set(begun)) == 2
 
 
-def test_calls_from_two_threads_take_turns(integer: Path) -> None:
+def test_calls_from_two_threads_take_turns(integer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(counter: ActivityCounter) -> Activity:
+        time.sleep(0.05)  # time to begin anew with what is being read
+        return activity(counter)
+
+    activity = ActivityCounter.activity
+    monkeypatch.setattr(ActivityCounter, "activity", slowly)
     alone = load(integer, device="cpu", batch=1)
     expected = alone(photo()), alone(photo(seed=1))
     derainer = load(integer, device="cpu", batch=1)

@@ -19,8 +19,9 @@ from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import Inference, Lowered
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
-from esdnet_cli.model.low_precision import Int8SeqConv2d, int8_works
+from esdnet_cli.model.low_precision import FiredLIF, Int8SeqConv2d, int8_works
 from esdnet_cli.model.network import ESDNet
+from esdnet_cli.model.neurons import integer_lif
 
 
 def golden(name: str) -> tuple[ESDNet, dict[str, Tensor], dict[str, Any]]:
@@ -224,6 +225,28 @@ def test_8_bit_weights_are_rounded_by_channel_and_sums_are_exact(kernel_size: in
         spikes = (torch.rand(2, batch, 6, height, width) < 0.3).to(torch.int8)
         expected = F.conv2d(spikes.flatten(0, 1).float(), rounded.weight, conv.bias, stride, kernel_size // 2)
         assert_close(rounded(spikes).flatten(0, 1), expected, 1e-5 * float(largest.max()))
+
+
+@pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
+@pytest.mark.parametrize("levels", [1, 4, 255])
+@torch.inference_mode()
+def test_an_8_bit_convolution_fires_what_the_neurons_after_it_would(levels: int) -> None:
+    config = dataclasses.replace(INTEGER, levels=levels)
+    network = tiny_network(config)
+    Inference(network, torch.device("cpu"), "int8")
+    block = network.encoder_level1[0]
+    neurons, conv, _, passing, *_ = block.residual
+    spikes = neurons(torch.randn(2, 8, 12, 20).contiguous(memory_format=torch.channels_last)[None])
+    assert isinstance(passing, FiredLIF) and conv(spikes).dtype == spikes.dtype
+    fired = passing(conv(spikes))
+    sums = F.conv2d(spikes[0].float(), conv.weight, conv.bias, padding=1)[None]
+    assert fired.dtype == spikes.dtype
+    off = (fired.float() - integer_lif(sums, levels)).abs()
+    assert off.max() <= 1 and off.mean() < 1e-3  # the kernel's sum may lie on the other side of a tie
+    assert len(fired.unique()) > 1
+    of_two_steps = tiny_network(dataclasses.replace(config, timesteps=2))
+    Inference(of_two_steps, torch.device("cpu"), "int8")
+    assert not any(isinstance(module, FiredLIF) for module in of_two_steps.modules()), "the next step needs the sum"
 
 
 @pytest.mark.parametrize("precision", LOWERED_HERE)

@@ -12,7 +12,7 @@ from torch import nn
 from esdnet_cli.model.layers import SeqConv2d
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.training.loop import channels_last
-from esdnet_cli.training.optimiser import MuonAdamW
+from esdnet_cli.training.optimiser import MuonAdamW, orthogonalised
 
 LR = 1e-3
 
@@ -41,6 +41,16 @@ def test_every_parameter_moves_and_kernels_by_an_orthogonal_step(last: bool) -> 
         assert values.min() > 0.3 and values.max() < 1.4, name
     others = torch.cat([change.detach().flatten() for name, change in moved.items() if name not in kernels])
     torch.testing.assert_close(others.abs(), torch.full_like(others, LR), rtol=1e-3, atol=0)  # AdamW's first step
+
+
+@pytest.mark.parametrize("shape", [(16, 144), (144, 16)])
+@pytest.mark.parametrize("decades", [0, 2])
+def test_bfloat16_orthogonalises_as_float32_does(shape: tuple[int, int], decades: int) -> None:
+    left, _, right = torch.linalg.svd(torch.randn(2, *shape), full_matrices=False)
+    matrices = left @ torch.diag(torch.logspace(0, -decades, 16)) @ right  # singular values over so many decades
+    exact, rounded = orthogonalised(matrices), orthogonalised(matrices, torch.bfloat16).float()
+    assert torch.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0) > 0.99
+    assert torch.linalg.svdvals(rounded).max() < 1.25
 
 
 @pytest.mark.parametrize("before, after", [(False, True), (True, False)])

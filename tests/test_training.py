@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.errors import EsdnetError
+from esdnet_cli.metrics import ssim
 from esdnet_cli.model.inference import LOWERED, is_fast
 from esdnet_cli.training.data import (
     Folder,
@@ -151,6 +152,18 @@ def test_loss_is_zero_at_the_target_and_grows_away_from_it() -> None:
     assert restoration_loss(target + 0.3, target) > restoration_loss(target + 0.05, target) > 0.04
 
 
+def test_loss_minds_a_wrong_tone_more_than_as_much_noise() -> None:
+    target = torch.rand(2, 3, 32, 32)
+    noise = 0.05 * torch.ones(32, 32)
+    noise[::2, ::2] = noise[1::2, 1::2] = -0.05
+
+    def beyond_ssim(wrong: torch.Tensor) -> torch.Tensor:
+        return restoration_loss(wrong, target) - (1 - ssim(wrong, target, 1.0))
+
+    torch.testing.assert_close(beyond_ssim(target + noise), torch.tensor(2 * 0.05))
+    torch.testing.assert_close(beyond_ssim(target - 0.05), torch.tensor(2 * 0.05 + 4 * 0.05))
+
+
 def test_a_run_learns_and_leaves_checkpoints_that_load(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run", replace(RECIPE, config=TINY, steps=40, lr=4e-3, batch=8), trained_on="photo()")
     losses = [event.loss for event in run.train()]
@@ -230,6 +243,12 @@ def test_bf16_autocast_trains_too(tmp_path: Path) -> None:
     events = list(new_run(tmp_path / "run", replace(RECIPE, steps=3, precision="bf16")).train())
     assert all(0 < event.loss < 3 for event in events)
     assert autocast_precision("fp32", CPU) == "fp32"
+
+
+def test_a_step_compiled_for_a_cpu_is_in_fp32() -> None:
+    assert autocast_precision("auto", CPU, compiled=True) == "fp32"
+    with pytest.raises(EsdnetError, match="--compile: gets gradients in bf16 wrong on a CPU; use --precision fp32"):
+        autocast_precision("bf16", CPU, compiled=True)
 
 
 def test_out_of_memory_is_one_line(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
+from esdnet_cli.checkpoint.store import as_shipped, load_network, open_checkpoint, save
 
 
 @click.command()
@@ -29,8 +29,8 @@ def main(before: str, after: str, target: Path, share: float) -> None:
     for name, new in load_network(second).state_dict().items():
         if new.is_floating_point():
             new = old[name].lerp(new, share)
-        state[name] = new.half() if new.dim() >= 4 else new
-    save(target, state, second.config, {"tile": str(second.tile), "overlap": str(second.overlap)})
+        state[name] = new
+    save(target, as_shipped(state), second.config, {"tile": str(second.tile), "overlap": str(second.overlap)})
 
 
 if __name__ == "__main__":

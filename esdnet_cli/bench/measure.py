@@ -10,7 +10,7 @@ import resource
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import get_ident
@@ -26,12 +26,13 @@ from esdnet_cli.bench.published import published
 from esdnet_cli.checkpoint.store import load_network
 from esdnet_cli.energy.cost import LayerActivity
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
+from esdnet_cli.model.low_precision import FiredLIF
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.tiling import Batches, derain_tiled
 
 PEAK_SIDE = 2048  # of the square matrices whose product is the peak
 PEAK_SECONDS = 1.0
-COPIED = 30 * 2**20  # bytes that are copied to see how fast memory is: as many as the largest activation has
+COPIED = 30 * 2**20  # bytes that are copied to see how fast memory is: some of the largest activations together
 _BYTES = {"fp32": 4, "bf16": 2, "int8": 1}  # of a spike between layers
 _PARTS: tuple[tuple[type[nn.Module], str], ...] = (
     (LIF, "neurons"),
@@ -106,7 +107,7 @@ class Bench:
 
 
 def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_published: bool) -> Bench:
-    """Derain RGB [H, W, 3] `rounds` times, in turn with the published way, and once more with a clock inside."""
+    """Derain RGB [H, W, 3] `rounds` times, in turn with the published way, and as often again with a clock inside."""
     device = torch.device(derainer.device)
     warm_up = derainer(image)
     assert warm_up.activity is not None
@@ -135,7 +136,7 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
             float((levels <= 1).all(2).mean()),
         )
     height, width = image.shape[:2]
-    stages = _stages(derainer, image, device)
+    stages = _stages(derainer, image, device, rounds)
     formats = {layer.precision for layer in layers if layer.dense} | {derainer.precision}
     peaks = {precision: _matmul_peak(device, precision) for precision in sorted(formats)}
     peak = peaks[derainer.precision]
@@ -159,18 +160,29 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
         convolution_peak_share=gmac / stages["convolutions"] / peak,
         peak_memory_mib=_peak_memory(device),
         stages_s=stages,
-        bound=bound(layers, derainer.precision, peaks, _bandwidth(device)),
+        bound=bound(layers, derainer.precision, peaks, _bandwidth(device), _fired(derainer.network)),
         published=comparison,
     )
 
 
-def bound(layers: Sequence[LayerActivity], precision: str, peaks: Mapping[str, float], bandwidth: float) -> Bound:
-    """From a picture's counts; peaks: GMAC/s of each layer's number format. bandwidth: GB/s, read and written."""
+def bound(
+    layers: Sequence[LayerActivity], precision: str, peaks: Mapping[str, float], bandwidth: float,
+    fired: Collection[str] = (),
+) -> Bound:  # fmt: skip
+    """From a picture's counts; peaks: GMAC/s of each layer's number format. bandwidth: GB/s, read and written.
+
+    fired: neuron layers whose spikes the convolution before them writes itself, and no sum.
+    """
     operations = sum(layer.dense / peaks[layer.precision] for layer in layers if layer.dense) / 1e9
     numbers = sum(layer.words - layer.weights for layer in layers)
+    numbers -= sum(2 * layer.mac for layer in layers if layer.name in fired)  # sums neither written nor read
     spikes = sum(layer.mac if layer.kind == "neuron" else layer.inputs for layer in layers if layer.bits)
     gigabytes = (4 * numbers + _BYTES[precision] * spikes) / 1e9
     return Bound(operations, gigabytes / bandwidth, gigabytes, bandwidth)
+
+
+def _fired(network: nn.Module) -> set[str]:
+    return {name for name, module in network.named_modules() if isinstance(module, FiredLIF)}
 
 
 def _published_way(derainer: Derainer) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
@@ -224,30 +236,28 @@ def _int8_product() -> Callable[[], Tensor]:
     )
 
 
-def _stages(derainer: Derainer, image: NDArray[np.uint8], device: torch.device) -> dict[str, float]:
-    """Seconds of each stage of one picture. A clock between layers costs a little itself, most on a GPU."""
-    stages: dict[str, float] = {}
+def _stages(derainer: Derainer, image: NDArray[np.uint8], device: torch.device, rounds: int) -> dict[str, float]:
+    """Median seconds of each stage of one picture. A clock between layers costs a little itself, most on a GPU."""
 
-    def take(name: str, work: Callable[[], Any]) -> Any:
-        started = time.perf_counter()
-        result = work()
-        _wait(device)
-        stages[name] = time.perf_counter() - started
-        return result
+    def median(work: Callable[[], Any]) -> float:
+        return statistics.median(_seconds(work, device) for _ in range(rounds))
 
     png = cv2.imencode(".png", image)[1]
-    take("decode", lambda: cv2.imdecode(png, cv2.IMREAD_UNCHANGED))
+    decode = median(lambda: cv2.imdecode(png, cv2.IMREAD_UNCHANGED))
     watched = derainer.copy()  # the copies that it makes of itself in turn have the clock, too
+    passes: list[dict[str, float]] = []
     with _clocked(watched.network, device) as clocks:
-        derained = take("all", lambda: watched(image, count=False).image)
-    spent = [clock.spent for clock in clocks.values()]  # side by side, so their mean is what passed
-    parts = {name: sum(each.get(name, 0.0) for each in spent) / len(spent) for name in spent[0]}
-    network = parts.pop("network")
-    stages.update(parts)
-    stages["between layers"] = network - sum(parts.values())
-    stages["cut and blend"] = stages.pop("all") - network
-    take("encode", lambda: cv2.imencode(".png", derained))
-    return stages
+        derained = watched(image, count=False).image  # their first picture, which takes longer
+        for _ in range(rounds):
+            clocks.clear()
+            whole = _seconds(lambda: watched(image, count=False), device)
+            spent = [clock.spent for clock in clocks.values()]  # side by side, so their mean is what passed
+            parts = {name: sum(each.get(name, 0.0) for each in spent) / len(spent) for name in spent[0]}
+            network = parts.pop("network")
+            passes.append({**parts, "between layers": network - sum(parts.values()), "cut and blend": whole - network})
+    network_stages = {name: statistics.median(each[name] for each in passes) for name in passes[0]}
+    encode = median(lambda: cv2.imencode(".png", derained))
+    return {"decode": decode, **network_stages, "encode": encode}
 
 
 @dataclass

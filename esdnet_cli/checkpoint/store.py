@@ -69,6 +69,11 @@ def faulty_value(state: dict[str, Tensor]) -> str | None:
     return None
 
 
+def as_shipped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Kernels of convolutions in float16, everything else as it is, all contiguous on the CPU."""
+    return {name: (tensor.half() if tensor.dim() >= 4 else tensor).cpu().contiguous() for name, tensor in state.items()}
+
+
 def save(path: Path, state: dict[str, Tensor], config: ESDNetConfig, metadata: dict[str, str]) -> None:
     """Write a checkpoint, under its final name only when it is whole; `metadata` stands beside format and config."""
     header = {"format": "esdnet", "config": json.dumps(config.to_dict()), **metadata}

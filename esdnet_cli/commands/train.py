@@ -112,7 +112,7 @@ _SHARED = _SharedFolder()
     "--compile",
     "compiled",
     is_flag=True,
-    help="Compile the training step: slow to start, then faster; needs a C++ compiler.",
+    help="Compile the training step: slow to start, then faster; needs a C++ compiler; on a CPU fp32 only.",
 )
 @quiet_option
 def command(
@@ -139,15 +139,17 @@ def command(
         raise click.UsageError("--streaks needs --clean.")
     if (steps is None) == (minutes is None):
         raise click.UsageError("Give either --steps or --minutes.")
-    from esdnet_cli.model.inference import choose_device
+    from esdnet_cli.model.inference import choose_device, keep_freed_memory
     from esdnet_cli.training.loop import Recipe, TrainingRun
     from esdnet_cli.training.start import autocast_precision, join_processes, prepare_folder, starting_point
 
+    keep_freed_memory()
     config, initial = starting_point(size, init)
     if crop % config.multiple:
         raise click.UsageError(f"--crop {crop} is not a multiple of {config.multiple}, which this network needs.")
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-    recipe = Recipe(config, steps, minutes, batch, crop, lr, seed, autocast_precision(precision, chosen), cooldown)
+    computed_in = autocast_precision(precision, chosen, compiled)
+    recipe = Recipe(config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown)
     from esdnet_cli.training.data import Folder, load_batches, load_validation
 
     masks, couples = ([Folder(*entry) for entry in given] for given in (streaks, pairs))

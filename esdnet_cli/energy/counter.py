@@ -8,13 +8,14 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from esdnet_cli.energy.cost import Activity, Cause, LayerActivity, LayerKind, NumberFormat, Precision
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
 from esdnet_cli.model.network import ESDNet, FeatureRefinement, OverlapPatchEmbed, SpikingResidualBlock
-from esdnet_cli.model.neurons import cached_piece, in_memory_order
+from esdnet_cli.model.neurons import CACHED, in_memory_order
 
 # of a LayerActivity, what follows from the shapes; the rest depends on the data
 _FROM_SHAPES = (
@@ -83,19 +84,16 @@ def _added(steps: Tensor) -> Tensor:
 
 
 def count_nonzero(x: Tensor) -> Tensor:
-    """torch.count_nonzero of [..., C, H, W], several times as fast on a CPU: no booleans, and in pieces that fit it."""
+    """torch.count_nonzero of [..., C, H, W], floats; on a CPU as integers, by NumPy, in pieces that a core caches."""
     if x.device.type != "cpu":
         return torch.count_nonzero(x)
     if x.stride(0) == 0:  # equal steps, which lie in memory once
         return count_nonzero(x[0]) * len(x)
-    piece = min(cached_piece(x), _EXACT)
-    scratch = torch.empty(piece, device=x.device)
-    counts = []
-    for part in in_memory_order(x).split(piece):
-        flags = scratch[: len(part)]
-        numbers = part if part.dtype == flags.dtype else flags.copy_(part)  # mixed dtypes are slow
-        counts.append(torch.ne(numbers, 0, out=flags).sum())
-    return torch.stack(counts).long().sum()
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    counted = 0
+    for part in in_memory_order(x).split(CACHED):
+        counted += int(np.count_nonzero((part.view(integers) << 1).numpy()))  # without the sign: no negative zero
+    return torch.tensor(counted)
 
 
 def geometry_of(conv: nn.Conv2d) -> tuple[int, int, int]:
@@ -146,7 +144,8 @@ class _Pass:
 class ActivityCounter:
     """Counts while it is entered: `with ActivityCounter(network) as counter: network(x)`, then `counter.activity()`.
 
-    Several forward passes (tiles, batches) add up. A pass that fails, for want of memory say, counts nothing.
+    Several forward passes (tiles, batches) add up; entered again, it begins anew. A pass that fails, for want of memory
+    say, counts nothing.
     The sums stay on the network's device until `activity()` fetches them. What lives how long: `_Pass` for one forward
     pass; what follows from the shape of its input alone, once for each shape; the sums until the end.
     """
@@ -155,6 +154,7 @@ class ActivityCounter:
         self._network = network
         self._config = network.config
         self._driven = network.spiking_convs()
+        self._hooks = self._all_hooks()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._pass = _Pass()  # the one under way
         # by shape of the input: how many passes went through, and the layers of one of them
@@ -164,25 +164,10 @@ class ActivityCounter:
         self._sums: dict[tuple[_Sum, ...], Tensor] = {}
 
     def __enter__(self) -> ActivityCounter:
-        modules = dict(self._network.named_modules())
-        spike_driven = {conv for convs in self._driven.values() for conv in convs}
-        joint = {block.joint for block in modules.values() if isinstance(block, SpikingResidualBlock)}
-        units = [module for module in modules.values() if isinstance(module, MixedAttentionUnit)]
-        temporal = {part for unit in units for part in unit.ta.modules()}
-        causes = causes_of_real(self._network)
-        hooks: list[tuple[nn.Module, Any]] = [(self._network, self._commit)]
-        for name, module in modules.items():
-            if isinstance(module, LIF):
-                hooks.append((module, self._neuron_hook(name, {conv: modules[conv] for conv in self._driven[name]})))
-            elif module in joint:
-                continue  # counted as the two that it stands for
-            elif isinstance(module, (nn.Conv2d, nn.Conv3d)) and name not in spike_driven:
-                hooks.append((module, self._real_conv_hook(name, causes[module], module in temporal)))
-            elif isinstance(module, MixedAttentionUnit):
-                hooks.append((module, self._product_hook(name, "attention", 3)))  # one product for each
-            elif isinstance(module, FeatureRefinement):
-                hooks.append((module, self._product_hook(name, "refinement and output", 2)))  # (1 - f) a and f x
-        self._handles = [module.register_forward_hook(hook) for module, hook in hooks]
+        self._passes.clear()
+        self._layers.clear()
+        self._sums.clear()
+        self._handles = [module.register_forward_hook(hook) for module, hook in self._hooks]
         self._handles.append(self._network.register_forward_pre_hook(self._begin))
         return self
 
@@ -191,6 +176,7 @@ class ActivityCounter:
     ) -> None:
         for handle in self._handles:
             handle.remove()
+        self._pass = _Pass()  # of one that failed
 
     def activity(self) -> Activity:
         """All layers counted so far, in the order in which they run; few transfers from the device."""
@@ -214,6 +200,27 @@ class ActivityCounter:
             for name, (kind, cause, precision) in kinds.items()
         )
         return Activity(self._config.virtual_steps, tuple(counted))
+
+    def _all_hooks(self) -> list[tuple[nn.Module, Any]]:
+        modules = dict(self._network.named_modules())
+        spike_driven = {conv for convs in self._driven.values() for conv in convs}
+        joint = {block.joint for block in modules.values() if isinstance(block, SpikingResidualBlock)}
+        units = [module for module in modules.values() if isinstance(module, MixedAttentionUnit)]
+        temporal = {part for unit in units for part in unit.ta.modules()}
+        causes = causes_of_real(self._network)
+        hooks: list[tuple[nn.Module, Any]] = [(self._network, self._commit)]
+        for name, module in modules.items():
+            if isinstance(module, LIF):
+                hooks.append((module, self._neuron_hook(name, {conv: modules[conv] for conv in self._driven[name]})))
+            elif module in joint:
+                continue  # counted as the two that it stands for
+            elif isinstance(module, (nn.Conv2d, nn.Conv3d)) and name not in spike_driven:
+                hooks.append((module, self._real_conv_hook(name, causes[module], module in temporal)))
+            elif isinstance(module, MixedAttentionUnit):
+                hooks.append((module, self._product_hook(name, "attention", 3)))  # one product for each
+            elif isinstance(module, FeatureRefinement):
+                hooks.append((module, self._product_hook(name, "refinement and output", 2)))  # (1 - f) a and f x
+        return hooks
 
     def _begin(self, _: nn.Module, inputs: tuple[Tensor]) -> None:
         shape = inputs[0].shape

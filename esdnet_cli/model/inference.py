@@ -20,7 +20,7 @@ from esdnet_cli.model.network import ESDNet
 Lowered = Literal["int8", "bf16"]
 Precision = Literal["fp32", Lowered]
 LOWERED: tuple[Lowered, ...] = get_args(Lowered)  # the fastest first, where the device has both
-_CPU_BATCH_BYTES = 30 * 2**20  # the widest activation of a batch: what `keep_freed_memory` still keeps
+_CPU_BATCH_BYTES = 16 * 2**20  # the widest activation of a batch: larger ones cost memory and save little time
 _ACTIVATIONS = 12  # how many activations of that size the pass holds at once, generously
 _MOST_TILES = 64
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
@@ -103,15 +103,18 @@ def choose_precision(name: str, device: torch.device, close: Collection[str] = (
     return "fp32"
 
 
-def choose_batch(network: ESDNet, height: int, width: int, device: torch.device) -> int:
-    """How many tiles [3, height, width] to run at once: to the cache on a CPU, to the free memory on a GPU."""
+def choose_batch(network: ESDNet, height: int, width: int, device: torch.device, side_by_side: int) -> int:
+    """How many tiles [3, height, width] to run at once: on CUDA by its free memory, elsewhere by _CPU_BATCH_BYTES.
+
+    side_by_side: into how many batches of their own these tiles go, at once.
+    """
     config = network.config
     positions = height * width // config.patch**2
     widest = max(config.timesteps * 2 * config.dim * positions * 4, 1)  # bytes of float32 at the last level, one tile
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return max(1, min(_MOST_TILES, free // 2 // (widest * _ACTIVATIONS)))
-    return max(1, min(_MOST_TILES, _CPU_BATCH_BYTES // widest))
+    return max(1, side_by_side * min(_MOST_TILES, _CPU_BATCH_BYTES // widest))
 
 
 def keep_freed_memory() -> None:

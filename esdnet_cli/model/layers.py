@@ -59,7 +59,9 @@ class SeqConv2d(nn.Conv2d):
         return over_steps(self._convolve, x_seq)
 
     def _convolve(self, x: Tensor) -> Tensor:
-        return super().forward(x.to(self.weight.dtype))
+        # autocast converts by itself: after this it would convert once more, and the gradient, too
+        training = torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type)
+        return super().forward(x if training else x.to(self.weight.dtype))
 
 
 class TDBatchNorm2d(nn.BatchNorm2d):
@@ -116,8 +118,9 @@ class PooledAttention(nn.Module):
         super().__init__()
         self.sharedMLP = nn.Sequential(Pointwise(features, hidden), nn.ReLU(), Pointwise(hidden, features))
 
-    def forward(self, mean: Tensor, maximum: Tensor) -> Tensor:  # two of [N, features]
-        return torch.sigmoid(self.sharedMLP(mean) + self.sharedMLP(maximum))
+    def forward(self, pooled: Tensor) -> Tensor:  # means, then maxima: [2 N, features] -> [N, features]
+        mean, maximum = self.sharedMLP(pooled).chunk(2)
+        return torch.sigmoid(mean + maximum)
 
 
 class SpatialAttention(nn.Module):
@@ -127,8 +130,8 @@ class SpatialAttention(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
 
-    def forward(self, mean: Tensor, maximum: Tensor) -> Tensor:  # two of [N, H, W]
-        return torch.sigmoid(self.conv(torch.stack((mean, maximum), dim=1))).squeeze(1)
+    def forward(self, pooled: Tensor) -> Tensor:  # mean and maximum: [N, 2, H, W] -> [N, H, W]
+        return torch.sigmoid(self.conv(pooled)).squeeze(1)
 
 
 class MixedAttentionUnit(nn.Module):
@@ -151,15 +154,15 @@ class MixedAttentionUnit(nn.Module):
 
     def _scale(self, mean: Tensor, maximum: Tensor) -> Tensor:
         """Temporal times channel attention from the pooled input, all of [T, N, C]."""
-        temporal = self.ta(mean.mean(2).T, maximum.max(2).values.T).T[..., None]
-        return temporal * self.ca((mean * temporal).mean(0), (maximum * temporal).max(0).values)
+        temporal = self.ta(torch.cat((mean.mean(2).T, maximum.max(2).values.T))).T[..., None]
+        return temporal * self.ca(torch.cat(((mean * temporal).mean(0), (maximum * temporal).max(0).values)))
 
     def _traced(self, x: Tensor, shortcut: Tensor | None, identity: Tensor) -> Tensor:
         x = x if shortcut is None else x + shortcut
         # maxima by index: the gradient of amax looks for values equal to the maximum, and a compiler that keeps more
         # digits of a value than of its maximum finds none
         x = x * self._scale(x.mean((3, 4)), x.flatten(3).max(3).values)[..., None, None]
-        x = x * self.sa(x.mean((0, 2)), x.max(2).values.max(0).values)[None, :, None]
+        x = x * self.sa(torch.stack((x.mean((0, 2)), x.max(2).values.max(0).values), dim=1))[None, :, None]
         return torch.relu(x) + identity
 
     def _in_place(self, x: Tensor, shortcut: Tensor | None, identity: Tensor) -> Tensor:
@@ -179,31 +182,31 @@ class MixedAttentionUnit(nn.Module):
         group = max(cached_piece(x) // x[:, 0].numel(), 1)
         tiles = [slice(n, n + group) for n in range(0, x.shape[1], group)]
         result = planes if x.dtype == dtype else torch.empty_like(planes, dtype=dtype)
-        pooled = []
+        positions = x.shape[3] * x.shape[4]
+        # sums, which become means of all tiles at once: small calls take their time, too
+        sums, maxima = torch.empty(2, *x.shape[:3], dtype=dtype, device=x.device)
         for tile in tiles:  # the sum with the shortcut, pooled over positions
             part = result[:, tile]  # each operation has one dtype only: a CPU is slow where they are mixed
             if result is not planes:
                 part.copy_(planes[:, tile])
             if shortcuts is not None:
                 part.add_(shortcuts[:, tile].to(dtype))
-            pooled.append((part.mean(position), _amax(part, position)))
-        scale = self._scale(*_joined(pooled, 1)).unsqueeze(position)
-        pooled = []
+            torch.sum(part, position, out=sums[:, tile])
+            maxima[:, tile] = _amax(part, position)
+        scale = self._scale(sums.div_(positions), maxima).unsqueeze(position)
+        pooled = torch.empty(x.shape[1], 2, positions, dtype=dtype, device=x.device)
+        mean, maximum = pooled.unbind(1)
         for tile in tiles:  # times temporal and channel attention, pooled over steps and channels
             part = result[:, tile].mul_(scale[:, tile])
-            pooled.append((part.mean(channel).mean(0), _amax_of_all(part, channel)))
-        mean, maximum = (pool.unflatten(1, x.shape[3:]) for pool in _joined(pooled, 0))
-        spatial = self.sa(mean, maximum).flatten(1).unsqueeze(channel - 1)
+            of_steps = part.mean(channel)
+            mean[tile] = of_steps[0] if len(x) == 1 else of_steps.mean(0)
+            maximum[tile] = _amax_of_all(part, channel)
+        spatial = self.sa(pooled.unflatten(2, x.shape[3:])).flatten(1).unsqueeze(channel - 1)
         for tile in tiles:  # times spatial attention, which is positive, so that ReLU may come before it
             part = result[:, tile]
             torch.addcmul(identities[:, tile].to(dtype), part.relu_(), spatial[tile], out=part)
         result = result.unflatten(position, x.shape[3:])
         return result.movedim(-1, 2) if channels_last else result
-
-
-def _joined(pooled: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:
-    means, maxima = zip(*pooled)
-    return torch.cat(means, axis), torch.cat(maxima, axis)
 
 
 def _amax(x: Tensor, axis: int) -> Tensor:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esdnet_cli.model.layers import LIF, SeqConv2d, TDBatchNorm2d
+from esdnet_cli.model.layers import LIF, IntegerLIF, SeqConv2d, TDBatchNorm2d
 from esdnet_cli.model.network import ESDNet, SpikingResidualBlock
+from esdnet_cli.model.neurons import V_THRESHOLD, integer_lif
 
 _LARGEST = 127  # of a signed 8-bit weight
 
@@ -18,10 +19,11 @@ class Int8SeqConv2d(SeqConv2d):
     """A convolution of spikes whose weights have 8 bits and a scale for each output channel; the sums are exact.
 
     By PyTorch's own kernel for x86 (oneDNN): spikes as bytes in (0 and 1, or integers to 255), float32 out, channels
-    last.
+    last. fires: out come the spikes of the integer neurons that follow, at T = 1, of so many levels (bytes, too): the
+    kernel divides, rounds half to even and saturates while it has a sum in its registers.
     """
 
-    def __init__(self, conv: SeqConv2d) -> None:
+    def __init__(self, conv: SeqConv2d, fires: int | None = None) -> None:
         geometry = (conv.kernel_size, conv.stride, conv.padding)
         super().__init__(conv.in_channels, conv.out_channels, *geometry, device="meta")  # type: ignore[arg-type]
         weight = conv.weight.detach()
@@ -32,28 +34,43 @@ class Int8SeqConv2d(SeqConv2d):
         self._zero = torch.zeros(len(weight), dtype=torch.long)
         self._window: tuple[Any, ...] = (list(conv.stride), [int(p) for p in conv.padding], list(conv.dilation), 1)
         self._packed = torch.ops.onednn.qconv_prepack(rounded, self._scale, 1.0, 0, *self._window, None)
+        self._result: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
+        if fires is not None:
+            self._result = (V_THRESHOLD, 0, torch.uint8, "hardtanh", [0.0, fires * V_THRESHOLD], "")
 
     def forward(self, x_seq: Tensor) -> Tensor:
         # unsigned is what the processor multiplies by signed; a view, since a copy from int8 to uint8 is slow
         spikes = x_seq.flatten(0, 1).view(torch.uint8)
-        sums = torch.ops.onednn.qconv2d_pointwise(
-            spikes, 1.0, 0, self._packed, self._scale, self._zero, self.bias, *self._window,
-            1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
-        return sums.unflatten(0, x_seq.shape[:2])
+        result = torch.ops.onednn.qconv2d_pointwise(
+            spikes, 1.0, 0, self._packed, self._scale, self._zero, self.bias, *self._window, *self._result
+        )
+        if result.dtype == torch.uint8:
+            result = result.view(x_seq.dtype)
+        return result.unflatten(0, x_seq.shape[:2])
+
+
+class FiredLIF(IntegerLIF):
+    """Integer neurons whose spikes the convolution before them fires: these pass, for hooks to count."""
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        return x_seq
 
 
 @lru_cache(maxsize=1)
 def int8_works() -> bool:
     """Whether this PyTorch has the kernel: it is for x86 only, and no part of the stable interface."""
-    with torch.random.fork_rng(devices=[]):  # nobody else's random numbers change
-        conv = SeqConv2d(2, 3, 3, padding=1)
+    conv = SeqConv2d(2, 3, 3, padding=1, device="meta")
+    weight = torch.linspace(-0.2, 0.3, conv.weight.numel()).view(conv.weight.shape)
+    conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(torch.tensor([0.01, 0.02, -0.01]))
     spikes = (torch.arange(50) % 3 == 0).view(1, 1, 2, 5, 5).to(torch.int8)
     try:
         rounded = Int8SeqConv2d(conv)
         with torch.inference_mode():
             expected = nn.functional.conv2d(spikes[0].float(), rounded.weight, conv.bias, padding=1)
-            return torch.allclose(rounded(spikes)[0], expected, rtol=0, atol=1e-4)
+            fired = Int8SeqConv2d(conv, fires=2)(spikes)
+            return torch.allclose(rounded(spikes)[0], expected, rtol=0, atol=1e-4) and torch.equal(
+                fired, integer_lif(expected[None], 2, torch.int8)
+            )
     except (AttributeError, RuntimeError, TypeError):
         return False
 
@@ -69,11 +86,11 @@ def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
     _fold_batch_norms(network)
     driven = _join_shortcuts(network)
     if precision == "int8":
+        fires = _followed_by_neurons(network)
         for name in driven:
-            parent, _, child = name.rpartition(".")
             conv = network.get_submodule(name)
             assert isinstance(conv, SeqConv2d)
-            setattr(network.get_submodule(parent), child, Int8SeqConv2d(conv))
+            network.set_submodule(name, Int8SeqConv2d(conv, fires.get(conv)))
         # signed bytes have the faster conversions; both kinds are exact up to their levels
         spike_dtype = torch.int8 if network.config.levels <= _LARGEST else torch.uint8
     else:
@@ -111,6 +128,21 @@ def _join_shortcuts(network: ESDNet) -> set[str]:
             block.joint = _added(*(network.get_submodule(part) for part in parts))
             driven = driven - {*parts} | {f"{name}.joint"}
     return driven
+
+
+def _followed_by_neurons(network: ESDNet) -> dict[nn.Module, int]:
+    """Convolutions whose sums nothing but integer neurons of one step takes, and these neurons' levels.
+
+    The neurons become such as let pass what the convolution fires.
+    """
+    fires: dict[nn.Module, int] = {}
+    for module in network.modules():
+        if isinstance(module, SpikingResidualBlock) and network.config.timesteps == 1:
+            _, conv, _, neurons, *_ = module.residual
+            if isinstance(neurons, IntegerLIF):
+                fires[conv] = neurons.levels
+                module.residual[3] = FiredLIF(neurons.levels)
+    return fires
 
 
 def _added(first: nn.Module, second: nn.Module) -> SeqConv2d:

@@ -166,11 +166,13 @@ class _IntegerLIF(torch.autograd.Function):
         grad_x_seq = torch.empty_like(grad_spike_seq)
         later = None
         for t in reversed(range(len(h_seq))):
-            passes = (h_seq[t] > -V_THRESHOLD / 2) & (h_seq[t] < (ctx.levels + 0.5) * V_THRESHOLD)
-            grad_h = grad_spike_seq[t] * passes / V_THRESHOLD
+            h, low, high = h_seq[t], -V_THRESHOLD / 2, (ctx.levels + 0.5) * V_THRESHOLD
+            grad = grad_spike_seq[t].to(h.dtype)
+            # 0 but between low and high
+            grad_h = torch.ops.aten.hardtanh_backward(grad, h, low, high).div_(V_THRESHOLD)
             if later is not None:
                 # v = h - V_THRESHOLD k and the reset is not detached: dv/dh = 0 where the gradient passes, else 1
-                grad_h = grad_h + later * ~passes * (1 - 1 / TAU)
+                grad_h.add_(later * ((h <= low) | (h >= high)), alpha=1 - 1 / TAU)
             grad_x_seq[t] = later = grad_h
         return grad_x_seq, None, None
 

@@ -62,6 +62,7 @@ class Derainer:
         self.ensemble = ensemble
         self.inference = inference
         self._inferences = [inference]  # and copies of it: see `_hands`
+        self._counters: list[ActivityCounter] = []  # of these, once they were asked for
         self._batch = batch
         self._calls = Lock()
         self.on_smaller_batch: Callable[[int], None] = lambda size: None
@@ -107,7 +108,7 @@ class Derainer:
         """Another one of the same tensors, to be called from another thread at the same time."""
         other = copy.copy(self)
         other.inference = self.inference.copy()
-        other._inferences = [other.inference]
+        other._inferences, other._counters = [other.inference], []
         other._calls = Lock()
         return other
 
@@ -134,23 +135,30 @@ class Derainer:
         with ExitStack() as stack:
             stack.enter_context(self._calls)
             started = time.perf_counter()
-            most = self._batch or choose_batch(self.network, height, width, self.inference.device)
-            hands = self._hands(min(most, self.tiling.count(*image.shape[:2])))
-            counters = [stack.enter_context(ActivityCounter(hand.network)) for hand in hands if count]
+            side_by_side = self._most_hands()
+            most = self._batch or choose_batch(self.network, height, width, self.inference.device, side_by_side)
+            hands = self._hands(min(most, self.tiling.count(*image.shape[:2]), side_by_side))
+            counters = [stack.enter_context(counter) for counter in self._counters_of(hands)] if count else []
             networks: list[Callable[[Tensor], Tensor]] = [*hands]
             if spike_map:
                 networks = [stack.enter_context(SpikeMapper(hand, hand.network)) for hand in hands]
             copies = [SelfEnsemble(network, self.ensemble) for network in networks]
             derained, maps = self._derain(image, copies, most // len(hands), on_tile)
-        activity = together(counter.activity() for counter in counters) if count else None
+            activity = together(counter.activity() for counter in counters) if count else None
         return Derained(derained, activity, maps if spike_map else None, time.perf_counter() - started)
 
-    def _hands(self, most: int) -> list[Inference]:
+    def _most_hands(self) -> int:
         """One for each core of a CPU: threads that share each layer wait for each other."""
-        hands = min(torch.get_num_threads(), MOST_HANDS, most) if self.inference.device.type == "cpu" else 1
+        return min(torch.get_num_threads(), MOST_HANDS) if self.inference.device.type == "cpu" else 1
+
+    def _hands(self, hands: int) -> list[Inference]:
         while len(self._inferences) < hands:
             self._inferences.append(self.inference.copy())
         return self._inferences[:hands]
+
+    def _counters_of(self, hands: Sequence[Inference]) -> list[ActivityCounter]:
+        self._counters += [ActivityCounter(hand.network) for hand in hands[len(self._counters) :]]
+        return self._counters[: len(hands)]
 
     def _derain(
         self, image: NDArray[Any], networks: Sequence[Callable[[Tensor], Tensor]], size: int,

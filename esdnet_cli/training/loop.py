@@ -17,9 +17,10 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from esdnet_cli.checkpoint.store import save
+from esdnet_cli.checkpoint.store import as_shipped, save
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.metrics import quality, ssim
 from esdnet_cli.model.config import ESDNetConfig
@@ -35,6 +36,7 @@ VALIDATIONS = 10  # over a run
 SAVE_SECONDS = 60.0  # what a kill may cost
 MOST_WARMUP = 0.05  # share of a short run
 L1_WEIGHT = 2.0
+TONE_WEIGHT, TONE_SIDE = 4.0, 16
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ class TrainingRun:
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         if compiled:
             channels_last(self.network)  # the compiled step is faster in this layout, the plain one is not
-        self._optimiser = MuonAdamW(self.network, recipe.lr, recipe.weight_decay)
+        products = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        self._optimiser = MuonAdamW(self.network, recipe.lr, recipe.weight_decay, products)
         self._random = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + self.rank)
         self.step, self.saved, self.seconds, self.best = 0, 0, 0.0, -math.inf
         if resume:
@@ -245,9 +248,10 @@ class TrainingRun:
         if validation is not None and better:
             self.best = validation.psnr_y
         metadata = self._metadata(validation)
+        averaged = as_shipped(self.average.state_dict())
         if better:
-            save(self.folder / BEST, self._export(), self.recipe.config, metadata)
-        save(self.folder / LAST, self._export(), self.recipe.config, metadata)
+            save(self.folder / BEST, averaged, self.recipe.config, metadata)
+        save(self.folder / LAST, averaged, self.recipe.config, metadata)
         tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
         tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
         tensors |= {f"optimiser.{key}": value for key, value in self._optimiser.state().items()}
@@ -262,18 +266,6 @@ class TrainingRun:
         states: list[Any] = [None] * self.world
         dist.all_gather_object(states, state)
         return states
-
-    def _export(self) -> dict[str, Tensor]:
-        """The averaged weights as they are shipped: convolutions in fp16, the rest in fp32."""
-        convolutions = {
-            f"{name}.weight"
-            for name, module in self.average.named_modules()
-            if isinstance(module, (nn.Conv2d, nn.Conv3d))
-        }
-        return {
-            key: (value.half() if key in convolutions else value).cpu().contiguous()
-            for key, value in self.average.state_dict().items()
-        }
 
     def _metadata(self, validation: Validation | None) -> dict[str, str]:
         tiling = tiling_for(self.recipe.crop)
@@ -308,8 +300,15 @@ def channels_last(network: nn.Module) -> None:
 
 
 def restoration_loss(derained: Tensor, target: Tensor) -> Tensor:
-    """1 - SSIM + L1 of [N, 3, H, W] in [0, 1] (Song et al., IJCAI 2024, train on SSIM; L1 holds the colours)."""
-    return 1 - ssim(derained, target, 1.0) + L1_WEIGHT * (derained - target).abs().mean()
+    """1 - SSIM + L1_WEIGHT L1 + TONE_WEIGHT tone of [N, 3, H, W] in [0, 1], H and W at least TONE_SIDE.
+
+    Song et al. (IJCAI 2024) train on SSIM; L1 holds the colours. Tone is the L1 of means over whole squares of
+    TONE_SIDE: where dense rain before a light ground is taken for more than it is, the whole place comes back too dark,
+    and SSIM's windows of 11 see little of that.
+    """
+    difference = derained - target
+    tone = F.avg_pool2d(difference, TONE_SIDE).abs().mean()
+    return 1 - ssim(derained, target, 1.0) + L1_WEIGHT * difference.abs().mean() + TONE_WEIGHT * tone
 
 
 def tiling_for(crop: int) -> Tiling:

@@ -57,8 +57,15 @@ def _config(size: str) -> ESDNetConfig:
         raise EsdnetError(f"--size {printable(size)}: {one_line(error)}; give {', '.join(SIZES)} or JSON") from error
 
 
-def autocast_precision(name: str, device: torch.device) -> str:
-    """`auto` is bf16 where the device has it, fp32 elsewhere. Raises EsdnetError for bf16 in vain."""
+def autocast_precision(name: str, device: torch.device, compiled: bool = False) -> str:
+    """`auto` is bf16 where the device has it, fp32 elsewhere, and in a step compiled for a CPU.
+
+    Raises EsdnetError for bf16 in vain, and in such a step: PyTorch 2.13 computes NaN for some of its gradients.
+    """
+    if compiled and device.type == "cpu":
+        if name == "bf16":
+            raise EsdnetError("--compile: gets gradients in bf16 wrong on a CPU; use --precision fp32 or no --compile")
+        return "fp32"
     return choose_precision(name, device, close=["bf16"])
 
 

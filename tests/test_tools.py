@@ -1,0 +1,73 @@
+"""tools/: a card's figures are of the pictures that weights/validation.txt names; dead units live again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import revive
+import score
+import torch
+from click.testing import CliRunner
+from conftest import INTEGER, photo, tiny_network, write
+
+import esdnet_cli
+from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
+from esdnet_cli.model.low_precision import int8_works
+
+
+@pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
+def test_a_checkpoint_is_scored_and_stamped(tmp_path: Path) -> None:
+    for folder, names in score.listed().items():
+        for index, name in enumerate(names):
+            for side in ("input", "target"):
+                write(tmp_path / "data" / folder / side / name, photo(40, 48, seed=index))
+        write(tmp_path / "data" / folder / "input" / "another.png", photo(24, 30))  # is in no list
+    weights, stamped = tmp_path / "run.safetensors", tmp_path / "stamped.safetensors"
+    save(weights, tiny_network(INTEGER).state_dict(), INTEGER, {"tile": "40", "overlap": "8"})
+    arguments = [str(weights), "--data", str(tmp_path / "data"), "--tile", "24", "--overlap", "8"]
+    run = CliRunner().invoke(score.main, [*arguments, "--stamp", str(stamped), "--version", "9"])
+    assert run.exit_code == 0, run.output
+    metadata = open_checkpoint(str(stamped)).metadata
+    assert (metadata["version"], metadata["tile"], metadata["overlap"]) == ("9", "24", "8")
+    assert "non-commercial" in metadata["license"]
+    metrics = json.loads(metadata["metrics"])
+    sets = {"rain100h_dev", "own_light_rain", "dry", "rain100l_dev", "sirr_dev", "nturain_dev"}
+    assert set(metrics) == {*sets, "validation"}
+    assert metrics["dry"] == metrics["rain100h_dev"]  # here input and target are the same
+    assert metrics["own_light_rain"] != metrics["dry"]
+    for name in sets:
+        assert f"{metrics[name]['psnr_y']:.2f} / {metrics[name]['ssim_y']:.4f}" in run.output
+    same = esdnet_cli.load(weights, device="cpu", precision="fp32", tile=24, overlap=8)
+    again = esdnet_cli.load(stamped, device="cpu", precision="fp32")
+    picture = photo(40, 48)
+    # convolutions are stored in fp16, so that a spike may flip
+    assert abs(same(picture).image.astype(int) - again(picture).image).mean() < 1
+
+
+def test_a_missing_picture_is_named_before_anything_is_scored(tmp_path: Path, tiny: Path) -> None:
+    run = CliRunner().invoke(score.main, [str(tiny), "--data", str(tmp_path)])
+    assert run.exit_code == 1
+    assert "017.png: no such file; --data names the folder of weights/validation.txt's" in run.output
+
+
+def test_dead_units_of_the_refinement_are_made_anew_and_the_result_is_the_same(tmp_path: Path) -> None:
+    network = tiny_network(INTEGER)
+    network.refinement.sa[1].bias.data[0] = -1e3
+    before, after = tmp_path / "before.safetensors", tmp_path / "after.safetensors"
+    save(before, network.state_dict(), INTEGER, {"license": "as it was"})
+    pictures = [write(tmp_path / f"{seed}.png", photo(170, 180, seed=seed)) for seed in range(2)]
+    arguments = [str(before), str(after), *map(str, pictures)]
+    run = CliRunner().invoke(revive.main, arguments)
+    assert "1 of 2 units made anew" in run.output, run.output
+    assert open_checkpoint(str(after)).metadata["license"] == "as it was"
+    old, new = (load_network(open_checkpoint(str(path))) for path in (before, after))
+    _, units = revive.hidden(new, pictures)
+    assert 0.3 < (units[:, 0] > 0).float().mean() < 0.7
+    image = torch.from_numpy(photo(160, 160)).movedim(-1, 0)[None].float() / 255
+    kernels = {name: tensor.half().float() for name, tensor in old.state_dict().items() if tensor.dim() >= 4}
+    old.load_state_dict({**old.state_dict(), **kernels})
+    torch.testing.assert_close(new(image), old(image), rtol=0, atol=1e-6)
+    again = CliRunner().invoke(revive.main, [str(after), str(before), *map(str, pictures)])
+    assert again.exit_code == 1 and "all of its 2 units are alive" in again.output
