@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import platform
 from typing import Any
 
 import pytest
@@ -225,6 +226,11 @@ def test_8_bit_weights_are_rounded_by_channel_and_sums_are_exact(kernel_size: in
         spikes = (torch.rand(2, batch, 6, height, width) < 0.3).to(torch.int8)
         expected = F.conv2d(spikes.flatten(0, 1).float(), rounded.weight, conv.bias, stride, kernel_size // 2)
         assert_close(rounded(spikes).flatten(0, 1), expected, 1e-5 * float(largest.max()))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the 8-bit kernel is for x86")
+def test_8_bit_convolutions_work_here() -> None:
+    assert int8_works(), "else every test of int8 is skipped, and everybody gets a slower precision"
 
 
 @pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
