@@ -21,8 +21,8 @@ from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import Inference, Lowered
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
 from esdnet_cli.model.low_precision import FiredLIF, Int8SeqConv2d, int8_works
-from esdnet_cli.model.network import ESDNet
-from esdnet_cli.model.neurons import integer_lif
+from esdnet_cli.model.network import ESDNet, FeatureRefinement
+from esdnet_cli.model.neurons import CACHED, integer_lif
 
 
 def golden(name: str) -> tuple[ESDNet, dict[str, Tensor], dict[str, Any]]:
@@ -150,6 +150,18 @@ def test_batch_norm_at_inference_needs_no_memory_of_its_own() -> None:
     expected = nn.BatchNorm2d.forward(norm, x_seq.flatten(0, 1)).unflatten(0, (2, 3))
     normed = norm(x_seq)
     assert torch.equal(normed, expected) and normed.data_ptr() == x_seq.data_ptr()
+
+
+def test_refinement_a_few_tiles_at_a_time_equals_the_traced_one() -> None:
+    refinement, x = FeatureRefinement(48), torch.randn(5, 48, 64, 60)
+    assert x[0].numel() > CACHED  # so each tile is a group of its own
+    traced = refinement(x).detach()
+    with torch.no_grad():
+        assert torch.equal(refinement(x.clone()), traced)
+        refinement.sa.to(torch.bfloat16)
+        lowered = refinement(x.clone())
+    assert lowered.dtype == torch.bfloat16
+    torch.testing.assert_close(lowered.float(), traced, rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("channels", [32, 48, 64])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -21,11 +23,13 @@ from esdnet_cli.model.neurons import CACHED, in_memory_order
 _FROM_SHAPES = (
     "neurons", "mac", "ac", "dense", "ann_mac", "inputs", "saturated", "words", "bits", "ann_words", "weights",
 )  # fmt: skip
+_from_shapes = attrgetter(*_FROM_SHAPES)
 _NUMBER_FORMATS: dict[torch.dtype | None, NumberFormat] = {
     torch.int8: "int8", torch.uint8: "int8", torch.bfloat16: "bf16", torch.float16: "fp16",
 }  # fmt: skip
 _SMALL = 2**17  # elements; smaller inputs are counted together, since a call costs more than they do
 
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 _EXACT = 2**24  # up to this, float32 counts
 # spikes of one place, before their own format miscounts them
 _MOST_ADDED = {torch.int8: 255, torch.uint8: 255, torch.bfloat16: 256, torch.float16: 2048}
@@ -67,20 +71,26 @@ def windows(height: int, width: int, conv: tuple[int, int, int]) -> int:
 
 
 def spikes_by_place(spike_seq: Tensor, levels: int) -> Tensor:
-    """How many spikes, 0 to `levels` in each of [T, N, C, H, W], fell at each place: float32 [N, H, W], exact."""
+    """How many spikes, 0 to `levels` in each of [T, N, C, H, W], fell at each place: int64 [N, H, W]."""
     channels_last = not spike_seq[0].is_contiguous()
     steps = spike_seq.movedim(2, -1) if channels_last else spike_seq
     most = _MOST_ADDED.get(spike_seq.dtype, _EXACT) // levels
-    over_steps: list[Tensor] = [_added(some) for some in steps.flatten(2).split(most)]
-    by_channel = sum(over_steps[1:], start=over_steps[0]).unflatten(1, steps.shape[2:])
-    return by_channel.sum(-1 if channels_last else 1)
+    over_steps = [_added(some) for some in steps.flatten(2).split(most)]
+    by_channel = over_steps[0] if len(over_steps) == 1 else reduce(torch.add, map(Tensor.float, over_steps))
+    # bytes as they are are added slowly, but sooner than they are converted
+    dtype = torch.int32 if by_channel.element_size() == 1 else None
+    return by_channel.unflatten(1, steps.shape[2:]).sum(-1 if channels_last else 1, dtype=dtype).long()
 
 
 def _added(steps: Tensor) -> Tensor:
-    """Sum of a few [K, N, M] of spikes over K: float32 [N, M]. Bytes are added eight at a time, none reaches 256."""
-    if steps.element_size() == 1 and steps.shape[2] % _WORD == 0:
+    """Sum of a few [K, N, M] of spikes over K: [N, M]. Bytes are added eight at a time, none reaches 256."""
+    if steps.element_size() > 1:
+        return (steps[0] if len(steps) == 1 else steps.sum(0)).float()
+    if len(steps) == 1:
+        return steps[0]
+    if steps.shape[2] % _WORD == 0:
         return steps.view(torch.int64).sum(0).view(torch.uint8).float()
-    return steps.sum(0, dtype=torch.int32 if steps.element_size() == 1 else None).float()
+    return steps.sum(0, dtype=torch.int32).float()
 
 
 def count_nonzero(x: Tensor) -> Tensor:
@@ -89,10 +99,14 @@ def count_nonzero(x: Tensor) -> Tensor:
         return torch.count_nonzero(x)
     if x.stride(0) == 0:  # equal steps, which lie in memory once
         return count_nonzero(x[0]) * len(x)
-    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    bits = in_memory_order(x).view(_INTEGERS[x.element_size()]).numpy()
+    negative_zero = np.iinfo(bits.dtype).min  # a sign alone, the least integer: a minimum finds it
     counted = 0
-    for part in in_memory_order(x).split(CACHED):
-        counted += int(np.count_nonzero((part.view(integers) << 1).numpy()))  # without the sign: no negative zero
+    for start in range(0, len(bits), CACHED):
+        part = bits[start : start + CACHED]
+        counted += int(np.count_nonzero(part))
+        if part.min() == negative_zero:
+            counted -= int(np.count_nonzero(part == negative_zero))
     return torch.tensor(counted)
 
 
@@ -178,19 +192,24 @@ class ActivityCounter:
             handle.remove()
         self._pass = _Pass()  # of one that failed
 
-    def activity(self) -> Activity:
-        """All layers counted so far, in the order in which they run; few transfers from the device."""
+    def activity(self, copies: Iterable[ActivityCounter] = ()) -> Activity:
+        """All layers counted so far, in the order in which they run; few transfers from the device.
+
+        copies: counters of copies of the network, whose counts are added.
+        """
+        counters = (self, *copies)
         kinds: dict[str, tuple[LayerKind, Cause, Precision]] = {}
         totals: dict[str, Counter[str]] = {}
-        for shape, layers in self._layers.items():
-            for layer in layers:
+        for shape in dict.fromkeys(shape for counter in counters for shape in counter._passes):
+            passes = sum(counter._passes[shape] for counter in counters)
+            for layer in next(counter._layers[shape] for counter in counters if shape in counter._layers):
                 kinds[layer.name] = layer.kind, layer.cause, layer.precision
-                of_layer = totals.setdefault(layer.name, Counter())
-                for name in _FROM_SHAPES:
-                    of_layer[name] += self._passes[shape] * getattr(layer, name)
-        for sums, values in self._sums.items():
-            for entry, value in zip(sums, values.tolist()):
-                totals[entry.layer][entry.field] += entry.factor * value
+                of_one_pass = zip(_FROM_SHAPES, _from_shapes(layer))
+                totals.setdefault(layer.name, Counter()).update({name: passes * value for name, value in of_one_pass})
+        for counter in counters:
+            for sums, values in counter._sums.items():
+                for entry, value in zip(sums, values.tolist()):
+                    totals[entry.layer][entry.field] += entry.factor * value
         for neurons, convs in self._driven.items():
             for name in convs:
                 if name in totals:
@@ -253,7 +272,7 @@ class ActivityCounter:
             timesteps, batch, _, height, width = spike_seq.shape
             weights, totals = reach(height, width, geometry, spike_seq.device)
             by_place = spikes_by_place(spike_seq.flatten(0, 1)[:, None], levels)  # of all pictures together
-            self._pass.counts.append((sums, (weights * by_place.flatten().long()).sum(1)))
+            self._pass.counts.append((sums, (weights * by_place.flatten()).sum(1)))
             if not self._pass.is_new:
                 return
             neuron_steps = spike_seq.numel()

@@ -78,7 +78,8 @@ def int8_works() -> bool:
 def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
     """Let the network compute in `bf16` or `int8`, in place.
 
-    Spike-driven convolutions take that precision; the other ones of the body and of the refinement take `others`.
+    Spike-driven convolutions take that precision; the other ones of the body, of the refinement and the output take
+    `others`.
     Batch norm is folded into them, two whose results are added become one, channels come last, and what lies between
     stays in float32.
     """
@@ -99,7 +100,7 @@ def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
         if isinstance(module, LIF):
             module.spike_dtype = spike_dtype
     body = [module for module in network.modules() if isinstance(module, SeqConv2d)]
-    for layer in (*body, *network.refinement.sa):
+    for layer in (*body, *network.refinement.sa, *network.output):
         if isinstance(layer, nn.Conv2d) and not isinstance(layer, Int8SeqConv2d):
             layer.to(others)
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
