@@ -28,6 +28,7 @@ _NUMBER_FORMATS: dict[torch.dtype | None, NumberFormat] = {
     torch.int8: "int8", torch.uint8: "int8", torch.bfloat16: "bf16", torch.float16: "fp16",
 }  # fmt: skip
 _SMALL = 2**17  # elements; smaller inputs are counted together, since a call costs more than they do
+_LARGE = 2**19  # elements; larger sums of spikes are not kept until the end
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 _EXACT = 2**24  # up to this, float32 counts
@@ -53,15 +54,13 @@ def fan_out(size: int, kernel_size: int, stride: int, padding: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)  # what one size of pictures needs: the maps of a large piece are large
-def reach(height: int, width: int, geometry: Geometry, device: torch.device) -> tuple[Tensor, list[int]]:
-    """How far the spikes of a plane reach, and the sum of that over its positions for each convolution.
+def reach(height: int, width: int, geometry: Geometry, device: torch.device) -> Tensor:
+    """How far the spikes of a plane reach: int64 [1 + convolutions, height * width] on the device.
 
-    int64 [1 + convolutions, height * width] on the device: 1 for the spike itself, then how many output positions it
-    reaches by each convolution.
+    1 for the spike itself, then how many output positions it reaches by each convolution.
     """
     maps = [torch.outer(fan_out(height, *conv), fan_out(width, *conv)) for conv in geometry]
-    weights = torch.stack([torch.ones(height, width, dtype=torch.int64), *maps]).flatten(1)
-    return weights.to(device), [windows(height, width, conv) for conv in geometry]
+    return torch.stack([torch.ones(height, width, dtype=torch.int64), *maps]).flatten(1).to(device)
 
 
 @lru_cache(maxsize=256)
@@ -72,14 +71,26 @@ def windows(height: int, width: int, conv: tuple[int, int, int]) -> int:
 
 def spikes_by_place(spike_seq: Tensor, levels: int) -> Tensor:
     """How many spikes, 0 to `levels` in each of [T, N, C, H, W], fell at each place: int64 [N, H, W]."""
-    channels_last = not spike_seq[0].is_contiguous()
-    steps = spike_seq.movedim(2, -1) if channels_last else spike_seq
+    return _over_channels(*_over_steps(spike_seq, levels))
+
+
+def _over_steps(spike_seq: Tensor, levels: int) -> tuple[Tensor, int]:
+    """Sum of [T, N, C, H, W] over T, in the order of memory, and where its channels are.
+
+    [N, H, W, C] and 3, or [N, C, H, W] and 1. Bytes, or numbers that are exact.
+    """
+    channels = 1 if spike_seq[0].is_contiguous() else 3
+    steps = spike_seq.movedim(2, channels + 1)
     most = _MOST_ADDED.get(spike_seq.dtype, _EXACT) // levels
-    over_steps = [_added(some) for some in steps.flatten(2).split(most)]
-    by_channel = over_steps[0] if len(over_steps) == 1 else reduce(torch.add, map(Tensor.float, over_steps))
+    sums = [_added(some) for some in steps.flatten(2).split(most)]
+    by_channel = sums[0] if len(sums) == 1 else reduce(torch.add, map(Tensor.float, sums))
+    return by_channel.view(steps.shape[1:]), channels
+
+
+def _over_channels(by_channel: Tensor, channels: int) -> Tensor:
+    """Sum of what `_over_steps` returns over channels: int64 [N, H, W]."""
     # bytes as they are are added slowly, but sooner than they are converted
-    dtype = torch.int32 if by_channel.element_size() == 1 else None
-    return by_channel.unflatten(1, steps.shape[2:]).sum(-1 if channels_last else 1, dtype=dtype).long()
+    return by_channel.sum(channels, dtype=torch.int32 if by_channel.element_size() == 1 else None).long()
 
 
 def _added(steps: Tensor) -> Tensor:
@@ -89,8 +100,8 @@ def _added(steps: Tensor) -> Tensor:
     if len(steps) == 1:
         return steps[0]
     if steps.shape[2] % _WORD == 0:
-        return steps.view(torch.int64).sum(0).view(torch.uint8).float()
-    return steps.sum(0, dtype=torch.int32).float()
+        return steps.view(torch.int64).sum(0).view(torch.uint8)
+    return steps.sum(0, dtype=torch.int32)
 
 
 def count_nonzero(x: Tensor) -> Tensor:
@@ -140,12 +151,21 @@ class _Sum(NamedTuple):
     factor: int
 
 
+class _Alike(NamedTuple):
+    """What layers have in common whose spikes are counted together: as of `_over_steps`, and their convolutions."""
+
+    shape: torch.Size
+    channels: int
+    geometry: Geometry
+
+
 @dataclass
 class _Pass:
     """What the hooks note during one forward pass.
 
     is_new: no pass of this shape went through yet. layers: what follows from the shape alone, noted only then.
-    counts: what depends on the data. small: inputs whose zeros are counted together at the end.
+    counts: what depends on the data. small: inputs whose zeros are counted together at the end. spikes: sums of layers
+    alike, which are counted together, too.
     """
 
     shape: torch.Size = torch.Size()
@@ -153,6 +173,17 @@ class _Pass:
     layers: list[LayerActivity] = field(default_factory=list)
     counts: list[tuple[list[_Sum], Tensor]] = field(default_factory=list)
     small: list[tuple[str, Tensor]] = field(default_factory=list)
+    spikes: dict[_Alike, list[tuple[list[_Sum], Tensor]]] = field(default_factory=dict)
+
+    def count_alike(self, alike: _Alike) -> None:
+        """Count spikes of layers alike, and how many output positions of each convolution they reach."""
+        sums, by_channel = zip(*self.spikes.pop(alike))
+        together = by_channel[0] if len(by_channel) == 1 else torch.cat(by_channel)
+        by_place = _over_channels(together, alike.channels)
+        height, width = by_place.shape[1:]
+        weights = reach(height, width, alike.geometry, by_place.device)
+        counted = (weights * by_place.flatten(1)[:, None]).sum(2)
+        self.counts.append(([entry for of_layer in sums for entry in of_layer], counted))
 
 
 class ActivityCounter:
@@ -248,6 +279,8 @@ class ActivityCounter:
     def _commit(self, *_: Any) -> None:
         """The pass went through: add what its hooks noted."""
         done, self._pass = self._pass, _Pass()
+        for alike in list(done.spikes):
+            done.count_alike(alike)
         self._layers.setdefault(done.shape, done.layers)
         self._passes[done.shape] += 1
         by_size: dict[int, list[tuple[str, Tensor]]] = {}
@@ -270,11 +303,14 @@ class ActivityCounter:
 
         def hook(neurons: nn.Module, _: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
             timesteps, batch, _, height, width = spike_seq.shape
-            weights, totals = reach(height, width, geometry, spike_seq.device)
-            by_place = spikes_by_place(spike_seq.flatten(0, 1)[:, None], levels)  # of all pictures together
-            self._pass.counts.append((sums, (weights * by_place.flatten()).sum(1)))
+            by_channel, channels = _over_steps(spike_seq.flatten(0, 1)[:, None], levels)  # of all pictures together
+            alike = _Alike(by_channel.shape, channels, geometry)
+            self._pass.spikes.setdefault(alike, []).append((sums, by_channel))
+            if by_channel.numel() > _LARGE:
+                self._pass.count_alike(alike)
             if not self._pass.is_new:
                 return
+            totals = [windows(height, width, conv) for conv in geometry]
             neuron_steps = spike_seq.numel()
             count = neuron_steps // timesteps
             bits = neuron_steps * levels.bit_length()
