@@ -20,7 +20,7 @@ from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import Inference, Lowered
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
-from esdnet_cli.model.low_precision import FiredLIF, Int8SeqConv2d, int8_works
+from esdnet_cli.model.low_precision import FiredLIF, Int8SeqConv2d, QuantisedLIF, int8_works, quantisation_works
 from esdnet_cli.model.network import ESDNet, FeatureRefinement
 from esdnet_cli.model.neurons import CACHED, integer_lif
 
@@ -243,6 +243,27 @@ def test_8_bit_weights_are_rounded_by_channel_and_sums_are_exact(kernel_size: in
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the 8-bit kernel is for x86")
 def test_8_bit_convolutions_work_here() -> None:
     assert int8_works(), "else every test of int8 is skipped, and everybody gets a slower precision"
+
+
+def test_quantisation_works_here() -> None:
+    assert quantisation_works(), "else neurons take three times as long in int8"
+
+
+@pytest.mark.skipif(not quantisation_works(), reason="no quantisation in this PyTorch")
+@pytest.mark.parametrize("levels", [1, 4, 255])
+@pytest.mark.parametrize("channels_last", [False, True])
+@torch.inference_mode()
+def test_quantised_neurons_fire_as_plain_ones(levels: int, channels_last: bool) -> None:
+    neurons = QuantisedLIF(levels)
+    neurons.spike_dtype = torch.int8 if levels <= 127 else torch.uint8
+    x = torch.randn(3, 40, 33, 27) * levels * 0.15
+    x[0, 0, 0, :4] = torch.tensor([1e9, -1e9, torch.inf, -torch.inf])
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    fired, expected = neurons(x[None]), integer_lif(x[None], levels, neurons.spike_dtype)
+    assert fired.dtype == expected.dtype and fired[0].stride() == expected[0].stride()
+    ties = (x[None] / 0.15 % 1 - 0.5).abs() < 1e-4
+    assert torch.equal(fired[~ties], expected[~ties]) and ties.float().mean() < 0.01
 
 
 @pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
