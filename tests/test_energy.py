@@ -12,6 +12,7 @@ import torch
 from conftest import INTEGER, TINY, TWO_STEPS, tiny_network
 from torch.nn import functional as F
 
+from esdnet_cli.energy import counter
 from esdnet_cli.energy.cost import PRESETS, Activity, EnergyCosts, LayerActivity, break_even_rate, total
 from esdnet_cli.energy.counter import ActivityCounter, count_nonzero, fan_out, spikes_by_place
 from esdnet_cli.energy.spikemap import SpikeMapper
@@ -200,6 +201,24 @@ def test_a_counted_pass_asks_nothing_of_the_device(precision: str) -> None:
             assert mapper(images).device == images.device
     with pytest.raises(RuntimeError, match="no data"):
         counter.activity()
+
+
+def test_zeros_are_counted_before_anything_is_written_over_them() -> None:
+    network = tiny_network(INTEGER)
+    entered: list[torch.Tensor] = []
+    network.refinement.sa[0].register_forward_pre_hook(lambda _, args: entered.append(args[0].clone()))
+    layers = count(network, torch.zeros(1, 3, 16, 24))
+    assert layers["refinement.sa.0"].nonzero == int(entered[0].count_nonzero()) < entered[0].numel()
+
+
+@pytest.mark.parametrize("config", [TINY, INTEGER], ids=["lif", "integer"])
+def test_spikes_count_the_same_whether_alike_layers_wait_for_each_other(
+    config: ESDNetConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, image = tiny_network(config), torch.rand(2, 3, 16, 24)
+    together = count(network, image)
+    monkeypatch.setattr(counter, "_LARGE", 0)
+    assert count(network, image) == together
 
 
 @pytest.mark.parametrize("layout", ["planes", "channels last", "equal steps"])

@@ -79,18 +79,20 @@ def _over_steps(spike_seq: Tensor, levels: int) -> tuple[Tensor, int]:
 
     [N, H, W, C] and 3, or [N, C, H, W] and 1. Bytes, or numbers that are exact.
     """
-    channels = 1 if spike_seq[0].is_contiguous() else 3
-    steps = spike_seq.movedim(2, channels + 1)
+    axis = 1 if spike_seq[0].is_contiguous() else 3
+    steps = spike_seq.movedim(2, axis + 1)
     most = _MOST_ADDED.get(spike_seq.dtype, _EXACT) // levels
     sums = [_added(some) for some in steps.flatten(2).split(most)]
-    by_channel = sums[0] if len(sums) == 1 else reduce(torch.add, map(Tensor.float, sums))
-    return by_channel.view(steps.shape[1:]), channels
+    by_channel = sums[0] if len(sums) == 1 else reduce(torch.add, map(Tensor.long, sums))
+    if by_channel.is_floating_point() and len(steps) * levels * spike_seq.shape[2] > _EXACT:
+        by_channel = by_channel.long()
+    return by_channel.view(steps.shape[1:]), axis
 
 
-def _over_channels(by_channel: Tensor, channels: int) -> Tensor:
+def _over_channels(by_channel: Tensor, axis: int) -> Tensor:
     """Sum of what `_over_steps` returns over channels: int64 [N, H, W]."""
     # bytes as they are are added slowly, but sooner than they are converted
-    return by_channel.sum(channels, dtype=torch.int32 if by_channel.element_size() == 1 else None).long()
+    return by_channel.sum(axis, dtype=torch.int32 if by_channel.element_size() == 1 else None).long()
 
 
 def _added(steps: Tensor) -> Tensor:
@@ -155,7 +157,7 @@ class _Alike(NamedTuple):
     """What layers have in common whose spikes are counted together: as of `_over_steps`, and their convolutions."""
 
     shape: torch.Size
-    channels: int
+    axis: int
     geometry: Geometry
 
 
@@ -179,7 +181,7 @@ class _Pass:
         """Count spikes of layers alike, and how many output positions of each convolution they reach."""
         sums, by_channel = zip(*self.spikes.pop(alike))
         together = by_channel[0] if len(by_channel) == 1 else torch.cat(by_channel)
-        by_place = _over_channels(together, alike.channels)
+        by_place = _over_channels(together, alike.axis)
         height, width = by_place.shape[1:]
         weights = reach(height, width, alike.geometry, by_place.device)
         counted = (weights * by_place.flatten(1)[:, None]).sum(2)
@@ -303,8 +305,8 @@ class ActivityCounter:
 
         def hook(neurons: nn.Module, _: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
             timesteps, batch, _, height, width = spike_seq.shape
-            by_channel, channels = _over_steps(spike_seq.flatten(0, 1)[:, None], levels)  # of all pictures together
-            alike = _Alike(by_channel.shape, channels, geometry)
+            by_channel, axis = _over_steps(spike_seq.flatten(0, 1)[:, None], levels)  # of all pictures together
+            alike = _Alike(by_channel.shape, axis, geometry)
             self._pass.spikes.setdefault(alike, []).append((sums, by_channel))
             if by_channel.numel() > _LARGE:
                 self._pass.count_alike(alike)

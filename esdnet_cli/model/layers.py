@@ -180,7 +180,7 @@ class MixedAttentionUnit(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)
         result = planes if x.dtype == dtype else torch.empty_like(planes, dtype=dtype)
         group = max(cached_piece(x) // x[:, 0].numel(), 1)
-        timesteps, tiles, positions = len(x), x.shape[1], x.shape[3] * x.shape[4]
+        positions = x.shape[3] * x.shape[4]
         # sums, which become means of all tiles at once: small calls take their time, too
         sums, maxima = torch.empty(2, *x.shape[:3], dtype=dtype, device=x.device)
         # views of all groups by one call, where each slice would be a call of its own
@@ -197,14 +197,12 @@ class MixedAttentionUnit(nn.Module):
             torch.sum(part, position, out=total)
             most.copy_(_amax(part, position))
         scales = self._scale(sums.div_(positions), maxima).unsqueeze(position).split(group, 1)
-        pooled = torch.empty(tiles, 2, positions, dtype=dtype, device=x.device)
+        pooled = torch.empty(x.shape[1], 2, positions, dtype=dtype, device=x.device)
         mean, maximum = pooled.unbind(1)
         for part, scale, of_channels, most in zip(parts, scales, mean.split(group), maximum.split(group)):
             part.mul_(scale)  # temporal and channel attention, then pooled over steps and channels
-            if timesteps == 1:
-                torch.mean(part[0], channel - 1, out=of_channels)
-            else:
-                torch.mean(part.mean(channel), 0, out=of_channels)
+            of_steps = part.mean(channel)
+            of_channels.copy_(of_steps[0] if len(x) == 1 else of_steps.mean(0))
             most.copy_(_amax_of_all(part, channel))
         spatial = self.sa(pooled.unflatten(2, x.shape[3:])).flatten(1).unsqueeze(channel - 1).split(group)
         for part, scale, kept in zip(parts, spatial, identities.split(group, 1)):

@@ -53,7 +53,8 @@ class Int8SeqConv2d(SeqConv2d):
 class QuantisedLIF(IntegerLIF):
     """Integer neurons at T = 1 by PyTorch's quantisation: divided, rounded half to even and saturated in one pass.
 
-    By a product with 1 / V_THRESHOLD, so only ties may differ from `integer_lif`. Float32 in, bytes out.
+    By a product with 1 / V_THRESHOLD, so ties and their neighbours may differ from `integer_lif`.
+    Float32 in, bytes out.
     """
 
     def forward(self, x_seq: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ def int8_works() -> bool:
 
 @lru_cache(maxsize=1)
 def quantisation_works() -> bool:
-    """Whether this PyTorch has what QuantisedLIF is made of: it means to drop it."""
+    """Whether this PyTorch has what QuantisedLIF is made of: a later one will not."""
     neurons = QuantisedLIF(levels=3)
     neurons.spike_dtype = torch.int8
     potential = torch.linspace(-0.4, 0.8, 24).view(1, 2, 3, 2, 2)
@@ -101,7 +102,7 @@ def quantisation_works() -> bool:
         warnings.filterwarnings("ignore", message=".*quantize", category=UserWarning)  # said once, here
         try:
             return torch.equal(neurons(potential), integer_lif(potential, 3, torch.int8))
-        except (AttributeError, RuntimeError):
+        except (AttributeError, RuntimeError, TypeError):
             return False
 
 
@@ -109,9 +110,8 @@ def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
     """Let the network compute in `bf16` or `int8`, in place.
 
     Spike-driven convolutions take that precision; the other ones of the body, of the refinement and the output take
-    `others`.
-    Batch norm is folded into them, two whose results are added become one, channels come last, and what lies between
-    stays in float32.
+    `others`. Batch norm is folded into them, two whose results are added become one, channels come last, and what lies
+    between stays in float32.
     """
     network.requires_grad_(False)
     _fold_batch_norms(network)

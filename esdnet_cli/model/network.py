@@ -80,7 +80,7 @@ class Up(nn.Module):
 class FeatureRefinement(nn.Module):
     """(1 - f) a + f x with channel attention a and pixel attention f, both of x [N, C, H, W]; not spiking.
 
-    Without a gradient x is used up. The result has the dtype of the convolutions, as the output convolution wants it.
+    The result has the dtype of the convolutions, as the output convolution wants it.
     """
 
     def __init__(self, channels: int) -> None:
@@ -107,14 +107,13 @@ class FeatureRefinement(nn.Module):
             pixels = layer(pixels)
         channels = self.ca(x).to(x.dtype)
         if torch.is_grad_enabled():
-            return torch.lerp(channels, x, gate(pixels).to(x.dtype))
-        result = x if x.dtype == first.weight.dtype else torch.empty_like(x, dtype=first.weight.dtype)
+            return torch.lerp(channels, x, gate(pixels).to(x.dtype)).to(first.weight.dtype)
+        result = torch.empty_like(x, dtype=first.weight.dtype)
         group = max(cached_piece(x) // x[0].numel(), 1)  # on a CPU a few tiles at a time, which its cache holds
         of_tiles = (y.split(group) for y in (x, channels, pixels, result))
-        for tile, channel, pixel, out in zip(*of_tiles):
-            torch.lerp(channel, tile, gate(pixel.to(x.dtype)), out=tile)
-            if out is not tile:
-                out.copy_(tile)
+        for tile, channel, pixel, blended in zip(*of_tiles):
+            f = gate(pixel.to(x.dtype))
+            blended.copy_(torch.lerp(channel, tile, f, out=f))
         return result
 
 
