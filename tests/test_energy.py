@@ -12,6 +12,7 @@ import torch
 from conftest import INTEGER, TINY, TWO_STEPS, tiny_network
 from torch.nn import functional as F
 
+from esdnet_cli.energy import counter
 from esdnet_cli.energy.cost import PRESETS, Activity, EnergyCosts, LayerActivity, break_even_rate, total
 from esdnet_cli.energy.counter import ActivityCounter, count_nonzero, fan_out, spikes_by_place
 from esdnet_cli.energy.spikemap import SpikeMapper
@@ -40,13 +41,13 @@ def count(network: ESDNet, *images: torch.Tensor) -> dict[str, LayerActivity]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.uint8])
 @pytest.mark.parametrize("levels", [1, 4, 100])
-@pytest.mark.parametrize("size", [(4, 3, 8, 6, 10), (2, 1, 5, 3, 3), (600, 1, 8, 2, 4)])
+@pytest.mark.parametrize("size", [(4, 3, 8, 6, 10), (2, 1, 5, 3, 3), (1, 2, 400, 3, 4), (600, 1, 8, 2, 4)])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_spikes_of_each_place_in_every_format(
     size: tuple[int, ...], levels: int, dtype: torch.dtype, channels_last: bool
 ) -> None:
     spikes = (torch.rand(size) < 0.9) * levels  # 600 steps: bytes and bf16 would miscount
-    expected = spikes.sum((0, 2)).float()
+    expected = spikes.sum((0, 2))
     if channels_last:
         spikes = spikes.movedim(2, -1).contiguous().movedim(-1, 2)
     assert torch.equal(spikes_by_place(spikes.to(dtype), levels), expected)
@@ -164,8 +165,8 @@ def test_every_layer_says_in_which_number_format_it_ran(precision: str) -> None:
     others = "fp32" if precision == "fp32" else "bf16"
     for name in ("encoder_level1.0.residual.1", "encoder_level1.0.shortcut.0", "down1_2.maxpool_conv.1"):
         assert formats[name] == precision
-    assert formats["refinement.sa.1"] == others
-    for name in ("patch_embed.proj", "encoder_level1.0.residual.0", "encoder_level1.0.attn", "output.0"):
+    assert formats["refinement.sa.1"] == formats["output.0"] == others
+    for name in ("patch_embed.proj", "encoder_level1.0.residual.0", "encoder_level1.0.attn", "refinement.ca.1"):
         assert formats[name] == "fp32"
 
 
@@ -200,6 +201,24 @@ def test_a_counted_pass_asks_nothing_of_the_device(precision: str) -> None:
             assert mapper(images).device == images.device
     with pytest.raises(RuntimeError, match="no data"):
         counter.activity()
+
+
+def test_zeros_are_counted_before_anything_is_written_over_them() -> None:
+    network = tiny_network(INTEGER)
+    entered: list[torch.Tensor] = []
+    network.refinement.sa[0].register_forward_pre_hook(lambda _, args: entered.append(args[0].clone()))
+    layers = count(network, torch.zeros(1, 3, 16, 24))
+    assert layers["refinement.sa.0"].nonzero == int(entered[0].count_nonzero()) < entered[0].numel()
+
+
+@pytest.mark.parametrize("config", [TINY, INTEGER], ids=["lif", "integer"])
+def test_spikes_count_the_same_whether_alike_layers_wait_for_each_other(
+    config: ESDNetConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, image = tiny_network(config), torch.rand(2, 3, 16, 24)
+    together = count(network, image)
+    monkeypatch.setattr(counter, "_LARGE", 0)
+    assert count(network, image) == together
 
 
 @pytest.mark.parametrize("layout", ["planes", "channels last", "equal steps"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -249,9 +249,9 @@ def test_ctrl_c_does_not_wait_for_batches_that_have_not_begun(integer: Path, two
 
 
 def test_calls_from_two_threads_take_turns(integer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def slowly(counter: ActivityCounter) -> Activity:
+    def slowly(counter: ActivityCounter, copies: Sequence[ActivityCounter]) -> Activity:
         time.sleep(0.05)  # time to begin anew with what is being read
-        return activity(counter)
+        return activity(counter, copies)
 
     activity = ActivityCounter.activity
     monkeypatch.setattr(ActivityCounter, "activity", slowly)

@@ -20,9 +20,9 @@ from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import Inference, Lowered
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
-from esdnet_cli.model.low_precision import FiredLIF, Int8SeqConv2d, int8_works
-from esdnet_cli.model.network import ESDNet
-from esdnet_cli.model.neurons import integer_lif
+from esdnet_cli.model.low_precision import FiredLIF, Int8SeqConv2d, QuantisedLIF, int8_works, quantisation_works
+from esdnet_cli.model.network import ESDNet, FeatureRefinement
+from esdnet_cli.model.neurons import CACHED, integer_lif
 
 
 def golden(name: str) -> tuple[ESDNet, dict[str, Tensor], dict[str, Any]]:
@@ -152,9 +152,25 @@ def test_batch_norm_at_inference_needs_no_memory_of_its_own() -> None:
     assert torch.equal(normed, expected) and normed.data_ptr() == x_seq.data_ptr()
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_refinement_a_few_tiles_at_a_time_equals_the_traced_one(layout: torch.memory_format) -> None:
+    refinement, x = FeatureRefinement(48), torch.randn(5, 48, 64, 60).contiguous(memory_format=layout)
+    before = x.clone()
+    assert x[0].numel() > CACHED  # so each tile is a group of its own
+    traced = refinement(x).detach()
+    with torch.no_grad():
+        assert_close(refinement(x), traced, 1e-6)
+        refinement.sa.to(torch.bfloat16)
+        lowered = refinement(x)
+    assert lowered.dtype == refinement(x).dtype == torch.bfloat16, "as the output convolution is lowered, too"
+    assert torch.equal(x, before), "the counter still reads it"
+    assert_close(lowered.float(), traced, 0.03)
+
+
 @pytest.mark.parametrize("channels", [32, 48, 64])
-def test_attention_in_place_equals_the_traced_one(channels: int) -> None:
-    unit, shape = MixedAttentionUnit(channels, 4), (4, 3, channels, 20, 24)
+@pytest.mark.parametrize("timesteps", [1, 4])
+def test_attention_in_place_equals_the_traced_one(timesteps: int, channels: int) -> None:
+    unit, shape = MixedAttentionUnit(channels, timesteps), (timesteps, 3, channels, 20, 24)
     first = [torch.randn(shape) for _ in range(3)]
     traced = unit(*first).detach()
     last = [y.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, shape[:2]) for y in first]
@@ -231,6 +247,27 @@ def test_8_bit_weights_are_rounded_by_channel_and_sums_are_exact(kernel_size: in
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the 8-bit kernel is for x86")
 def test_8_bit_convolutions_work_here() -> None:
     assert int8_works(), "else every test of int8 is skipped, and everybody gets a slower precision"
+
+
+def test_quantisation_works_here() -> None:
+    assert quantisation_works(), "else neurons take three times as long in int8"
+
+
+@pytest.mark.skipif(not quantisation_works(), reason="no quantisation in this PyTorch")
+@pytest.mark.parametrize("levels", [1, 4, 255])
+@pytest.mark.parametrize("channels_last", [False, True])
+@torch.inference_mode()
+def test_quantised_neurons_fire_as_plain_ones(levels: int, channels_last: bool) -> None:
+    neurons = QuantisedLIF(levels)
+    neurons.spike_dtype = torch.int8 if levels <= 127 else torch.uint8
+    x = torch.randn(3, 40, 33, 27) * levels * 0.15
+    x[0, 0, 0, :4] = torch.tensor([1e9, -1e9, torch.inf, -torch.inf])
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    fired, expected = neurons(x[None]), integer_lif(x[None], levels, neurons.spike_dtype)
+    assert fired.dtype == expected.dtype and fired[0].stride() == expected[0].stride()
+    ties = (x[None] / 0.15 % 1 - 0.5).abs() < 1e-4
+    assert torch.equal(fired[~ties], expected[~ties]) and ties.float().mean() < 0.01
 
 
 @pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")

@@ -300,12 +300,6 @@ def break_even_rate(activity: Activity | ActivityTotal, energy: Energy, costs: E
     return rate * left / counted
 
 
-def together(parts: Iterable[Activity]) -> Activity:
-    """What several copies of one network did for one picture; at least one of them."""
-    parts = list(parts)
-    return Activity(parts[0].virtual_steps, _summed(parts))
-
-
 def _sum(figures: Sequence[Any]) -> Any:
     """Of numbers; None if one is not known."""
     return None if None in figures else sum(figures)

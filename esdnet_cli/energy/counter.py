@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -21,11 +23,14 @@ from esdnet_cli.model.neurons import CACHED, in_memory_order
 _FROM_SHAPES = (
     "neurons", "mac", "ac", "dense", "ann_mac", "inputs", "saturated", "words", "bits", "ann_words", "weights",
 )  # fmt: skip
+_from_shapes = attrgetter(*_FROM_SHAPES)
 _NUMBER_FORMATS: dict[torch.dtype | None, NumberFormat] = {
     torch.int8: "int8", torch.uint8: "int8", torch.bfloat16: "bf16", torch.float16: "fp16",
 }  # fmt: skip
 _SMALL = 2**17  # elements; smaller inputs are counted together, since a call costs more than they do
+_LARGE = 2**19  # elements; larger sums of spikes are not kept until the end
 
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 _EXACT = 2**24  # up to this, float32 counts
 # spikes of one place, before their own format miscounts them
 _MOST_ADDED = {torch.int8: 255, torch.uint8: 255, torch.bfloat16: 256, torch.float16: 2048}
@@ -49,15 +54,13 @@ def fan_out(size: int, kernel_size: int, stride: int, padding: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)  # what one size of pictures needs: the maps of a large piece are large
-def reach(height: int, width: int, geometry: Geometry, device: torch.device) -> tuple[Tensor, list[int]]:
-    """How far the spikes of a plane reach, and the sum of that over its positions for each convolution.
+def reach(height: int, width: int, geometry: Geometry, device: torch.device) -> Tensor:
+    """How far the spikes of a plane reach: int64 [1 + convolutions, height * width] on the device.
 
-    int64 [1 + convolutions, height * width] on the device: 1 for the spike itself, then how many output positions it
-    reaches by each convolution.
+    1 for the spike itself, then how many output positions it reaches by each convolution.
     """
     maps = [torch.outer(fan_out(height, *conv), fan_out(width, *conv)) for conv in geometry]
-    weights = torch.stack([torch.ones(height, width, dtype=torch.int64), *maps]).flatten(1)
-    return weights.to(device), [windows(height, width, conv) for conv in geometry]
+    return torch.stack([torch.ones(height, width, dtype=torch.int64), *maps]).flatten(1).to(device)
 
 
 @lru_cache(maxsize=256)
@@ -67,20 +70,40 @@ def windows(height: int, width: int, conv: tuple[int, int, int]) -> int:
 
 
 def spikes_by_place(spike_seq: Tensor, levels: int) -> Tensor:
-    """How many spikes, 0 to `levels` in each of [T, N, C, H, W], fell at each place: float32 [N, H, W], exact."""
-    channels_last = not spike_seq[0].is_contiguous()
-    steps = spike_seq.movedim(2, -1) if channels_last else spike_seq
+    """How many spikes, 0 to `levels` in each of [T, N, C, H, W], fell at each place: int64 [N, H, W]."""
+    return _over_channels(*_over_steps(spike_seq, levels))
+
+
+def _over_steps(spike_seq: Tensor, levels: int) -> tuple[Tensor, int]:
+    """Sum of [T, N, C, H, W] over T, in the order of memory, and where its channels are.
+
+    [N, H, W, C] and 3, or [N, C, H, W] and 1. Bytes, or numbers that are exact.
+    """
+    axis = 1 if spike_seq[0].is_contiguous() else 3
+    steps = spike_seq.movedim(2, axis + 1)
     most = _MOST_ADDED.get(spike_seq.dtype, _EXACT) // levels
-    over_steps: list[Tensor] = [_added(some) for some in steps.flatten(2).split(most)]
-    by_channel = sum(over_steps[1:], start=over_steps[0]).unflatten(1, steps.shape[2:])
-    return by_channel.sum(-1 if channels_last else 1)
+    sums = [_added(some) for some in steps.flatten(2).split(most)]
+    by_channel = sums[0] if len(sums) == 1 else reduce(torch.add, map(Tensor.long, sums))
+    if by_channel.is_floating_point() and len(steps) * levels * spike_seq.shape[2] > _EXACT:
+        by_channel = by_channel.long()
+    return by_channel.view(steps.shape[1:]), axis
+
+
+def _over_channels(by_channel: Tensor, axis: int) -> Tensor:
+    """Sum of what `_over_steps` returns over channels: int64 [N, H, W]."""
+    # bytes as they are are added slowly, but sooner than they are converted
+    return by_channel.sum(axis, dtype=torch.int32 if by_channel.element_size() == 1 else None).long()
 
 
 def _added(steps: Tensor) -> Tensor:
-    """Sum of a few [K, N, M] of spikes over K: float32 [N, M]. Bytes are added eight at a time, none reaches 256."""
-    if steps.element_size() == 1 and steps.shape[2] % _WORD == 0:
-        return steps.view(torch.int64).sum(0).view(torch.uint8).float()
-    return steps.sum(0, dtype=torch.int32 if steps.element_size() == 1 else None).float()
+    """Sum of a few [K, N, M] of spikes over K: [N, M]. Bytes are added eight at a time, none reaches 256."""
+    if steps.element_size() > 1:
+        return (steps[0] if len(steps) == 1 else steps.sum(0)).float()
+    if len(steps) == 1:
+        return steps[0]
+    if steps.shape[2] % _WORD == 0:
+        return steps.view(torch.int64).sum(0).view(torch.uint8)
+    return steps.sum(0, dtype=torch.int32)
 
 
 def count_nonzero(x: Tensor) -> Tensor:
@@ -89,10 +112,14 @@ def count_nonzero(x: Tensor) -> Tensor:
         return torch.count_nonzero(x)
     if x.stride(0) == 0:  # equal steps, which lie in memory once
         return count_nonzero(x[0]) * len(x)
-    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    bits = in_memory_order(x).view(_INTEGERS[x.element_size()]).numpy()
+    negative_zero = np.iinfo(bits.dtype).min  # a sign alone, the least integer: a minimum finds it
     counted = 0
-    for part in in_memory_order(x).split(CACHED):
-        counted += int(np.count_nonzero((part.view(integers) << 1).numpy()))  # without the sign: no negative zero
+    for start in range(0, len(bits), CACHED):
+        part = bits[start : start + CACHED]
+        counted += int(np.count_nonzero(part))
+        if part.min() == negative_zero:
+            counted -= int(np.count_nonzero(part == negative_zero))
     return torch.tensor(counted)
 
 
@@ -126,12 +153,21 @@ class _Sum(NamedTuple):
     factor: int
 
 
+class _Alike(NamedTuple):
+    """What layers have in common whose spikes are counted together: as of `_over_steps`, and their convolutions."""
+
+    shape: torch.Size
+    axis: int
+    geometry: Geometry
+
+
 @dataclass
 class _Pass:
     """What the hooks note during one forward pass.
 
     is_new: no pass of this shape went through yet. layers: what follows from the shape alone, noted only then.
-    counts: what depends on the data. small: inputs whose zeros are counted together at the end.
+    counts: what depends on the data. small: inputs whose zeros are counted together at the end. spikes: sums of layers
+    alike, which are counted together, too.
     """
 
     shape: torch.Size = torch.Size()
@@ -139,6 +175,17 @@ class _Pass:
     layers: list[LayerActivity] = field(default_factory=list)
     counts: list[tuple[list[_Sum], Tensor]] = field(default_factory=list)
     small: list[tuple[str, Tensor]] = field(default_factory=list)
+    spikes: dict[_Alike, list[tuple[list[_Sum], Tensor]]] = field(default_factory=dict)
+
+    def count_alike(self, alike: _Alike) -> None:
+        """Count spikes of layers alike, and how many output positions of each convolution they reach."""
+        sums, by_channel = zip(*self.spikes.pop(alike))
+        together = by_channel[0] if len(by_channel) == 1 else torch.cat(by_channel)
+        by_place = _over_channels(together, alike.axis)
+        height, width = by_place.shape[1:]
+        weights = reach(height, width, alike.geometry, by_place.device)
+        counted = (weights * by_place.flatten(1)[:, None]).sum(2)
+        self.counts.append(([entry for of_layer in sums for entry in of_layer], counted))
 
 
 class ActivityCounter:
@@ -178,19 +225,24 @@ class ActivityCounter:
             handle.remove()
         self._pass = _Pass()  # of one that failed
 
-    def activity(self) -> Activity:
-        """All layers counted so far, in the order in which they run; few transfers from the device."""
+    def activity(self, copies: Iterable[ActivityCounter] = ()) -> Activity:
+        """All layers counted so far, in the order in which they run; few transfers from the device.
+
+        copies: counters of copies of the network, whose counts are added.
+        """
+        counters = (self, *copies)
         kinds: dict[str, tuple[LayerKind, Cause, Precision]] = {}
         totals: dict[str, Counter[str]] = {}
-        for shape, layers in self._layers.items():
-            for layer in layers:
+        for shape in dict.fromkeys(shape for counter in counters for shape in counter._passes):
+            passes = sum(counter._passes[shape] for counter in counters)
+            for layer in next(counter._layers[shape] for counter in counters if shape in counter._layers):
                 kinds[layer.name] = layer.kind, layer.cause, layer.precision
-                of_layer = totals.setdefault(layer.name, Counter())
-                for name in _FROM_SHAPES:
-                    of_layer[name] += self._passes[shape] * getattr(layer, name)
-        for sums, values in self._sums.items():
-            for entry, value in zip(sums, values.tolist()):
-                totals[entry.layer][entry.field] += entry.factor * value
+                of_one_pass = zip(_FROM_SHAPES, _from_shapes(layer))
+                totals.setdefault(layer.name, Counter()).update({name: passes * value for name, value in of_one_pass})
+        for counter in counters:
+            for sums, values in counter._sums.items():
+                for entry, value in zip(sums, values.tolist()):
+                    totals[entry.layer][entry.field] += entry.factor * value
         for neurons, convs in self._driven.items():
             for name in convs:
                 if name in totals:
@@ -229,6 +281,8 @@ class ActivityCounter:
     def _commit(self, *_: Any) -> None:
         """The pass went through: add what its hooks noted."""
         done, self._pass = self._pass, _Pass()
+        for alike in list(done.spikes):
+            done.count_alike(alike)
         self._layers.setdefault(done.shape, done.layers)
         self._passes[done.shape] += 1
         by_size: dict[int, list[tuple[str, Tensor]]] = {}
@@ -251,11 +305,14 @@ class ActivityCounter:
 
         def hook(neurons: nn.Module, _: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
             timesteps, batch, _, height, width = spike_seq.shape
-            weights, totals = reach(height, width, geometry, spike_seq.device)
-            by_place = spikes_by_place(spike_seq.flatten(0, 1)[:, None], levels)  # of all pictures together
-            self._pass.counts.append((sums, (weights * by_place.flatten().long()).sum(1)))
+            by_channel, axis = _over_steps(spike_seq.flatten(0, 1)[:, None], levels)  # of all pictures together
+            alike = _Alike(by_channel.shape, axis, geometry)
+            self._pass.spikes.setdefault(alike, []).append((sums, by_channel))
+            if by_channel.numel() > _LARGE:
+                self._pass.count_alike(alike)
             if not self._pass.is_new:
                 return
+            totals = [windows(height, width, conv) for conv in geometry]
             neuron_steps = spike_seq.numel()
             count = neuron_steps // timesteps
             bits = neuron_steps * levels.bit_length()

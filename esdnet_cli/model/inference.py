@@ -20,7 +20,7 @@ from esdnet_cli.model.network import ESDNet
 Lowered = Literal["int8", "bf16"]
 Precision = Literal["fp32", Lowered]
 LOWERED: tuple[Lowered, ...] = get_args(Lowered)  # the fastest first, where the device has both
-_CPU_BATCH_BYTES = 16 * 2**20  # the widest activation of a batch: larger ones cost memory and save little time
+_CPU_BATCH_BYTES = 14 * 2**20  # the widest activation of a batch: larger ones cost memory and save little time
 _ACTIVATIONS = 12  # how many activations of that size the pass holds at once, generously
 _MOST_TILES = 64
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h

@@ -177,34 +177,37 @@ class MixedAttentionUnit(nn.Module):
             return y.movedim(2, -1).flatten(2, 3) if channels_last else y.flatten(3)
 
         planes, identities = flat(x), flat(identity)
-        shortcuts = None if shortcut is None else flat(shortcut)
         dtype = torch.promote_types(x.dtype, torch.float32)
-        group = max(cached_piece(x) // x[:, 0].numel(), 1)
-        tiles = [slice(n, n + group) for n in range(0, x.shape[1], group)]
         result = planes if x.dtype == dtype else torch.empty_like(planes, dtype=dtype)
+        group = max(cached_piece(x) // x[:, 0].numel(), 1)
         positions = x.shape[3] * x.shape[4]
         # sums, which become means of all tiles at once: small calls take their time, too
         sums, maxima = torch.empty(2, *x.shape[:3], dtype=dtype, device=x.device)
-        for tile in tiles:  # the sum with the shortcut, pooled over positions
-            part = result[:, tile]  # each operation has one dtype only: a CPU is slow where they are mixed
-            if result is not planes:
-                part.copy_(planes[:, tile])
-            if shortcuts is not None:
-                part.add_(shortcuts[:, tile].to(dtype))
-            torch.sum(part, position, out=sums[:, tile])
-            maxima[:, tile] = _amax(part, position)
-        scale = self._scale(sums.div_(positions), maxima).unsqueeze(position)
+        # views of all groups by one call, where each slice would be a call of its own
+        parts = result.split(group, 1)
+        sources = parts if result is planes else planes.split(group, 1)
+        shortcuts = (None,) * len(parts) if shortcut is None else flat(shortcut).split(group, 1)
+        pooled_parts = zip(sums.split(group, 1), maxima.split(group, 1))
+        for part, source, added, (total, most) in zip(parts, sources, shortcuts, pooled_parts):
+            # the sum with the shortcut, pooled over positions
+            if part is not source:  # each operation has one dtype only: a CPU is slow where they are mixed
+                part.copy_(source)
+            if added is not None:
+                part.add_(added.to(dtype))
+            torch.sum(part, position, out=total)
+            most.copy_(_amax(part, position))
+        scales = self._scale(sums.div_(positions), maxima).unsqueeze(position).split(group, 1)
         pooled = torch.empty(x.shape[1], 2, positions, dtype=dtype, device=x.device)
         mean, maximum = pooled.unbind(1)
-        for tile in tiles:  # times temporal and channel attention, pooled over steps and channels
-            part = result[:, tile].mul_(scale[:, tile])
+        for part, scale, of_channels, most in zip(parts, scales, mean.split(group), maximum.split(group)):
+            part.mul_(scale)  # temporal and channel attention, then pooled over steps and channels
             of_steps = part.mean(channel)
-            mean[tile] = of_steps[0] if len(x) == 1 else of_steps.mean(0)
-            maximum[tile] = _amax_of_all(part, channel)
-        spatial = self.sa(pooled.unflatten(2, x.shape[3:])).flatten(1).unsqueeze(channel - 1)
-        for tile in tiles:  # times spatial attention, which is positive, so that ReLU may come before it
-            part = result[:, tile]
-            torch.addcmul(identities[:, tile].to(dtype), part.relu_(), spatial[tile], out=part)
+            of_channels.copy_(of_steps[0] if len(x) == 1 else of_steps.mean(0))
+            most.copy_(_amax_of_all(part, channel))
+        spatial = self.sa(pooled.unflatten(2, x.shape[3:])).flatten(1).unsqueeze(channel - 1).split(group)
+        for part, scale, kept in zip(parts, spatial, identities.split(group, 1)):
+            # times spatial attention, which is positive, so that ReLU may come before it
+            torch.addcmul(kept.to(dtype), part.relu_(), scale, out=part)
         result = result.unflatten(position, x.shape[3:])
         return result.movedim(-1, 2) if channels_last else result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -49,6 +50,22 @@ class Int8SeqConv2d(SeqConv2d):
         return result.unflatten(0, x_seq.shape[:2])
 
 
+class QuantisedLIF(IntegerLIF):
+    """Integer neurons at T = 1 by PyTorch's quantisation: divided, rounded half to even and saturated in one pass.
+
+    By a product with 1 / V_THRESHOLD, so ties and their neighbours may differ from `integer_lif`.
+    Float32 in, bytes out.
+    """
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        quantised = torch.quantize_per_tensor(x_seq.flatten(0, 1), V_THRESHOLD, 0, torch.quint8)
+        # the same memory: `int_repr` copies it, which takes longer than the pass itself
+        spikes = torch.empty(0, dtype=torch.uint8)
+        spikes.set_(quantised.untyped_storage(), 0, quantised.shape, quantised.stride())
+        spikes.clamp_(max=self.levels)
+        return spikes.view(self.spike_dtype or torch.uint8).unflatten(0, x_seq.shape[:2])
+
+
 class FiredLIF(IntegerLIF):
     """Integer neurons whose spikes the convolution before them fires: these pass, for hooks to count."""
 
@@ -75,12 +92,26 @@ def int8_works() -> bool:
         return False
 
 
+@lru_cache(maxsize=1)
+def quantisation_works() -> bool:
+    """Whether this PyTorch has what QuantisedLIF is made of: a later one will not."""
+    neurons = QuantisedLIF(levels=3)
+    neurons.spike_dtype = torch.int8
+    potential = torch.linspace(-0.4, 0.8, 24).view(1, 2, 3, 2, 2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*quantize", category=UserWarning)  # said once, here
+        try:
+            return torch.equal(neurons(potential), integer_lif(potential, 3, torch.int8))
+        except (AttributeError, RuntimeError, TypeError):
+            return False
+
+
 def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
     """Let the network compute in `bf16` or `int8`, in place.
 
-    Spike-driven convolutions take that precision; the other ones of the body and of the refinement take `others`.
-    Batch norm is folded into them, two whose results are added become one, channels come last, and what lies between
-    stays in float32.
+    Spike-driven convolutions take that precision; the other ones of the body, of the refinement and the output take
+    `others`. Batch norm is folded into them, two whose results are added become one, channels come last, and what lies
+    between stays in float32.
     """
     network.requires_grad_(False)
     _fold_batch_norms(network)
@@ -91,6 +122,7 @@ def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
             conv = network.get_submodule(name)
             assert isinstance(conv, SeqConv2d)
             network.set_submodule(name, Int8SeqConv2d(conv, fires.get(conv)))
+        _quantise_neurons(network)
         # signed bytes have the faster conversions; both kinds are exact up to their levels
         spike_dtype = torch.int8 if network.config.levels <= _LARGEST else torch.uint8
     else:
@@ -99,7 +131,7 @@ def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
         if isinstance(module, LIF):
             module.spike_dtype = spike_dtype
     body = [module for module in network.modules() if isinstance(module, SeqConv2d)]
-    for layer in (*body, *network.refinement.sa):
+    for layer in (*body, *network.refinement.sa, *network.output):
         if isinstance(layer, nn.Conv2d) and not isinstance(layer, Int8SeqConv2d):
             layer.to(others)
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
@@ -143,6 +175,14 @@ def _followed_by_neurons(network: ESDNet) -> dict[nn.Module, int]:
                 fires[conv] = neurons.levels
                 module.residual[3] = FiredLIF(neurons.levels)
     return fires
+
+
+def _quantise_neurons(network: ESDNet) -> None:
+    """Let integer neurons of one step that fire by themselves do so by quantisation, where there is such."""
+    for name, module in list(network.named_modules()):
+        # of two steps the next one needs the potential
+        if type(module) is IntegerLIF and network.config.timesteps == 1 and quantisation_works():
+            network.set_submodule(name, QuantisedLIF(module.levels))
 
 
 def _added(first: nn.Module, second: nn.Module) -> SeqConv2d:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d, scu
+from esdnet_cli.model.neurons import cached_piece
 
 
 class OverlapPatchEmbed(nn.Module):
@@ -77,7 +78,10 @@ class Up(nn.Module):
 
 
 class FeatureRefinement(nn.Module):
-    """(1 - f) a + f x with channel attention a and pixel attention f, both of x [N, C, H, W]; not spiking."""
+    """(1 - f) a + f x with channel attention a and pixel attention f, both of x [N, C, H, W]; not spiking.
+
+    The result has the dtype of the convolutions, as the output convolution wants it.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -95,9 +99,22 @@ class FeatureRefinement(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        first = self.sa[0]
+        *convolutions, gate = self.sa
+        first = convolutions[0]
         assert isinstance(first, nn.Conv2d)
-        return torch.lerp(self.ca(x).to(x.dtype), x, self.sa(x.to(first.weight.dtype)).to(x.dtype))
+        pixels = x.to(first.weight.dtype)
+        for layer in convolutions:
+            pixels = layer(pixels)
+        channels = self.ca(x).to(x.dtype)
+        if torch.is_grad_enabled():
+            return torch.lerp(channels, x, gate(pixels).to(x.dtype)).to(first.weight.dtype)
+        result = torch.empty_like(x, dtype=first.weight.dtype)
+        group = max(cached_piece(x) // x[0].numel(), 1)  # on a CPU a few tiles at a time, which its cache holds
+        of_tiles = (y.split(group) for y in (x, channels, pixels, result))
+        for tile, channel, pixel, blended in zip(*of_tiles):
+            f = gate(pixel.to(x.dtype))
+            blended.copy_(torch.lerp(channel, tile, f, out=f))
+        return result
 
 
 def joined(x: Tensor, y: Tensor) -> Tensor:
@@ -144,7 +161,7 @@ class ESDNet(nn.Module):
         x = self.up3_2(self.decoder_level3(x))
         x = self.decoder_level2(self.reduce_chan_level2(joined(x, level2)))
         x = self.decoder_level1(joined(self.up2_1(x), level1))  # [T, N, 2d, H, W]
-        x = sum(x[1:], start=x[0]) / len(x)  # [N, 2d, H, W]
+        x = sum(x[1:], start=x[0]) / len(x) if len(x) > 1 else x[0]  # [N, 2d, H, W]
         return F.pixel_shuffle(self.output(self.refinement(x)), self.config.patch) + image
 
     def spiking_convs(self) -> dict[str, tuple[str, ...]]:

@@ -40,8 +40,18 @@ def _in_dtype_of(scratch: Tensor, x: Tensor) -> Tensor:
     return x if x.dtype == scratch.dtype else scratch.copy_(x)
 
 
+def _needs_gradient(x: Tensor) -> bool:
+    """Whether to make an autograd node, whose call takes longer than a small layer's work."""
+    return torch.is_grad_enabled() and x.requires_grad
+
+
+def _potential_dtype(x_seq: Tensor) -> torch.dtype:
+    """float32 or better: bf16 cannot resolve h near the threshold."""
+    return torch.promote_types(x_seq.dtype, torch.float32)
+
+
 def _fire(
-    x_seq: Tensor, dtype: torch.dtype, spike_dtype: torch.dtype,
+    x_seq: Tensor, spike_dtype: torch.dtype | None,
     fired: Callable[[Tensor, Tensor], Tensor], left: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:  # fmt: skip
     """All steps without a gradient: a few passes over pieces that stay in a CPU's cache, where memory is the limit.
@@ -49,12 +59,13 @@ def _fire(
     fired: (h, out) -> spikes, in out. left: (h, spikes, out) -> the potential after the reset, in out. Neither uses
     booleans, which are slow on a CPU.
     """
-    spike_seq = _empty_spikes(x_seq, spike_dtype)
+    dtype = _potential_dtype(x_seq)
+    spike_seq = _empty_spikes(x_seq, spike_dtype or x_seq.dtype)
     piece = cached_piece(x_seq[0])
-    scratch = torch.empty(2, piece, dtype=dtype, device=x_seq.device)
+    scratch = torch.empty(2, piece, dtype=dtype, device=x_seq.device).unbind()
     inputs, outputs = ([in_memory_order(step).split(piece) for step in seq] for seq in (x_seq, spike_seq))
     for xs, spikes in zip(zip(*inputs), zip(*outputs)):  # of one piece, T each
-        potential, spare = scratch[:, : len(xs[0])]
+        potential, spare = scratch if len(xs[0]) == piece else (part[: len(xs[0])] for part in scratch)
         h = _in_dtype_of(potential, xs[0])
         for t, spike in enumerate(spikes):
             # straight into the result, or by way of `spare` if that has another dtype
@@ -68,10 +79,11 @@ def _fire(
 
 
 def _fire_keeping_potentials(
-    x_seq: Tensor, dtype: torch.dtype, spike_dtype: torch.dtype | None,
+    x_seq: Tensor, spike_dtype: torch.dtype | None,
     fired: Callable[[Tensor], Tensor], left: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
     """All steps for a gradient: the spikes, and the membrane potential h of each step. fired, left: as of `_fire`."""
+    dtype = _potential_dtype(x_seq)
     spike_seq = torch.empty_like(x_seq, dtype=spike_dtype)
     h_seq: list[Tensor] = []
     v = None
@@ -89,15 +101,8 @@ class _LIF(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_seq: Tensor, spike_dtype: torch.dtype | None) -> Tensor:
-        dtype = torch.promote_types(x_seq.dtype, torch.float32)  # bf16 cannot resolve h near the threshold
-        if not ctx.needs_input_grad[0]:
-            return _fire(
-                x_seq, dtype, spike_dtype or x_seq.dtype,
-                lambda h, out: torch.ge(h, V_THRESHOLD, out=out),
-                lambda h, spike, out: torch.addcmul(h, h, spike, value=-1, out=out),
-            )  # fmt: skip
         spike_seq, h_seq = _fire_keeping_potentials(
-            x_seq, dtype, spike_dtype, lambda h: h >= V_THRESHOLD, lambda h, spike: h.masked_fill(spike, 0)
+            x_seq, spike_dtype, lambda h: h >= V_THRESHOLD, lambda h, spike: h.masked_fill(spike, 0)
         )
         ctx.save_for_backward(torch.stack(h_seq))
         return spike_seq
@@ -130,7 +135,13 @@ def lif(x_seq: Tensor, spike_dtype: torch.dtype | None = None) -> Tensor:
     `spike_dtype` or the input's. The membrane potential is kept in float32 or better. Gradient of a spike: derivative
     of sigmoid(SURROGATE_ALPHA (h - V_THRESHOLD)) (surrogate gradient; Song et al., IJCAI 2024, eq. 1 to 3).
     """
-    return _LIF.apply(x_seq, spike_dtype)  # type: ignore[no-untyped-call]
+    if _needs_gradient(x_seq):
+        return _LIF.apply(x_seq, spike_dtype)  # type: ignore[no-untyped-call]
+    return _fire(
+        x_seq, spike_dtype,
+        lambda h, out: torch.ge(h, V_THRESHOLD, out=out),
+        lambda h, spike, out: torch.addcmul(h, h, spike, value=-1, out=out),
+    )  # fmt: skip
 
 
 def _count(h: Tensor, levels: int, out: Tensor | None = None) -> Tensor:
@@ -143,18 +154,9 @@ class _IntegerLIF(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_seq: Tensor, levels: int, spike_dtype: torch.dtype | None) -> Tensor:
-        dtype = torch.promote_types(x_seq.dtype, torch.float32)
-        if not ctx.needs_input_grad[0]:
-            return _fire(
-                x_seq, dtype, spike_dtype or x_seq.dtype,
-                lambda h, out: _count(h, levels, out),
-                lambda h, spike, out: torch.add(h, spike, alpha=-V_THRESHOLD, out=out),
-            )  # fmt: skip
         spike_seq, h_seq = _fire_keeping_potentials(
-            x_seq, dtype, spike_dtype,
-            lambda h: _count(h, levels),
-            lambda h, spike: torch.add(h, spike, alpha=-V_THRESHOLD),
-        )  # fmt: skip
+            x_seq, spike_dtype, lambda h: _count(h, levels), lambda h, spike: torch.add(h, spike, alpha=-V_THRESHOLD)
+        )
         ctx.save_for_backward(x_seq if len(x_seq) == 1 else torch.stack(h_seq))  # at T = 1 the input is h
         ctx.levels = levels
         return spike_seq
@@ -190,4 +192,10 @@ def integer_lif(x_seq: Tensor, levels: int, spike_dtype: torch.dtype | None = No
     1 / V_THRESHOLD where -V_THRESHOLD / 2 < h < (D + 1/2) V_THRESHOLD, else 0 (after I-LIF: Luo et al., "Integer-Valued
     Training and Spike-Driven Inference Spiking Neural Network", ECCV 2024).
     """
-    return _IntegerLIF.apply(x_seq, levels, spike_dtype)  # type: ignore[no-untyped-call]
+    if _needs_gradient(x_seq):
+        return _IntegerLIF.apply(x_seq, levels, spike_dtype)  # type: ignore[no-untyped-call]
+    return _fire(
+        x_seq, spike_dtype,
+        lambda h, out: _count(h, levels, out),
+        lambda h, spike, out: torch.add(h, spike, alpha=-V_THRESHOLD, out=out),
+    )  # fmt: skip

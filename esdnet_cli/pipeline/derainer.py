@@ -18,7 +18,7 @@ from torch import Tensor
 
 from esdnet_cli.checkpoint.header import Checkpoint
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
-from esdnet_cli.energy.cost import Activity, together
+from esdnet_cli.energy.cost import Activity
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.energy.meter import Meter, find_meters
 from esdnet_cli.energy.spikemap import SpikeMapper
@@ -144,7 +144,7 @@ class Derainer:
                 networks = [stack.enter_context(SpikeMapper(hand, hand.network)) for hand in hands]
             copies = [SelfEnsemble(network, self.ensemble) for network in networks]
             derained, maps = self._derain(image, copies, most // len(hands), on_tile)
-            activity = together(counter.activity() for counter in counters) if count else None
+            activity = counters[0].activity(counters[1:]) if count else None
         return Derained(derained, activity, maps if spike_map else None, time.perf_counter() - started)
 
     def _most_hands(self) -> int:
