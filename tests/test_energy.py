@@ -53,6 +53,11 @@ def test_spikes_of_each_place_in_every_format(
     assert torch.equal(spikes_by_place(spikes.to(dtype), levels), expected)
 
 
+def test_more_spikes_of_one_place_than_float32_counts() -> None:
+    spikes = torch.full((255, 1, 301, 1, 2), 255.0)
+    assert spikes_by_place(spikes, 255).tolist() == [[[255 * 301 * 255] * 2]]
+
+
 @pytest.mark.parametrize(
     "config",
     [TINY, dataclasses.replace(TINY, shortcut="spike"), INTEGER, TWO_STEPS],
