@@ -41,14 +41,14 @@ def random() -> torch.Generator:
     return torch.Generator().manual_seed(1)
 
 
-def batches() -> OwnRain:
-    return OwnRain(Pictures([photo(40, 30), photo(24, 60)], CPU))
+def batches(device: torch.device = CPU) -> OwnRain:
+    return OwnRain(Pictures([photo(40, 30), photo(24, 60)], device))
 
 
-def new_run(folder: Path, recipe: Recipe = RECIPE, **options: object) -> TrainingRun:
+def new_run(folder: Path, recipe: Recipe = RECIPE, device: torch.device = CPU, **options: object) -> TrainingRun:
     folder.mkdir(exist_ok=True)
     pairs = [("a", photo(20, 24, 1), photo(20, 24, 2))]
-    return TrainingRun(recipe, batches(), pairs, folder, CPU, **options)  # type: ignore[arg-type]
+    return TrainingRun(recipe, batches(device), pairs, folder, device, **options)  # type: ignore[arg-type]
 
 
 def test_crops_are_cut_from_the_pictures() -> None:
