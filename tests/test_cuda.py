@@ -85,11 +85,12 @@ def test_a_run_learns(precision: str, tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_goes_on_with_the_batch_that_it_had_begun(tmp_path: Path) -> None:
-    whole = [event.loss for event in new_run(tmp_path / "whole", device=CUDA).train()]
-    halted = new_run(tmp_path / "halted", device=CUDA)
+    recipe = replace(RECIPE, steps=10)  # two draws
+    whole = [event.loss for event in new_run(tmp_path / "whole", recipe, CUDA).train()]
+    halted = new_run(tmp_path / "halted", recipe, CUDA)
     steps = halted.train()
     for _ in range(3):
         next(steps)
     steps.close()
-    resumed = [event.loss for event in new_run(tmp_path / "halted", device=CUDA, resume=True).train()]
+    resumed = [event.loss for event in new_run(tmp_path / "halted", recipe, CUDA, resume=True).train()]
     assert resumed == pytest.approx(whole[3:], rel=1e-3)  # sums by atomic additions have no order

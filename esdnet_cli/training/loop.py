@@ -159,6 +159,12 @@ class TrainingRun:
 
     def train(self) -> Iterator[Step]:
         """Go on to the end of the run; each step is yielded, and the folder is never more than a minute behind."""
+        try:
+            yield from self._steps()
+        finally:
+            self._batches.close()
+
+    def _steps(self) -> Iterator[Step]:
         validated = int(self.progress * VALIDATIONS)
         begun, saved = time.perf_counter() - self.seconds, self.seconds
         while self.progress < 1:

@@ -35,7 +35,7 @@ class Recorded:
         torch.cuda.current_stream(self._rainy.device).wait_stream(aside)
         network.zero_grad()  # so that the recording makes gradients of its own, rather than adding to these
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph), _fastest():
+        with torch.cuda.graph(self._graph, stream=aside), _fastest():  # by itself it takes one of the current device
             self._loss = compute(self._rainy, self._target)
         for buffer, value in zip(network.buffers(), kept):
             buffer.copy_(value)
@@ -77,6 +77,7 @@ class Ahead:
         self._ready: deque[tuple[Tensor, Tensor]] = deque()
         self._of_ready = random.get_state()  # before their draw
         self._begun: tuple[Tensor, list[tuple[Tensor, Tensor]]] | None = None  # the draw after, and the state before it
+        self._skipped = 0  # batches of the next draw that were taken before
 
     @property
     def state(self) -> Tensor:
@@ -88,8 +89,7 @@ class Ahead:
     def restore(self, state: Tensor, steps: int) -> None:
         """Go on from a `state` after so many steps."""
         self._random.set_state(state)
-        for _ in range(steps % self._several):
-            self.take()
+        self._skipped = steps % self._several
 
     def begin(self) -> None:
         """Begin the next draw, unless it is begun."""
@@ -109,10 +109,15 @@ class Ahead:
             self.begin()
             assert self._begun is not None
             self._of_ready, batches = self._begun
-            self._ready, self._begun = deque(batches), None
+            self._ready, self._begun, self._skipped = deque(batches[self._skipped :]), None, 0
             if self._aside is not None:
                 here = torch.cuda.current_stream(self._random.device)
                 here.wait_stream(self._aside)
                 for side in batches[0]:  # views of one memory, which is not to be used anew before this stream is done
                     side.record_stream(here)
         return self._ready.popleft()
+
+    def close(self) -> None:
+        """Wait for what is begun: the pictures that it is cut from may go then."""
+        if self._aside is not None:
+            self._aside.synchronize()
