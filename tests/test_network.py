@@ -212,6 +212,10 @@ def test_lower_precision_of_our_variants_stays_close(name: str, precision: Lower
     assert (derained - expected).abs().mean() < 0.1 * (expected - image).abs().mean()
 
 
+def rounded_weight(conv: Int8SeqConv2d) -> torch.Tensor:
+    return conv.weight * conv.scale[:, None, None, None]
+
+
 @pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
 @torch.inference_mode()
 def test_many_levels_are_exact_in_8_bits() -> None:
@@ -222,10 +226,10 @@ def test_many_levels_are_exact_in_8_bits() -> None:
     x = torch.rand(1, 2, 8, 8, 12) * 45  # 0 to 300 thresholds
     spikes = rounded.down1_2.maxpool_conv[0](x)
     assert torch.equal(spikes.float(), neurons(x)) and spikes.max() == 255
-    weight, bias = rounded.down1_2.maxpool_conv[1].weight, rounded.down1_2.maxpool_conv[1].bias
-    expected = F.conv2d(spikes[0].float(), weight, bias, conv.stride, conv.padding)
+    conv8 = rounded.down1_2.maxpool_conv[1]
+    expected = F.conv2d(spikes[0].float(), rounded_weight(conv8), conv8.bias, conv.stride, conv.padding)
     channels_last = spikes[0].contiguous(memory_format=torch.channels_last)[None]
-    assert_close(rounded.down1_2.maxpool_conv[1](channels_last)[0], expected, 1e-4 * float(expected.abs().max()))
+    assert_close(conv8(channels_last)[0], expected, 1e-4 * float(expected.abs().max()))
 
 
 @pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
@@ -236,11 +240,12 @@ def test_8_bit_weights_are_rounded_by_channel_and_sums_are_exact(kernel_size: in
     conv.weight[2] *= 100  # of no consequence to the other channels
     conv.weight[3] = 0
     rounded = Int8SeqConv2d(conv)
+    weight = rounded_weight(rounded)
     largest = conv.weight.abs().amax((1, 2, 3), keepdim=True)
-    assert ((rounded.weight - conv.weight).abs() <= largest / 254 * 1.001).all()
+    assert ((weight - conv.weight).abs() <= largest / 254 * 1.001).all()
     for batch, height, width in ((1, 8, 12), (3, 21, 7)):  # packed once, whatever the size
         spikes = (torch.rand(2, batch, 6, height, width) < 0.3).to(torch.int8)
-        expected = F.conv2d(spikes.flatten(0, 1).float(), rounded.weight, conv.bias, stride, kernel_size // 2)
+        expected = F.conv2d(spikes.flatten(0, 1).float(), weight, conv.bias, stride, kernel_size // 2)
         assert_close(rounded(spikes).flatten(0, 1), expected, 1e-5 * float(largest.max()))
 
 
@@ -282,7 +287,7 @@ def test_an_8_bit_convolution_fires_what_the_neurons_after_it_would(levels: int)
     spikes = neurons(torch.randn(2, 8, 12, 20).contiguous(memory_format=torch.channels_last)[None])
     assert isinstance(passing, FiredLIF) and conv(spikes).dtype == spikes.dtype
     fired = passing(conv(spikes))
-    sums = F.conv2d(spikes[0].float(), conv.weight, conv.bias, padding=1)[None]
+    sums = F.conv2d(spikes[0].float(), rounded_weight(conv), conv.bias, padding=1)[None]
     assert fired.dtype == spikes.dtype
     off = (fired.float() - integer_lif(sums, levels)).abs()
     assert off.max() <= 1 and off.mean() < 1e-3  # the kernel's sum may lie on the other side of a tie

@@ -11,6 +11,7 @@ from torch import nn
 
 from esdnet_cli.model.layers import SeqConv2d
 from esdnet_cli.model.network import ESDNet
+from esdnet_cli.training import optimiser
 from esdnet_cli.training.loop import channels_last
 from esdnet_cli.training.optimiser import MuonAdamW, orthogonalised
 
@@ -51,6 +52,14 @@ def test_bfloat16_orthogonalises_as_float32_does(shape: tuple[int, int], decades
     exact, rounded = orthogonalised(matrices), orthogonalised(matrices, torch.bfloat16).float()
     assert torch.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0) > 0.99
     assert torch.linalg.svdvals(rounded).max() < 1.25
+
+
+def test_an_iteration_that_diverges_makes_a_small_step_of_the_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrices = torch.randn(2, 64, 576)
+    monkeypatch.setattr(optimiser, "_NEWTON_SCHULZ", (7.0, -5.0, 2.0))  # as rounding errors do, these let it grow
+    values = torch.linalg.svdvals(orthogonalised(matrices, torch.bfloat16).float())
+    expected = torch.linalg.svdvals(matrices / torch.linalg.matrix_norm(matrices, keepdim=True))
+    torch.testing.assert_close(values, expected, rtol=0.02, atol=1e-3)
 
 
 @pytest.mark.parametrize("before, after", [(False, True), (True, False)])

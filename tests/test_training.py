@@ -28,6 +28,7 @@ from esdnet_cli.training.data import (
     shares,
 )
 from esdnet_cli.training.loop import BEST, LAST, LOG, Recipe, TrainingRun, restoration_loss
+from esdnet_cli.training.recorded import Ahead
 from esdnet_cli.training.start import autocast_precision
 from esdnet_cli.training.state import STATE
 
@@ -41,14 +42,14 @@ def random() -> torch.Generator:
     return torch.Generator().manual_seed(1)
 
 
-def batches() -> OwnRain:
-    return OwnRain(Pictures([photo(40, 30), photo(24, 60)], CPU))
+def batches(device: torch.device = CPU) -> OwnRain:
+    return OwnRain(Pictures([photo(40, 30), photo(24, 60)], device))
 
 
-def new_run(folder: Path, recipe: Recipe = RECIPE, **options: object) -> TrainingRun:
+def new_run(folder: Path, recipe: Recipe = RECIPE, device: torch.device = CPU, **options: object) -> TrainingRun:
     folder.mkdir(exist_ok=True)
     pairs = [("a", photo(20, 24, 1), photo(20, 24, 2))]
-    return TrainingRun(recipe, batches(), pairs, folder, CPU, **options)  # type: ignore[arg-type]
+    return TrainingRun(recipe, batches(device), pairs, folder, device, **options)  # type: ignore[arg-type]
 
 
 def test_crops_are_cut_from_the_pictures() -> None:
@@ -121,6 +122,36 @@ def test_the_rate_stays_and_then_falls(cooldown: float, last: float, tmp_path: P
     steady = [rate for rate in rates if rate == 1]
     assert len(steady) == pytest.approx(16 * (1 - cooldown), abs=1)
     assert rates[-4:] == sorted(rates[-4:], reverse=True)
+
+
+@pytest.mark.parametrize("halt", range(1, 18))
+def test_batches_of_one_draw_go_on_wherever_a_run_stopped(halt: int) -> None:
+    def ahead(seed: int) -> Ahead:
+        numbers = Ahead(draw, 2, torch.Generator().manual_seed(seed))
+        numbers._several = 8  # as on a CUDA device
+        return numbers
+
+    def draw(count: int, random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        crops = torch.rand(count, generator=random)
+        return crops, -crops
+
+    def take(batches: Ahead, steps: int) -> list[list[float]]:
+        taken = []
+        for _ in range(steps):
+            rainy, target = batches.take()
+            assert torch.equal(rainy, -target)
+            taken.append(rainy.tolist())
+            batches.begin()
+        return taken
+
+    whole = take(ahead(1), 20)
+    assert len({number for batch in whole for number in batch}) == 40
+    halted = ahead(1)
+    take(halted, halt)
+    resumed = ahead(2)
+    resumed.restore(halted.state, halt)
+    assert torch.equal(resumed.state, halted.state)
+    assert take(resumed, 20 - halt) == whole[halt:]
 
 
 def test_pairs_are_cut_at_the_same_place() -> None:

@@ -21,20 +21,21 @@ class Int8SeqConv2d(SeqConv2d):
 
     By PyTorch's own kernel for x86 (oneDNN): spikes as bytes in (0 and 1, or integers to 255), float32 out, channels
     last. fires: out come the spikes of the integer neurons that follow, at T = 1, of so many levels (bytes, too): the
-    kernel divides, rounds half to even and saturates while it has a sum in its registers.
+    kernel divides, rounds half to even and saturates while it has a sum in its registers. weight: bytes, which count as
+    many `scale`, [C], each.
     """
 
     def __init__(self, conv: SeqConv2d, fires: int | None = None) -> None:
         geometry = (conv.kernel_size, conv.stride, conv.padding)
         super().__init__(conv.in_channels, conv.out_channels, *geometry, device="meta")  # type: ignore[arg-type]
         weight = conv.weight.detach()
-        self._scale = weight.abs().amax((1, 2, 3)).clamp(min=torch.finfo(torch.float32).tiny) / _LARGEST
-        rounded = (weight / self._scale[:, None, None, None]).round().to(torch.int8)
-        self.weight = nn.Parameter(rounded * self._scale[:, None, None, None], requires_grad=False)  # as it computes
+        self.scale = weight.abs().amax((1, 2, 3)).clamp(min=torch.finfo(torch.float32).tiny) / _LARGEST
+        rounded = (weight / self.scale[:, None, None, None]).round().to(torch.int8)
+        self.weight = nn.Parameter(rounded, requires_grad=False)
         self.bias = conv.bias
         self._zero = torch.zeros(len(weight), dtype=torch.long)
         self._window: tuple[Any, ...] = (list(conv.stride), [int(p) for p in conv.padding], list(conv.dilation), 1)
-        self._packed = torch.ops.onednn.qconv_prepack(rounded, self._scale, 1.0, 0, *self._window, None)
+        self._packed = torch.ops.onednn.qconv_prepack(rounded, self.scale, 1.0, 0, *self._window, None)
         self._result: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
         if fires is not None:
             self._result = (V_THRESHOLD, 0, torch.uint8, "hardtanh", [0.0, fires * V_THRESHOLD], "")
@@ -43,7 +44,7 @@ class Int8SeqConv2d(SeqConv2d):
         # unsigned is what the processor multiplies by signed; a view, since a copy from int8 to uint8 is slow
         spikes = x_seq.flatten(0, 1).view(torch.uint8)
         result = torch.ops.onednn.qconv2d_pointwise(
-            spikes, 1.0, 0, self._packed, self._scale, self._zero, self.bias, *self._window, *self._result
+            spikes, 1.0, 0, self._packed, self.scale, self._zero, self.bias, *self._window, *self._result
         )
         if result.dtype == torch.uint8:
             result = result.view(x_seq.dtype)
@@ -83,7 +84,8 @@ def int8_works() -> bool:
     try:
         rounded = Int8SeqConv2d(conv)
         with torch.inference_mode():
-            expected = nn.functional.conv2d(spikes[0].float(), rounded.weight, conv.bias, padding=1)
+            weight = rounded.weight * rounded.scale[:, None, None, None]
+            expected = nn.functional.conv2d(spikes[0].float(), weight, conv.bias, padding=1)
             fired = Int8SeqConv2d(conv, fires=2)(spikes)
             return torch.allclose(rounded(spikes)[0], expected, rtol=0, atol=1e-4) and torch.equal(
                 fired, integer_lif(expected[None], 2, torch.int8)

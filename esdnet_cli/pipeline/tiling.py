@@ -193,6 +193,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return (
         isinstance(error, torch.OutOfMemoryError)
         or "not enough memory" in str(error)
+        or "CUDA error: out of memory" in str(error)
         or "can't allocate memory" in str(error)
     )
 

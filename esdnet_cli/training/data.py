@@ -101,7 +101,9 @@ class MaskedRain:
     def _streaks(self, count: int, size: int, random: torch.Generator) -> Tensor:
         around = _around(size)
         masks = self.masks.crops(count, size + 2 * around, random, turn=False)
-        chance = torch.rand(5, count, generator=random, device=random.device)
+        chance = torch.rand(6, count, generator=random, device=random.device)
+        # streaks are alike upside down, and lean to the other side: as many masks again
+        masks = torch.where(chance[5].view(-1, 1, 1, 1) < 0.5, masks.flip(2), masks)
         angle = (chance[0] - 0.5) * math.radians(20)
         zoom = (0.8 + 0.4 * chance[1]) * size / (size + 2 * around)
         still = chance[2] >= TURNED  # for these the grid meets the pixels exactly

@@ -24,11 +24,12 @@ from esdnet_cli.checkpoint.store import as_shipped, save
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.metrics import quality, ssim
 from esdnet_cli.model.config import ESDNetConfig
-from esdnet_cli.model.inference import LOWERED, Inference, Precision, is_fast
+from esdnet_cli.model.inference import LOWERED, Inference, Precision, choose_batch, is_fast
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_tiled, is_out_of_memory
 from esdnet_cli.training.data import CropSource
 from esdnet_cli.training.optimiser import MuonAdamW
+from esdnet_cli.training.recorded import Ahead, Recorded
 from esdnet_cli.training.state import STATE, Position, below, forget_after, read_state, write_state
 
 LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
@@ -115,22 +116,30 @@ class TrainingRun:
             raise EsdnetError(
                 f"--batch {recipe.batch} cannot be divided among {self.world} processes; use a multiple of {self.world}"
             )
-        self._crops, self._validation, self._trained_on = crops, validation, trained_on
+        self._validation, self._trained_on = validation, trained_on
         torch.manual_seed(recipe.seed)  # the same initial weights in every process
         self.network = ESDNet(recipe.config)
         if initial is not None:
             self.network.load_state_dict(initial)
         self.network.to(device)
-        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
-        if compiled:
-            channels_last(self.network)  # the compiled step is faster in this layout, the plain one is not
-        products = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        self._cuda = device.type == "cuda"
+        if compiled or self._cuda:
+            channels_last(self.network)  # on a CPU the compiled step is faster in this layout, the plain one is not
+        self.average = (
+            copy.deepcopy(self.network).requires_grad_(False).eval()
+        )  # in the same layout, to go side by side
+        # a GPU may sum parts of a product in bfloat16, too, and has float32 to spare
+        products = torch.bfloat16 if recipe.precision == "bf16" and not self._cuda else torch.float32
         self._optimiser = MuonAdamW(self.network, recipe.lr, recipe.weight_decay, products)
-        self._random = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + self.rank)
+        random = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + self.rank)
+        self._batches = Ahead(
+            lambda count, random: crops(count, recipe.crop, random), recipe.batch // self.world, random
+        )
         self.step, self.saved, self.seconds, self.best = 0, 0, 0.0, -math.inf
         if resume:
             self._restore()
         self._forward = self._prepared(compiled)
+        self._recorded: Recorded | None = None
 
     def _prepared(self, compiled: bool) -> Callable[[Tensor], Tensor]:
         forward: Any = torch.compile(self.network, dynamic=False) if compiled else self.network
@@ -150,6 +159,12 @@ class TrainingRun:
 
     def train(self) -> Iterator[Step]:
         """Go on to the end of the run; each step is yielded, and the folder is never more than a minute behind."""
+        try:
+            yield from self._steps()
+        finally:
+            self._batches.close()
+
+    def _steps(self) -> Iterator[Step]:
         validated = int(self.progress * VALIDATIONS)
         begun, saved = time.perf_counter() - self.seconds, self.seconds
         while self.progress < 1:
@@ -178,23 +193,35 @@ class TrainingRun:
         return self.recipe.lr * warm * min(1.0, left)
 
     def _train_step(self) -> tuple[float, float]:
-        rainy, target = self._crops(self.recipe.batch // self.world, self.recipe.crop, self._random)
-        self.network.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            derained = self._forward(rainy)
-        loss = restoration_loss(derained.float(), target)
-        self._optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        loss = self._gradients(*self._batches.take())
         lr = self._learning_rate()
         self._optimiser.step(lr)
         self._update_average()
-        value = float(loss.detach())
+        if self._cuda:
+            self._batches.begin()  # beside what the device has yet to do
+        value = float(loss)
         if not math.isfinite(value):
             raise EsdnetError(
                 f"the loss became {value} at step {self.step + 1}; use a smaller --lr, or --precision fp32"
             )
         return value, lr
+
+    def _gradients(self, rainy: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch, and its gradients, clipped, in the parameters."""
+        if not self._cuda or self.world > 1:
+            self._optimiser.zero_grad()
+            return self._computed(rainy, target)
+        if self._recorded is None:
+            self._recorded = Recorded(self._computed, self.network, (rainy, target))
+        return self._recorded(rainy, target)
+
+    def _computed(self, rainy: Tensor, target: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            derained = self._forward(rainy)
+        loss = restoration_loss(derained.float(), target)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
+        return loss.detach()
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -215,7 +242,8 @@ class TrainingRun:
         sums = torch.zeros(len(precisions), 2, dtype=torch.float64)
         for row, precision in enumerate(precisions):
             inference = Inference(copy.deepcopy(self.average), self.device, precision)
-            tiles = Batches([inference], 1, self.recipe.config.multiple, lambda size: None)
+            size = choose_batch(inference.network, tiling.tile, tiling.tile, self.device, side_by_side=1)
+            tiles = Batches([inference], size, self.recipe.config.multiple, lambda size: None)
             for _, rainy, target in self._validation[self.rank :: self.world]:
                 figures = quality(derain_tiled(rainy, tiling, tiles, lambda: None), target)
                 sums[row] += torch.tensor([figures.psnr_y, figures.ssim_y])
@@ -241,7 +269,7 @@ class TrainingRun:
                 file.write(json.dumps(line) + "\n")
 
     def _save(self, validation: Validation | None) -> None:
-        generators = self._gather(self._random.get_state())
+        generators = self._gather(self._batches.state)
         if self.rank:
             return
         better = validation is not None and validation.psnr_y > self.best
@@ -284,7 +312,7 @@ class TrainingRun:
             self._optimiser.restore(below(tensors, "optimiser."))
         except KeyError as error:
             raise EsdnetError(f"{printable(path)}: lacks the optimiser's {error}; start a new run") from error
-        self._random.set_state(tensors[f"random.{self.rank}"])
+        self._batches.restore(tensors[f"random.{self.rank}"], here.step)
         self.step = self.saved = here.step
         self.seconds = here.seconds
         self.best = -math.inf if here.best is None else here.best

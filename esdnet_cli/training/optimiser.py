@@ -13,6 +13,7 @@ from esdnet_cli.model.layers import SeqConv2d
 MOMENTUM = 0.95
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a x + b x^3 + c x^5 brings singular values near 1 (Jordan et al., 2024)
 _ITERATIONS = {torch.float32: (5,), torch.bfloat16: (2, 2, 1)}  # Newton-Schulz's, between one Gram matrix and the next
+_LARGEST = 1.3  # singular value that the iteration leaves, generously
 _RMS = 0.2  # of AdamW's steps, which Muon's are scaled to (Liu et al., "Muon is Scalable for LLM Training", 2025)
 
 
@@ -23,13 +24,16 @@ def orthogonalised(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tens
     Newton-Schulz on the Gram matrix of the shorter side: kernels are several times as wide as tall, so its powers cost
     a fraction of going through the whole matrix each time. dtype: of the products, float32 or bfloat16. Powers of a
     Gram matrix multiply its rounding error by twelve an iteration, so in bfloat16 it is made anew every second one.
-    Returns that dtype.
+    Where that was not enough and the iteration grew without bound, a matrix comes back as it was, its norm 1: a small
+    step that way instead of one that the kernel never recovers from. Returns that dtype.
     """
     wide = matrices.float() if matrices.shape[1] <= matrices.shape[2] else matrices.mT.float()
     norm = torch.linalg.matrix_norm(wide, keepdim=True).clamp(min=1e-7)
-    wide = wide.to(dtype) / norm.to(dtype)
+    start = wide = wide.to(dtype) / norm.to(dtype)
     for iterations in _ITERATIONS[dtype]:
         wide = _iterated(wide, iterations)
+    bounded = torch.linalg.matrix_norm(wide, keepdim=True, dtype=torch.float32) <= _LARGEST * wide.shape[1] ** 0.5
+    wide = torch.where(bounded, wide, start)  # NaN is not bounded either
     return wide if matrices.shape[1] <= matrices.shape[2] else wide.mT
 
 
@@ -106,7 +110,7 @@ class MuonAdamW:
             momentum.copy_(tensors[f"{name}.momentum"])
         for name, parameter in self._others.items():
             self._adamw.state[parameter] = {
-                "step": tensors[f"{name}.step"],
+                "step": tensors[f"{name}.step"].to(parameter.device),  # where the fused step looks for it
                 # in the parameter's own layout: the fused step goes through memory, not through indices
                 **{
                     key: torch.empty_like(parameter).copy_(tensors[f"{name}.{key}"])

@@ -22,7 +22,12 @@ from esdnet_cli.training.state import STATE
 
 @contextmanager
 def join_processes(device: torch.device) -> Iterator[None]:
-    """Within: a member of the group that torchrun's environment describes, if it does."""
+    """Within: a member of the group that torchrun's environment describes, if it does.
+
+    A CUDA device with a number becomes the current one, from then on: NCCL talks to that.
+    """
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
