@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -208,6 +211,37 @@ def test_what_did_not_fit_is_not_tried_with_the_next_picture(integer: Path, two_
     second = derainer(photo(40, 60))
     assert told == [4] and max(tiles for _, tiles in seen) == 2
     assert np.array_equal(first.image, second.image)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_freed_memory_is_given_back_beside_a_large_picture(tiny: Path) -> None:
+    code = """
+import sys
+import numpy as np
+from esdnet_cli import load
+from esdnet_cli.model.inference import keep_freed_memory
+from esdnet_cli.pipeline import derainer as module
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 2**20
+
+keep_freed_memory()
+derainer = load(sys.argv[1], device="cpu", precision="fp32")
+derainer(np.zeros((16, 16, 3), np.uint8))
+before = resident()
+scratch = [np.ones(2**17) for _ in range(128)]  # of 1 MiB each
+end = np.ones(8)  # above them: they cannot be given back as the heap's end
+del scratch
+derainer(np.zeros((16, 16, 3), np.uint8))
+kept = resident() - before
+module._LARGE = 0
+derainer(np.zeros((16, 16, 3), np.uint8))
+print(kept, resident() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tiny)], capture_output=True, text=True, check=True)
+    kept, given_back = map(float, done.stdout.split())
+    assert kept > 100 > 30 > given_back
 
 
 def test_an_error_in_one_hand_is_raised_and_leaves_nothing_behind(integer: Path, two_cores: None) -> None:

@@ -128,6 +128,12 @@ def keep_freed_memory() -> None:
             mallopt(parameter, size * 2**20)
 
 
+def return_freed_memory() -> None:
+    """Give back what glibc kept since `keep_freed_memory`, before something large that has other sizes."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 class Inference:
     """A network placed on a device in a precision: rainy float32 [N, 3, H, W] on the CPU -> derained on the device.
 

@@ -23,7 +23,13 @@ from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.energy.meter import Meter, find_meters
 from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.errors import EsdnetError
-from esdnet_cli.model.inference import Inference, choose_batch, choose_device, choose_precision
+from esdnet_cli.model.inference import (
+    Inference,
+    choose_batch,
+    choose_device,
+    choose_precision,
+    return_freed_memory,
+)
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline import threads
 from esdnet_cli.pipeline.results import ModelInfo
@@ -31,6 +37,7 @@ from esdnet_cli.pipeline.tiling import Batches, SelfEnsemble, Tiling, derain_and
 from esdnet_cli.settings import DEFAULT_WEIGHTS, ENSEMBLES
 
 MOST_HANDS = 4  # copies of a network at work side by side
+_LARGE = 32 * 2**20  # bytes of a picture beside which what a pass leaves behind counts
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,8 @@ class Derainer:
             copies = [SelfEnsemble(network, self.ensemble) for network in networks]
             derained, maps = self._derain(image, copies, most // len(hands), on_tile)
             activity = counters[0].activity(counters[1:]) if count else None
+            if image.nbytes > _LARGE:
+                return_freed_memory()  # a copy of the picture comes next, to be encoded
         return Derained(derained, activity, maps if spike_map else None, time.perf_counter() - started)
 
     def _most_hands(self) -> int:
