@@ -125,9 +125,8 @@ class TrainingRun:
         self._cuda = device.type == "cuda"
         if compiled or self._cuda:
             channels_last(self.network)  # on a CPU the compiled step is faster in this layout, the plain one is not
-        self.average = (
-            copy.deepcopy(self.network).requires_grad_(False).eval()
-        )  # in the same layout, to go side by side
+        # in the same layout, so that both are gone through side by side
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         # a GPU may sum parts of a product in bfloat16, too, and has float32 to spare
         products = torch.bfloat16 if recipe.precision == "bf16" and not self._cuda else torch.float32
         self._optimiser = MuonAdamW(self.network, recipe.lr, recipe.weight_decay, products)
