@@ -34,6 +34,16 @@ def test_the_published_output_comes_out() -> None:
     torch.testing.assert_close(derained, tensors["output"].double(), atol=1e-5, rtol=0)
 
 
+def test_fp32_multiplies_in_float32() -> None:  # TF32, the default, is off by 1e-4 and more
+    picture = load_file(GOLDEN / "compact-io.safetensors")["input"]
+    embedded = []
+    for device in ("cpu", "cuda"):
+        derainer = esdnet_cli.load(GOLDEN / "compact-weights.safetensors", device=device, precision="fp32")
+        derainer.network.patch_embed.register_forward_hook(lambda _, __, features: embedded.append(features.cpu()))
+        derainer.inference(picture)
+    torch.testing.assert_close(embedded[1], embedded[0], atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("batch", [1, 3, None])
 def test_batches_in_flight_come_back_in_order(batch: int | None, tiny: Path) -> None:
     picture = photo(90, 130)

@@ -111,7 +111,12 @@ def test_batch_size_does_not_change_the_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: not enough memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("DefaultCPUAllocator: not enough memory"),
+    ],
 )
 def test_out_of_memory_halves_the_batch_and_goes_on(error: Exception) -> None:
     tried: list[int] = []

@@ -21,8 +21,8 @@ class Int8SeqConv2d(SeqConv2d):
 
     By PyTorch's own kernel for x86 (oneDNN): spikes as bytes in (0 and 1, or integers to 255), float32 out, channels
     last. fires: out come the spikes of the integer neurons that follow, at T = 1, of so many levels (bytes, too): the
-    kernel divides, rounds half to even and saturates while it has a sum in its registers. weight: bytes, which count as
-    many `scale`, [C], each.
+    kernel divides, rounds half to even and saturates while it has a sum in its registers. weight: bytes; times the
+    `scale` of its output channel, [C], each is what it was rounded to.
     """
 
     def __init__(self, conv: SeqConv2d, fires: int | None = None) -> None:
