@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from esdnet_cli.energy import counter
 from esdnet_cli.energy.cost import PRESETS, Activity, EnergyCosts, LayerActivity, break_even_rate, total
-from esdnet_cli.energy.counter import ActivityCounter, count_nonzero, fan_out, spikes_by_place
+from esdnet_cli.energy.counter import ActivityCounter, count_nonzero, fan_out, over_rows, spikes_by_place
 from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.layers import LIF
@@ -51,6 +51,27 @@ def test_spikes_of_each_place_in_every_format(
     if channels_last:
         spikes = spikes.movedim(2, -1).contiguous().movedim(-1, 2)
     assert torch.equal(spikes_by_place(spikes.to(dtype), levels), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
+@pytest.mark.parametrize("levels", [1, 4, 255])
+@pytest.mark.parametrize("tiles", [1, 3, 70])  # of 70 and four levels, bytes cannot hold one row
+@pytest.mark.parametrize("size", [(8, 17, 6), (24, 40, 5), (5, 6, 7), (16, 3, 1)])
+@pytest.mark.parametrize("convs", [((3, 1, 1),), ((3, 2, 1),), ((1, 1, 0), (3, 1, 1)), ((5, 3, 2), (3, 2, 1))])
+def test_how_far_spikes_reach_in_every_layout(
+    size: tuple[int, ...], tiles: int, levels: int, convs: tuple[tuple[int, int, int], ...], dtype: torch.dtype
+) -> None:
+    spikes = torch.randint(levels + 1, (2, tiles, *size)).double()
+    expected = [spikes.sum()]
+    for kernel, stride, padding in convs:
+        ones = torch.ones(1, size[0], kernel, kernel, dtype=torch.float64)
+        expected.append(torch.conv2d(spikes.flatten(0, 1), ones, stride=stride, padding=padding).sum())
+    for layout in (torch.contiguous_format, torch.channels_last):
+        fired = spikes.flatten(0, 1).to(dtype).contiguous(memory_format=layout).unflatten(0, (2, tiles))
+        by_rows, alike = over_rows(fired, levels, convs)
+        assert alike.reached(by_rows).tolist() == [[int(value) for value in expected]]
+        together = torch.cat((by_rows, by_rows))
+        assert alike.reached(together).tolist() == [[int(value) for value in expected]] * 2
 
 
 def test_more_spikes_of_one_place_than_float32_counts() -> None:
