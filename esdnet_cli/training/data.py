@@ -18,15 +18,16 @@ from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable
 from esdnet_cli.metrics import SMALLEST
 from esdnet_cli.pipeline.images import eight_bit, read_picture
 from esdnet_cli.pipeline.sources import Source, find_sources, pair_up
-from esdnet_cli.training.rain import near_drops, photograph, streak_layers
+from esdnet_cli.training.rain import camera_rain, light, photograph, streak_layers
 
 DRY = 0.17  # share of synthetic crops without rain: dry pictures must come back as they were
 GIVEN = 0.75  # share of crops whose rain is given, as masks or pairs, where nothing is said; the others get our own
 FAINTER = 0.45  # share of masks that are dimmed
 TURNED = 0.5  # share of masks that are turned and stretched a little
 MAX_VEIL = 0.12
-OUT_OF_FOCUS = 0.25  # share of our own rain with drops near the lens
-LIT = 0.5  # share of our own rain whose streaks cover the scene, rather than add light to it
+DRAWN = 0.4  # share of our own rain that is `streak_layers` alone
+BOTH = 0.25  # share that has both; the rest is `camera_rain` alone
+LIT = 0.65  # share of our own rain whose streaks cover the scene, rather than add light to it
 
 
 class CropSource(Protocol):
@@ -67,18 +68,17 @@ class Pictures:
 
 @dataclass(frozen=True)
 class OwnRain:
-    """Clean photographs with rain of our own: streaks, drops near the lens, mist."""
+    """Clean photographs with rain of our own: streaks of all kinds, drops near the lens, mist."""
 
     clean: Pictures
 
     def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
         clean = self.clean.crops(count, size, random, turn=True)
-        streaks = streak_layers(count, size, size, "mixed", random)
         chance = torch.rand(4, count, 1, 1, 1, generator=random, device=random.device)
         wet = chance[0] >= DRY
-        near = near_drops(count, size, size, random)
-        streaks = torch.where(chance[1] < OUT_OF_FOCUS, streaks + near, streaks) * wet
-        covered = streaks.clamp(0, 1) * (chance[3] * 0.5 + 0.5 - clean)  # towards the light that the drops gather
+        streaks = streak_layers(count, size, size, "mixed", random) * (chance[1] < DRAWN + BOTH)
+        streaks = (streaks + camera_rain(count, size, size, random) * (chance[1] >= DRAWN)) * wet
+        covered = streaks.clamp(0, 1) * (light(clean, random) - clean)
         streaks = torch.where(chance[3] < LIT, covered, streaks)
         veil = torch.rand(count, generator=random, device=random.device) * MAX_VEIL
         veil = veil * wet.flatten() * (chance[2].flatten() < 0.4)

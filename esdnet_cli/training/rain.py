@@ -62,23 +62,54 @@ def streak_layers(
     return rain[:, None, :height, :width]
 
 
-def near_drops(count: int, height: int, width: int, random: torch.Generator) -> Tensor:
-    """Drops close to the lens, out of focus: few, broad and pale; as `streak_layers`, [count, 1, height, width]."""
+def camera_rain(count: int, height: int, width: int, random: torch.Generator) -> Tensor:
+    """Streaks as photographs show them and no set of masks does; as `streak_layers`, [count, 1, height, width].
+
+    Two layers, each of one kind: anything from sharp dashes and specks to broad, pale drops out of focus near the lens,
+    from a few to a sheet of them.
+    """
     device = random.device
-    length = _uniform(random, count, 1, 1, between=(20, 70))
-    thickness = _uniform(random, count, 1, 1, between=(2.0, 6.0))
-    tilt = torch.deg2rad(torch.randn(count, 1, 1, generator=random, device=device).clamp(-2.2, 2.2) * 14)
-    bright = _uniform(random, count, 1, 1, between=(0.05, 0.3))
+    tilt = torch.randn(count, 1, 1, generator=random, device=device).clamp(-2.2, 2.2) * 16
     tall, wide = height + _LONGEST, width + _LONGEST
-    rows, columns = (_centred(size, device) for size in (tall, wide))
-    along = rows[:, None] * torch.cos(tilt) + columns[None] * torch.sin(tilt)
-    across = columns[None] * torch.cos(tilt) - rows[:, None] * torch.sin(tilt)
-    # a disc of confusion drawn out along the fall: flat inside, soft at the edge
-    streak = torch.sigmoid(2 * (length / 2 - along.abs())) * torch.sigmoid(2 * (thickness - across.abs()))
-    falling = torch.rand(count, tall, wide, generator=random, device=device) < 0.15 / (length * thickness)
-    drops = falling * torch.rand(count, tall, wide, generator=random, device=device)
-    fallen = torch.fft.irfft2(torch.fft.rfft2(drops) * torch.fft.rfft2(streak), s=(tall, wide))
-    return (fallen.clamp(0, 1.2) * bright)[:, None, :height, :width]
+    rows, columns = _centred(tall, device)[:, None], _centred(wide, device)
+    rain = torch.zeros(count, tall, wide, device=device)
+    for _ in range(2):
+        thickness = _log_uniform(random, count, 1, 1, between=(0.45, 5.0))
+        length = thickness + _log_uniform(random, count, 1, 1, between=(1.5, 64.0))
+        cover = _log_uniform(random, count, 1, 1, between=(0.01, 0.5))
+        # light is spread over what a drop covers: what is out of focus is pale
+        bright = _uniform(random, count, 1, 1, between=(0.15, 1.0)) * (1.2 / thickness).clamp(max=1) ** 0.7
+        softness = thickness * _uniform(random, count, 1, 1, between=(0.2, 0.8))
+        angle = torch.deg2rad(tilt + 4 * torch.randn(count, 1, 1, generator=random, device=device))
+        along = rows * torch.cos(angle) + columns * torch.sin(angle)
+        across = columns * torch.cos(angle) - rows * torch.sin(angle)
+        # a disc of confusion drawn out along the fall: flat inside, soft at the edge
+        ends = torch.sigmoid((length / 2 - along.abs()) / softness)
+        streak = ends * torch.sigmoid((thickness / 2 - across.abs()) / (softness / 2))
+        share = cover / streak.sum((1, 2), keepdim=True).clamp(min=1)
+        falling = torch.rand(count, tall, wide, generator=random, device=device) < share
+        drops = falling * (0.3 + torch.rand(count, tall, wide, generator=random, device=device))
+        fallen = torch.fft.irfft2(torch.fft.rfft2(drops) * torch.fft.rfft2(streak), s=(tall, wide))
+        rain += fallen.clamp(0, 1.2) * bright
+    return rain[:, None, :height, :width]
+
+
+def light(clean: Tensor, random: torch.Generator) -> Tensor:
+    """What falling drops look like before a dark ground, [N, 3, H, W]: they gather the light of the scene [N, 3, H, W].
+
+    White or grey light, that of the scene's lamps and bright places, or that of what is around.
+    """
+    count, _, height, width = clean.shape
+    brightness = clean.amax(1, keepdim=True) ** 4 + 1e-3
+    lamps = (clean * brightness).mean((2, 3), keepdim=True)
+    lamps = lamps / lamps.amax(1, keepdim=True).clamp(min=1e-6)
+    colour = torch.rand(count, 1, 1, 1, generator=random, device=clean.device)
+    level = _uniform(random, count, 1, 1, 1, between=(0.5, 1.0))
+    overall = level * (1 + colour * (lamps - 1))
+    around = F.interpolate(F.adaptive_avg_pool2d(clean, 4), (height, width), mode="bilinear", align_corners=False)
+    around = (around * _uniform(random, count, 1, 1, 1, between=(1.0, 2.5)) + 0.15).clamp(max=1)
+    kind = torch.rand(count, 1, 1, 1, generator=random, device=clean.device)
+    return torch.where(kind < 0.35, level, torch.where(kind < 0.7, overall, around))
 
 
 def mist(images: Tensor, severity: Tensor, random: torch.Generator) -> Tensor:
@@ -138,6 +169,11 @@ def photograph(clean: Tensor, streaks: Tensor, veil: Tensor, random: torch.Gener
 def _uniform(random: torch.Generator, *shape: int, between: tuple[float, float]) -> Tensor:
     low, high = between
     return torch.rand(shape, generator=random, device=random.device) * (high - low) + low
+
+
+def _log_uniform(random: torch.Generator, *shape: int, between: tuple[float, float]) -> Tensor:
+    low, high = between
+    return _uniform(random, *shape, between=(math.log(low), math.log(high))).exp()
 
 
 def _centred(size: int, device: torch.device) -> Tensor:
