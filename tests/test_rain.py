@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import photo
 
-from esdnet_cli.training.rain import jpeg, photograph, streak_layers
+from esdnet_cli.training.rain import camera_rain, jpeg, light, photograph, streak_layers
 
 
 def random(seed: int = 3) -> torch.Generator:
@@ -42,6 +42,26 @@ def test_larger_pictures_can_have_larger_streaks() -> None:
         return float((rain[..., 1:] - rain[..., :-1]).abs().mean() / rain.mean())
 
     assert sharpness(4) < 0.5 * sharpness(1)
+
+
+def test_rain_of_photographs_has_all_widths() -> None:
+    rain = camera_rain(32, 96, 96, random())
+    assert torch.equal(rain, camera_rain(32, 96, 96, random()))
+    assert rain.min() > -1e-4, "rain only adds light"
+    sharpness = (rain[..., 1:] - rain[..., :-1]).abs().mean((1, 2, 3)) / rain.mean((1, 2, 3)).clamp(min=1e-3)
+    assert sharpness.max() > 8 * sharpness.min()
+
+
+def test_drops_gather_the_light_of_the_scene() -> None:
+    night = torch.full((64, 3, 32, 32), 0.02)
+    night[:, :, 4:12, 4:12] = torch.tensor([1.0, 0.6, 0.1]).view(3, 1, 1)  # an orange lamp
+    colours = light(night, random())
+    assert colours.min() >= 0 and colours.max() <= 1
+    red, _, blue = colours.mean((2, 3)).unbind(1)
+    assert (red == blue).any(), "some rain is lit by grey light"
+    assert (red > 1.5 * blue).sum() > 10
+    near, far = colours[:, 0, 8, 8], colours[:, 0, 31, 31]
+    assert (near > 2 * far).sum() > 10, "some rain by what is around it"
 
 
 def test_pictures_of_a_pair_differ_by_rain_alone() -> None:
