@@ -140,7 +140,7 @@ _RUN_OPTIONS = {
         "--overlap",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Pixels that neighbouring tiles share.  [default: the checkpoint's]",
+        help="Pixels that neighbouring tiles share.  [default: the checkpoint's, at most a quarter of --tile]",
     ),
     "batch": option(
         "--batch",

@@ -100,7 +100,7 @@ def test_a_network_without_neurons_at_a_level(tmp_path: Path, run: Run) -> None:
     assert result.exit_code == 0, result.stderr
     assert sorted(path.name for path in maps.glob("*.png")) == ["a.level1.png", "a.level2.png"]
     page = report.read_text()
-    assert "at half resolution" in page and "at quarter resolution" not in page
+    assert "at level 2" in page and "at level 3" not in page
     pairs = ("--input", tmp_path / "in", "--target", tmp_path / "target")
     result = run("evaluate", *pairs, "--weights", weights, "--report", tmp_path / "r.json")
     assert result.exit_code == 0, result.stderr

@@ -27,7 +27,7 @@ def command(
     """Measure spike rates and estimate energy; writes no picture.
 
     Three figures are shown together: strict (counted MACs and ACs), sp-only (the spiking literature's habit) and ann
-    (the same graph as an ordinary network). The comparison with an ordinary network follows below.
+    (the same graph as an ordinary network). A comparison with an ordinary network is printed under them.
 
     \b
     Examples:

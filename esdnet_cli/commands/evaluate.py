@@ -29,7 +29,7 @@ def command(
 
     PSNR and SSIM are computed on the whole picture, on Y of 8-bit RGB (MATLAB's conversion); SSIM uses an 11x11
     Gaussian window (sigma 1.5) over its valid region. --report also holds the values of the published code (Y not
-    rounded, 4 pixels cropped) and of RGB. The last line shows the means.
+    rounded, 4 pixels cropped) and of RGB. The row `total` shows the mean scores and the summed energy.
 
     --flicker measures the warping error of a derained sequence; it, --input and --target may be numbered frames or
     clips. Motion is estimated on --target if given, else on --input. The network does not run.

@@ -43,7 +43,7 @@ _SHARED = _SharedFolder()
     multiple=True,
     type=_SHARED,
     metavar="DIR[=SHARE]",
-    help="Grey streak masks to add to --clean. May be repeated.",
+    help="Pictures of grey rain on black, to add to those of --clean. May be repeated.",
 )
 @option(
     "--pairs",

@@ -45,7 +45,11 @@ def _crf(ctx: click.Context, param: click.Parameter, value: int | None) -> int |
     "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="PATH",
     help="Output file for one clip; output folder for several clips or for frames.",
 )  # fmt: skip
-@option("--codec", type=click.Choice(["h264", "hevc", "vp9", "av1", "ffv1"]), help="[default: vp9 in .webm, else h264]")
+@option(
+    "--codec",
+    type=click.Choice(["h264", "hevc", "vp9", "av1", "ffv1"]),
+    help="Codec of the picture.  [default: vp9 in .webm, else h264]",
+)
 @option(
     "--crf",
     type=int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def command(weights: str | None) -> None:
         "file": str(checkpoint.path),
         "sha256": checkpoint.sha256,
         "parameters": f"{checkpoint.parameters:,}",
-        "config": str(checkpoint.config.to_dict()),
+        "config": json.dumps(checkpoint.config.to_dict()),  # as `train --size` takes it
         "tile": str(checkpoint.tile),
         "overlap": str(checkpoint.overlap),
     }

@@ -17,7 +17,7 @@ from esdnet_cli.energy.counter import spikes_by_place
 from esdnet_cli.model.layers import LIF
 from esdnet_cli.model.network import ESDNet
 
-LEVELS = 3  # the network's own resolution, half and quarter; without blocks at the third no neuron is there
+LEVELS = 3  # one over the patch of the picture's resolution, half and quarter of that; the third may have no neurons
 
 
 class SpikeMapper:

@@ -43,7 +43,7 @@ def score(targets: Mapping[Source, Path]) -> Observer:
 
 
 def spike_pictures(names: Mapping[Source, Path], output: Output) -> Observer:
-    """Writes a heat map of each level that has neurons as PNG: name.level1.png (full resolution), level2 (half), ..."""
+    """Writes a heat map of each level that has neurons as PNG: name.level1.png (finest), level2, level3."""
 
     def observer(done: Done, result: ImageResult) -> ImageResult:
         assert done.spike_map is not None

@@ -21,6 +21,7 @@ from esdnet_cli.energy.cost import (
     PJ_PER_DRAM_BIT,
     PRESETS,
 )
+from esdnet_cli.energy.spikemap import LEVELS
 from esdnet_cli.energy.twin import TWIN_DENSITY, Comparison
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.report.figures import FIGURES, comparison, digits, figures_of, priced
@@ -28,7 +29,7 @@ from esdnet_cli.report.figures import FIGURES, comparison, digits, figures_of, p
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_RESOLUTIONS = ("full", "half", "quarter")
+_LEVELS = tuple(f"level {level}" for level in range(1, LEVELS + 1))
 _SCORES = ("psnr_y", "ssim_y")
 _COUNTED = ("seconds", "spike_rate", "energy_mj", "energy_spike_only_mj", "energy_ann_mj")
 _FORMATS = {"fp32": "fp32-45nm", "fp16": "fp16-45nm", "int8": "int8-45nm", "int8 into 32 bits": "int8-sum32-45nm"}
@@ -117,7 +118,7 @@ def _picture(result: ImageResult, run: RunInfo) -> dict[str, Any]:
         "name": result.input,
         "preview": preview,
         "facts": [f"{result.width}x{result.height}", *known],
-        "maps": [(spikes, *scale, name) for spikes, scale, name in zip(preview.spikes, preview.scales, _RESOLUTIONS)],
+        "maps": [(spikes, *scale, name) for spikes, scale, name in zip(preview.spikes, preview.scales, _LEVELS)],
     }
 
 
