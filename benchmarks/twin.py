@@ -78,7 +78,7 @@ def train(dim: int, weights: str, options: Sequence[str]) -> None:
 
     config = twin_config(open_checkpoint(weights).config, dim)
 
-    def starting_point(size: str | None, init: str | None) -> tuple[ESDNetConfig, Any]:
+    def starting_point(size: str | None, init: str | None, say: Any) -> tuple[ESDNetConfig, Any]:
         if size is not None:
             raise EsdnetError("--size: --dim and --weights say it")
         initial = None if init is None else read_twin(Path(init))

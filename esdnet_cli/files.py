@@ -46,9 +46,6 @@ def whole_file(path: Path, replace: bool = True, modified_ns: int | None = None)
             _sync(file)
         with suppress(OSError):  # many shares have no permissions, and say so
             os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp's files are private
-        if modified_ns is not None:
-            with suppress(OSError):
-                os.utime(temporary, ns=(time.time_ns(), modified_ns))
         if replace or not _linked(temporary, path):
             os.replace(temporary, path)
     except BaseException:
@@ -56,6 +53,9 @@ def whole_file(path: Path, replace: bool = True, modified_ns: int | None = None)
         raise
     finally:
         _in_hand.discard(temporary)
+    if modified_ns is not None:  # only now: a run that begins takes an old file of a temporary name for a leftover
+        with suppress(OSError):
+            os.utime(path, ns=(time.time_ns(), modified_ns))
 
 
 def _sync(file: IO[bytes]) -> None:

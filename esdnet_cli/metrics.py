@@ -1,7 +1,8 @@
 """PSNR and SSIM as deraining papers report them; SSIM doubles as the training loss.
 
 Convention (`y`): both pictures in 8 bits, luma as MATLAB's rgb2ycbcr gives it for them, that is rounded to 8 bits,
-whole picture. `y_published`: luma not rounded, 4 pixels cropped at each border, as the published code scores.
+whole picture. `y_published`: luma not rounded, 4 pixels cropped at each border, as the published code scores (fewer
+where less than SSIM's window would be left).
 SSIM: 11x11 Gaussian window, sigma 1.5, valid region (Wang et al., IEEE TIP 2004).
 """
 
@@ -19,7 +20,7 @@ from torch import Tensor
 WINDOW, SIGMA = 11, 1.5
 K1, K2 = 0.01, 0.03
 CROP = 4  # of the published code's convention
-SMALLEST = WINDOW + 2 * CROP  # the least side that every figure is defined for
+SMALLEST = WINDOW  # the least side that every figure is defined for
 BLOCK = 256  # pixels of the valid region computed at once
 _LUMA = (65.481, 128.553, 24.966)  # ITU-R BT.601, footroom 16
 
@@ -48,7 +49,8 @@ def quality(image: NDArray[Any], target: NDArray[Any]) -> Quality:
         raise ValueError(f"is smaller than {SMALLEST} pixels; SSIM needs more")
     pair = torch.from_numpy(np.stack((image, target))).double().movedim(-1, 1)  # [2, 3, H, W]
     y = luma(pair)
-    inner = y[..., CROP:-CROP, CROP:-CROP]
+    rows, columns = (min(CROP, (side - WINDOW) // 2) for side in y.shape[-2:])
+    inner = y[..., rows : y.shape[-2] - rows, columns : y.shape[-1] - columns]
     return Quality(*_figures(y.round()), *_figures(inner), *_figures(pair))
 
 

@@ -100,12 +100,29 @@ def test_bad_pairs_fail_alone(pairs: tuple[Path, Path], tmp_path: Path, run: Run
     for line in (
         "alone.png: has no target of that name in",
         "other.png: is 30x30, its target 31x30; both must be of one size",
-        "small.png: is smaller than 19 pixels",
+        "small.png: is smaller than 11 pixels",
         "torn.png: is truncated or damaged",
     ):
         assert line in done.stderr
     totals = load_json(tmp_path / "e.json")["totals"]
     assert (totals["ok"], totals["failed"]) == (1, 4)
+
+
+def test_a_target_of_the_very_name_comes_first(tmp_path: Path, run: Run) -> None:
+    inputs, targets = tmp_path / "in", tmp_path / "target"
+    for folder in (inputs, targets):
+        write(folder / "x.bmp", photo(30, 30, 1))
+        write(folder / "x.png", photo(30, 30, 2))
+    report = tmp_path / "e.json"
+    scored = ("evaluate", "--input", inputs, "--target", targets, "--as-is", "--report", report)
+    assert run(*scored).exit_code == 0
+    assert [image["psnr_y"] for image in load_json(report)["images"]] == [None, None], "equal: infinite"
+    (inputs / "x.bmp").rename(inputs / "x.webp")  # whatever it is
+    (inputs / "x.png").unlink()
+    ambiguous = run(*scored)
+    assert ambiguous.exit_code == 1
+    both = f"{targets / 'x.bmp'}, {targets / 'x.png'}"
+    assert f"x.webp: has 2 targets of that name ({both}); keep one" in ambiguous.stderr
 
 
 def test_targets_must_be_a_folder(pairs: tuple[Path, Path], run: Run) -> None:

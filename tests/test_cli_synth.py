@@ -36,6 +36,28 @@ def test_a_picture_keeps_its_rain_when_others_come_and_go(clean: Path, tmp_path:
     assert contents(tmp_path / "before")["input/a.png"] == contents(tmp_path / "after")["input/a.png"]
 
 
+def test_from_inside_the_folder_it_is_the_same(
+    clean: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(clean / "b.png")
+    assert run("synth", clean, "-o", tmp_path / "outside").exit_code == 0
+    monkeypatch.chdir(clean)
+    assert run("synth", ".", "-o", tmp_path / "inside").exit_code == 0
+    assert contents(tmp_path / "inside") == contents(tmp_path / "outside")
+
+
+def test_what_gives_no_pair_is_named(clean: Path, tmp_path: Path, run: Run) -> None:
+    nowhere = run("synth", tmp_path / "nowhere", "-o", tmp_path / "out")
+    assert nowhere.exit_code == 1
+    assert nowhere.stderr.count(f"{tmp_path / 'nowhere'}: no such file or folder") == 2, "at once, and at the end"
+    quiet = run("synth", tmp_path / "nowhere", "-o", tmp_path / "out", "-q")
+    assert quiet.stderr.count("no such file or folder") == 1 and not quiet.stdout
+    (clean / "c.png").write_bytes(b"no picture")
+    mixed = run("synth", clean, "-o", tmp_path / "out")
+    assert mixed.exit_code == 1 and "1 pairs written, 0 already there, 1 failed" in mixed.stdout
+    assert "failed: " in mixed.stderr and "c.png" in mixed.stderr
+
+
 def test_pairs_are_rainy_and_dry(clean: Path, tmp_path: Path, run: Run) -> None:
     light = {}
     for rain in ("light", "heavy"):

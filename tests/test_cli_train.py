@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import INTEGER, LEAST, Run, load_json, photo, write
-from safetensors.torch import load_file
+from conftest import INTEGER, LEAST, TINY, Run, load_json, photo, write
+from safetensors.torch import load_file, save_file
 
 from esdnet_cli.checkpoint.store import open_checkpoint
 
@@ -43,6 +44,15 @@ def test_synth_train_and_use(clean: Path, tmp_path: Path, run: Run) -> None:
     assert run("weights", weights).exit_code == 0
     shown = run("images", clean / "0.png", "-o", tmp_path / "out", "--weights", weights)
     assert shown.exit_code == 0 and (tmp_path / "out" / "0.png").is_file()
+
+
+def test_what_is_assumed_of_a_checkpoint_is_said(clean: Path, tmp_path: Path, run: Run, tiny: Path) -> None:
+    save_file(load_file(tiny), tmp_path / "bare.safetensors")
+    train = ("train", "--clean", clean, "--init", tmp_path / "bare.safetensors", "--steps", 1, "--crop", 16)
+    assert "bare.safetensors" in (done := run(*train, "-o", tmp_path / "a", "--batch", 1)).stderr, done.output
+    assert "assum" in done.stderr
+    stated = run(*train, "-o", tmp_path / "b", "--batch", 1, "--size", json.dumps(TINY.to_dict()))
+    assert stated.exit_code == 0 and "assum" not in stated.stderr
 
 
 def test_init_begins_with_a_checkpoint(clean: Path, tmp_path: Path, run: Run, tiny: Path) -> None:
@@ -181,4 +191,9 @@ def test_interrupted_it_says_where_to_go_on(clean: Path, tmp_path: Path) -> None
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert process.returncode == 130
-    assert "Interrupted at step" in errors and "--resume continues from step" in errors
+    found = re.search(r"Interrupted at step (\d+); --resume continues from step (\d+)", errors)
+    assert found and found[1] == found[2], "nothing is lost"
+    with subprocess.Popen([*command, "--resume"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert f"from step {found[1]}\n" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)

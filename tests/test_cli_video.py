@@ -441,7 +441,12 @@ def test_reports_have_an_entry_for_each_frame(tiny: Path, tmp_path: Path, run: R
     with (tmp_path / "r.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["ac"] for row in rows] == [str(image["ac"]) for image in report["images"]]
-    assert set(report["images"][0]) == set(rows[0])
+    assert set(report["images"][0]) - {"layers"} == set(rows[0])
+    run("video", *sources, *options, "--report", tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "esdnet report: 2 clips" in page and "<dt>Clips</dt><dd>2" in page
+    merged = run("energy", "--merge", tmp_path / "r.json")
+    assert merged.exit_code == 2 and "r.json: is a report of clips" in merged.stderr
 
 
 def test_a_terminal_shows_frames_and_the_time_left(tiny: Path, tmp_path: Path) -> None:

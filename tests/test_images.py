@@ -68,6 +68,14 @@ def test_lossy_formats_stay_close(ending: str, tmp_path: Path) -> None:
     assert error.mean() < (8 if ending == ".gif" else 2)
 
 
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".tiff", ".bmp", ".webp"])
+@pytest.mark.parametrize("shape", [(8, 9), (8, 9, 3)])
+def test_colours_that_are_all_grey_stay_three_channels(ending: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    before = write(tmp_path / f"in{ending}", np.full(shape, 128, np.uint8))
+    assert read_picture(before.read_bytes(), before).grey
+    assert through(before).shape == (shape if ending != ".webp" else (8, 9, 3))
+
+
 @pytest.mark.parametrize("mode", ["P", "1", "LA", "L", "RGBA", "I;16"])
 def test_png_kinds(mode: str, tmp_path: Path) -> None:
     image = Image.fromarray(photo()).convert("L" if mode == "I;16" else mode).convert(mode)

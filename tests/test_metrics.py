@@ -70,8 +70,19 @@ def test_equal_pictures_have_no_error() -> None:
 def test_sizes_must_agree_and_suffice_for_the_window() -> None:
     with pytest.raises(ValueError, match=r"is 40x30, its target 30x40"):
         quality(photo(30, 40), photo(40, 30))
-    with pytest.raises(ValueError, match="smaller than 19 pixels"):
-        quality(photo(18, 40), photo(18, 40))
+    with pytest.raises(ValueError, match="smaller than 11 pixels"):
+        quality(photo(10, 40), photo(10, 40))
+
+
+@pytest.mark.parametrize("height, cropped", [(11, 0), (12, 0), (16, 2), (19, 4), (40, 4)])
+def test_the_published_crop_leaves_what_the_window_needs(height: int, cropped: int) -> None:
+    target = photo(height, 40)
+    ring = target.copy()
+    ring[:cropped], ring[height - cropped :], ring[:, :4], ring[:, 36:] = 0, 0, 0, 0
+    assert quality(ring, target).psnr_y_published == float("inf")
+    ring[cropped] ^= 255
+    assert quality(ring, target).psnr_y_published < 40
+    assert 0 < quality(ring, target).ssim_y < 1
 
 
 def test_mean_is_that_of_each_figure() -> None:

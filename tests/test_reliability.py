@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import fuzz
@@ -265,6 +266,20 @@ def test_leftovers_of_killed_writes_are_removed_when_they_are_old(tmp_path: Path
     os.utime(old, (time.time() - 7200,) * 2)
     remove_leftovers(tmp_path)
     assert not old.exists() and new.exists()
+
+
+def test_a_run_beside_another_leaves_its_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("link", "replace"):
+        name_it = getattr(os, kind)
+
+        def meanwhile(*paths: object, name_it: Any = name_it) -> None:
+            remove_leftovers(tmp_path)
+            name_it(*paths)
+
+        monkeypatch.setattr(os, kind, meanwhile)
+    write_atomically(tmp_path / "old.png", b"of an old picture", modified_ns=10**18)
+    write_atomically(tmp_path / "new.png", b"of an old picture", replace=False, modified_ns=10**18)
+    assert {path.stat().st_mtime_ns for path in tmp_path.iterdir()} == {10**18}
 
 
 def test_two_runs_into_one_folder(tiny: Path, tmp_path: Path, run: Run) -> None:

@@ -150,6 +150,23 @@ def test_reports_that_do_not_merge(rainy: Path, tiny: Path, tmp_path: Path, run:
         assert result.exit_code == 2 and message in result.stderr and other in result.stderr, other
 
 
+def test_merged_is_what_was_done_last_best(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    """A picture that failed, was mended and done again counts as done, with or without counts."""
+    write(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+    command = ("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", tiny, "--no-energy")
+    assert run(*command, "--report", tmp_path / "1.json").exit_code == 1
+    write(tmp_path / "in" / "b.png")
+    assert run(*command, "--report", tmp_path / "2.json").exit_code == 0
+    for reports in (("1.json", "2.json"), ("2.json", "1.json")):
+        merged = ("energy", "--merge", *(tmp_path / name for name in reports), "--report", tmp_path / "all.json")
+        planned = run(*merged, "--dry-run")
+        assert planned.exit_code == 0 and not (tmp_path / "all.json").exists()
+        assert run(*merged).exit_code == 0
+        assert [image["status"] for image in load_json(tmp_path / "all.json")["images"]] == ["ok", "ok"]
+        (tmp_path / "all.json").unlink()
+
+
 def test_two_pictures_of_one_name_are_not_taken_for_one(tiny: Path, tmp_path: Path, run: Run) -> None:
     for name, seed in (("a", 1), ("b", 2)):
         write(tmp_path / "one.png", photo(seed=seed))

@@ -43,6 +43,13 @@ def test_the_width_of_equal_cost_is_what_the_built_twin_costs() -> None:
     assert count(twin_of(dim)).energy().ann_mj <= strict < count(twin_of(dim + 1)).energy().ann_mj
 
 
+def test_an_ordinary_network_that_costs_next_to_nothing_has_a_width() -> None:
+    activity = count(tiny_network(INTEGER))
+    dear = EnergyCosts(pj_mac=1e-9)
+    dim = equal_cost_dim(activity.layers, INTEGER, activity.energy(dear).strict_mj, dear)
+    assert dim >= 8 * INTEGER.dim
+
+
 def test_a_twin_is_trained_resumed_and_scored(tmp_path: Path) -> None:
     for side in ("input", "target"):
         write(tmp_path / "pairs" / side / "a.png", photo(40, 48))

@@ -18,6 +18,7 @@ from esdnet_cli.checkpoint.store import faulty_value, load_network, open_checkpo
 from esdnet_cli.errors import CheckpointError, one_line
 from esdnet_cli.model.config import ESDNetConfig
 
+_DEEPEST = 8  # state dicts in dicts; what goes deeper holds itself
 NESTED_UNDER = ("params_ema", "ema", "params", "state_dict", "net_g", "generator", "model")  # the first one is taken
 WRAPPERS = ("module.", "_orig_mod.")  # of a parallel and of a compiled network
 NETWORKS = ("net_g.", "generator.", "model.", "ema.")
@@ -87,7 +88,9 @@ def _load(path: Path) -> Any:
 
 
 def _unwrap(loaded: Any, path: Path, notes: list[str]) -> dict[str, Tensor]:
-    while isinstance(loaded, dict):
+    for _ in range(_DEEPEST):
+        if not isinstance(loaded, dict):
+            break
         held = [key for key in NESTED_UNDER if isinstance(loaded.get(key), dict)]
         if not held:
             break

@@ -42,7 +42,7 @@ def command(picture: Path | None, rounds: int, against_published: bool, options:
     """
     from esdnet_cli.bench.measure import bench
     from esdnet_cli.bench.pattern import read_or_make
-    from esdnet_cli.files import write_atomically
+    from esdnet_cli.report.files import write_text
     from esdnet_cli.show.network import load_derainer
 
     image = read_or_make(picture)
@@ -52,9 +52,7 @@ def command(picture: Path | None, rounds: int, against_published: bool, options:
         click.echo("\n".join(_lines(measured, derainer.checkpoint.name)))
     if options.report is not None:
         weights = {"name": derainer.checkpoint.name, "sha256": derainer.checkpoint.sha256}
-        write_atomically(
-            options.report, (json.dumps({"weights": weights, **asdict(measured)}, indent=1) + "\n").encode()
-        )
+        write_text(options.report, json.dumps({"weights": weights, **asdict(measured)}, indent=1) + "\n")
 
 
 def _lines(measured: Bench, weights: str) -> list[str]:

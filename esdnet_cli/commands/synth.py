@@ -55,14 +55,17 @@ def command(
     from esdnet_cli.training.synth import Rainmaker, write_pair
 
     sources, unusable = find_sources([str(clean)], recursive, leave_out=[output])
-    jobs = plan_outputs(sources, Path(), "png")  # relative names, each once
+    rainy = output / "input"
+    jobs = plan_outputs(sources, rainy, "png")
     failed = [f"{entry.input}: {entry.error}" for entry in unusable]
+    for line in failed:
+        tell(line)
     rainmaker = Rainmaker(rain, streaks, seed)
     written = 0
     for job in tqdm(jobs, unit="picture", disable=True if quiet else None, leave=False):
         try:
-            pair = rainmaker(job.source.path, job.output)
-            written += write_pair(output, job.output, pair, overwrite)
+            name = job.output.relative_to(rainy)
+            written += write_pair(output, name, rainmaker(job.source.path, name), overwrite)
         except (PictureError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             failed.append(f"{printable(job.source.path)}: {reason}")
@@ -70,4 +73,6 @@ def command(
     if not quiet:
         same = len(jobs) - written - (len(failed) - len(unusable))
         tqdm.write(f"{written} pairs written, {same} already there, {len(failed)} failed: {output}")
+        for line in failed:
+            tell(f"failed: {line}")
     ctx.exit(1 if failed else 0)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +143,12 @@ def command(
     if (steps is None) == (minutes is None):
         raise click.UsageError("Give either --steps or --minutes.")
     from esdnet_cli.model.inference import choose_device, keep_freed_memory
+    from esdnet_cli.show.terminal import tell
     from esdnet_cli.training.loop import Recipe, TrainingRun
     from esdnet_cli.training.start import autocast_precision, join_processes, prepare_folder, starting_point
 
     keep_freed_memory()
-    config, initial = starting_point(size, init)
+    config, initial = starting_point(size, init, tell)
     if crop % config.multiple:
         raise click.UsageError(f"--crop {crop} is not a multiple of {config.multiple}, which this network needs.")
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
@@ -165,6 +169,22 @@ def command(
         _show(run, quiet or run.rank > 0)
 
 
+@contextmanager
+def _stopping_between_steps(run: Any) -> Iterator[None]:
+    """Within, Ctrl-C lets a run of one process finish its step and save; a second one ends it at once."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        if run.stopping or run.world > 1:  # of several, each would stop at a step of its own
+            raise KeyboardInterrupt
+        run.stopping = True
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _show(run: Any, quiet: bool) -> None:
     from tqdm import tqdm
 
@@ -180,7 +200,7 @@ def _show(run: Any, quiet: bool) -> None:
         disable=True if quiet else None,
         leave=False,
     )
-    with bar:
+    with bar, _stopping_between_steps(run):
         try:
             for event in run.train():
                 bar.set_description_str(f"step {event.step}, loss {event.loss:.4f}", refresh=False)
@@ -194,7 +214,8 @@ def _show(run: Any, quiet: bool) -> None:
                     tqdm.write(line)
         except KeyboardInterrupt:
             if not quiet:
-                tell(f"Interrupted at step {run.step}; --resume continues from step {run.saved}.")
+                onward = f"--resume continues from step {run.saved}" if run.saved else "nothing was saved yet"
+                tell(f"Interrupted at step {run.step}; {onward}.")
             raise
     if not quiet:
         tqdm.write(f"{run.step} steps in {run.seconds / 60:.1f} minutes: {run.folder}")

@@ -67,7 +67,7 @@ def _crf(ctx: click.Context, param: click.Parameter, value: int | None) -> int |
 @new_dates_option
 @run_options(
     "ensemble", "spike_map", verbose="Also show each frame, and the layers of each clip.",
-    json="with layers", csv="or .layers.csv: a row for each layer",
+    html="", json="with layers", csv="or .layers.csv: a row for each layer",
 )  # fmt: skip
 @click.pass_context
 def command(

@@ -8,7 +8,7 @@ Estimation of Spiking Neural Networks Energy Efficiency", ICONIP 2022.
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,6 +29,7 @@ from esdnet_cli.energy.cost import (
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.network import ESDNet
 
+_WIDEST = 64  # times a network's own width: as far as the search for an equal cost goes
 TWIN_DENSITY = 0.5  # of a ReLU's outputs behind batch norm, which centres its inputs
 _FORMATS = {
     "fp32": PRESETS["fp32-45nm"],
@@ -128,6 +129,8 @@ def _with_memory(name: str, energy: Energy, costs: EnergyCosts, config: ESDNetCo
 def equal_cost_dim(layers: Sequence[LayerActivity], config: ESDNetConfig, strict_mj: float, costs: EnergyCosts) -> int:
     """The widest d at which the twin of these runs costs at most `strict_mj`; 0 if even d = 1 costs more.
 
+    At most _WIDEST times the network's own, which no price of a real chip comes near.
+
     A layer's multiplications grow with its weights, those of attention and refinement products with its channels.
     """
     if not costs.pj_mac:
@@ -142,12 +145,8 @@ def equal_cost_dim(layers: Sequence[LayerActivity], config: ESDNetConfig, strict
             if layer.ann_mac
         )  # fmt: skip
 
-    dim = round(config.dim * math.sqrt(strict_mj / max(ann_mj(config.dim), strict_mj * 1e-6))) if strict_mj else 0
-    while dim and ann_mj(dim) > strict_mj:
-        dim -= 1
-    while strict_mj and ann_mj(dim + 1) <= strict_mj:
-        dim += 1
-    return dim
+    most = _WIDEST * config.dim
+    return bisect_right(range(1, most + 1), strict_mj, key=ann_mj)
 
 
 def weight_bytes(config: ESDNetConfig, costs: EnergyCosts) -> int:

@@ -97,6 +97,7 @@ class Picture:
     rgb: uint8 or uint16 [H, W, 3], full range. alpha: [H, W] of the same dtype, or None.
     grey: all three channels are equal, and shall be so in the output.
     metadata: of the upright picture. lost: what the file had besides, and no output has.
+    single: the file had one channel in their place, and so shall the output where its format can.
     """
 
     rgb: NDArray[Any]
@@ -104,6 +105,7 @@ class Picture:
     grey: bool
     metadata: Metadata = Metadata()
     lost: frozenset[str] = field(default=frozenset())
+    single: bool = False
 
     @property
     def height(self) -> int:
@@ -332,15 +334,16 @@ def _picture(pixels: NDArray[Any], metadata: Metadata, lost: set[str], turned: b
     metadata, gone = upright(metadata, pixels.shape[1], pixels.shape[0], turned)
     away = frozenset(lost | gone)
     if pixels.ndim == 2:
-        return Picture(np.repeat(pixels[..., None], 3, axis=2), None, True, metadata, away)
+        return Picture(np.repeat(pixels[..., None], 3, axis=2), None, True, metadata, away, single=True)
     alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None
     rgb = np.ascontiguousarray(pixels[..., 2::-1])
     grey = bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all())
-    return Picture(rgb, alpha, grey, metadata, away)
+    # OpenCV has no grey with alpha
+    return Picture(rgb, alpha, grey, metadata, away, single=grey and alpha is not None)
 
 
 def _one_channel(picture: Picture, writer: Writer, metadata: Metadata) -> bool:
-    return picture.grey and writer.grey and icc_space(metadata.icc) != b"RGB "  # a profile of colours needs three
+    return picture.single and writer.grey and icc_space(metadata.icc) != b"RGB "  # a profile of colours needs three
 
 
 def _fitted(picture: Picture, writer: Writer) -> tuple[Metadata, set[str]]:

@@ -194,23 +194,29 @@ def with_ending(path: Path, ending: str) -> Path:
 
 
 def pair_up(sources: Sequence[Source], targets: Path) -> tuple[list[tuple[Source, Path]], list[Unusable]]:
-    """Each source with its target: the picture at the same place below `targets`, whatever its ending.
+    """Each source with its target: the picture at the same place below `targets`, else one with another ending.
 
     A target may also carry Rain100H's names, norain-1 beside rain-1. Raises EsdnetError if `targets` is not a folder.
     """
     if not targets.is_dir():
         raise EsdnetError(f"{printable(targets)}: is not a folder; name the one that holds the targets")
     found, _ = find_sources([str(targets)], recursive=True)
-    known = {source.relative.with_suffix(""): source.path for source in found}
+    exact = {source.relative: source.path for source in found}
+    known: dict[Path, list[Path]] = {}
+    for target in found:
+        known.setdefault(target.relative.with_suffix(""), []).append(target.path)
     pairs, unusable = [], []
     for source in sources:
         name = source.relative.with_suffix("")
-        target = known.get(name) or known.get(name.with_name("no" + name.name))
-        if target is None:
-            reason = f"has no target of that name in {printable(targets)}; add it"
-            unusable.append(Unusable(printable(source.path), reason))
-        else:
-            pairs.append((source, target))
+        alike = known.get(name) or known.get(name.with_name("no" + name.name)) or []
+        chosen = [exact[source.relative]] if source.relative in exact else alike
+        if len(chosen) == 1:
+            pairs.append((source, chosen[0]))
+            continue
+        reason = f"has no target of that name in {printable(targets)}; add it"
+        if chosen:
+            reason = f"has {len(chosen)} targets of that name ({', '.join(map(printable, chosen))}); keep one of them"
+        unusable.append(Unusable(printable(source.path), reason))
     return pairs, unusable
 
 

@@ -21,9 +21,9 @@ from esdnet_cli.report.figures import FACTS, SCHEMA
 def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tuple[list[ImageResult], RunInfo]:
     """All pictures of several JSON reports, priced at `costs` (None: at the first report's), in the order given.
 
-    A picture that stands in several is taken from where it was done. seconds: the longest run's, since shards run side
-    by side. Raises EsdnetError if a file is no report, or of other weights or settings than the first, or if a name
-    stands for different pictures in two of them.
+    A picture that stands in several is taken from where it was done, best with counts. seconds: the longest run's,
+    since shards run side by side. Raises EsdnetError if a file is no report of pictures, or of other weights or
+    settings than the first, or if a name stands for different pictures in two of them.
     """
     pictures: dict[str, ImageResult] = {}
     runs: list[RunInfo] = []
@@ -42,7 +42,7 @@ def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tup
                     f"{printable(path)}: {result.input} has different counts in an earlier report, so two pictures "
                     "share this name; run esdnet from the folder above both, so that their names differ"
                 )
-            if known is None or (known.activity is None and result.activity is not None):
+            if known is None or _worth(result) > _worth(known):
                 pictures[result.input] = result
     merged = replace(
         runs[0],
@@ -59,6 +59,10 @@ def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tup
     return list(pictures.values()), merged
 
 
+def _worth(result: ImageResult) -> tuple[bool, int]:
+    return result.activity is not None, ("failed", "skipped", "ok").index(result.status)
+
+
 def _model(run: RunInfo, path: Path) -> ModelInfo:
     if run.model is None:
         raise EsdnetError(f"{printable(path)}: contains no energy figures (made with --as-is); leave it out")
@@ -70,6 +74,8 @@ def _read(path: Path) -> tuple[list[ImageResult], RunInfo]:
         report = json.loads(path.read_bytes())
         if report["schema"] != SCHEMA:
             raise ValueError
+        if "clips" in report:
+            raise EsdnetError(f"{printable(path)}: is a report of clips; give reports of pictures")
         levels = (report["weights"] or {"config": {}})["config"].get("levels", 1)
         virtual_steps = _count(report["run"]["timesteps"] or 0) * _count(levels)
         # reports of older versions say neither; only in fp32 do all layers compute in one format

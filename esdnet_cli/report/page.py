@@ -35,16 +35,17 @@ _COUNTED = ("seconds", "spike_rate", "energy_mj", "energy_spike_only_mj", "energ
 _FORMATS = {"fp32": "fp32-45nm", "fp16": "fp16-45nm", "int8": "int8-45nm", "int8 into 32 bits": "int8-sum32-45nm"}
 
 
-def to_html(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
-    """The report as one HTML page; pictures are those that a `previews` observer made."""
+def to_html(results: Sequence[ImageResult], run: RunInfo, totals: Totals, each: str = "picture") -> str:
+    """The report as one HTML page; pictures are those that a `previews` observer made. each: what a result is of."""
     counted = totals.activity.spike_rate is not None
     compared = comparison(totals, run)
     return _template().render(
-        title=f"esdnet report: {totals.ok} picture{'' if totals.ok == 1 else 's'}",
+        title=f"esdnet report: {totals.ok} {each}{'' if totals.ok == 1 else 's'}",
+        each=each,
         version=__version__,
         network=f"network {run.model.weights_name}" if run.model else "scored as they were",
         run=run,
-        facts=_facts(totals, run, compared),
+        facts=_facts(totals, run, compared, each),
         # merged reports hold no pictures
         pictures=[_picture(result, run) for result in results if result.preview],
         left=[(result.input, _fate(result)) for result in results if result.status != "ok"],
@@ -71,10 +72,10 @@ def _template() -> Template:
     return environment.from_string(files("esdnet_cli.report").joinpath("page.html").read_text(encoding="utf-8"))
 
 
-def _facts(totals: Totals, run: RunInfo, compared: Comparison | None) -> list[tuple[str, str, str]]:
+def _facts(totals: Totals, run: RunInfo, compared: Comparison | None, each: str) -> list[tuple[str, str, str]]:
     """The boxes at the top: name, value, and a note."""
     figures = figures_of(totals, run.costs)
-    facts = [("Pictures", f"{totals.ok}", f"{totals.megapixels:.2f} megapixels in {run.seconds:.0f} s")]
+    facts = [(f"{each.capitalize()}s", f"{totals.ok}", f"{totals.megapixels:.2f} megapixels in {run.seconds:.0f} s")]
     if totals.skipped or totals.failed:
         left = f"{totals.skipped} skipped, {totals.failed} failed"
         facts.append(("Not done", f"{totals.skipped + totals.failed}", left))

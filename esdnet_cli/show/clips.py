@@ -18,7 +18,7 @@ from esdnet_cli.errors import EsdnetError, PictureError, printable, system_error
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.pipeline.sources import Unusable
-from esdnet_cli.report import figures, rows
+from esdnet_cli.report import figures, page, rows
 from esdnet_cli.report.files import write_text
 from esdnet_cli.settings import RunOptions
 from esdnet_cli.show.pictures import show_summary, tell_figures_missing
@@ -210,11 +210,14 @@ def _write_report(
 ) -> None:  # fmt: skip
     """JSON: as of pictures, with an entry of `images` for each frame, and `clips`; CSV: a row for each frame.
 
-    A clip that was skipped or failed has a row of its own there, without figures: those are its frames'.
+    Layers are those of clips. A clip that was skipped or failed has a row of its own in CSV, without figures: those are
+    its frames'.
     """
     images = [result.image for result in results]
     name = path.name.lower()
-    if name.endswith(".layers.csv"):
+    if name.endswith(".html"):
+        text = page.to_html(images, info, totals, each="clip")
+    elif name.endswith(".layers.csv"):
         text = figures.to_layers_csv(images, info, totals)
     elif name.endswith(".csv"):
         fates = (ImageResult(i.input, i.output, i.status, i.error) for i in images if i.status != "ok")
@@ -229,7 +232,8 @@ def _write_report(
                 frames=result.frames, tiling_share=1 - _pixels(result) / pixels if pixels else None,
                 waited_seconds=result.waited,
             )  # fmt: skip
-        text = figures.json_text({**whole, "clips": clips, "images": frames})
+        images_of = [{**frame, "layers": []} for frame in frames]
+        text = figures.json_text({**whole, "clips": clips, "images": images_of})
     write_text(path, text)
 
 

@@ -104,7 +104,7 @@ def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOp
     for result in results:
         _show(result, options)
     show_summary(results, info, summary, options, short=False)
-    if options.report is not None:
+    if options.report is not None and not options.dry_run:
         write_report(options.report, results, info, summary)
     return 1 if summary.failed else 0
 

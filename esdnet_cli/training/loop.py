@@ -30,9 +30,9 @@ from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_tiled, is_out_of_
 from esdnet_cli.training.data import CropSource
 from esdnet_cli.training.optimiser import MuonAdamW
 from esdnet_cli.training.recorded import Ahead, Recorded
-from esdnet_cli.training.state import STATE, Position, below, forget_after, read_state, write_state
+from esdnet_cli.training.state import LOG, STATE, Position, below, forget_after, read_state, write_state
 
-LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
+LAST, BEST = "last.safetensors", "best.safetensors"
 VALIDATIONS = 10  # over a run
 SAVE_SECONDS = 60.0  # what a kill may cost
 MOST_WARMUP = 0.05  # share of a short run
@@ -135,6 +135,7 @@ class TrainingRun:
             lambda count, random: crops(count, recipe.crop, random), recipe.batch // self.world, random
         )
         self.step, self.saved, self.seconds, self.best = 0, 0, 0.0, -math.inf
+        self.stopping = False  # set, it ends the run after the step under way, saved, with KeyboardInterrupt
         if resume:
             self._restore()
         self._forward = self._prepared(compiled)
@@ -167,6 +168,10 @@ class TrainingRun:
         validated = int(self.progress * VALIDATIONS)
         begun, saved = time.perf_counter() - self.seconds, self.seconds
         while self.progress < 1:
+            if self.stopping:
+                self._save(None)
+                self.saved = self.step
+                raise KeyboardInterrupt
             try:
                 loss, lr = self._train_step()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -235,12 +240,14 @@ class TrainingRun:
     def _validate(self) -> Validation | None:
         if not self._validation:
             return None
+        stored = copy.deepcopy(self.average)  # as a file will hold it, which rounds kernels
+        stored.load_state_dict(as_shipped(self.average.state_dict()))
         tiling = tiling_for(self.recipe.crop)
         lowered = [precision for precision in LOWERED if is_fast(precision, self.device)]
         precisions: list[Precision] = ["fp32", *lowered]
         sums = torch.zeros(len(precisions), 2, dtype=torch.float64)
         for row, precision in enumerate(precisions):
-            inference = Inference(copy.deepcopy(self.average), self.device, precision)
+            inference = Inference(copy.deepcopy(stored), self.device, precision)
             size = choose_batch(inference.network, tiling.tile, tiling.tile, self.device, side_by_side=1)
             tiles = Batches([inference], size, self.recipe.config.multiple, lambda size: None)
             for _, rainy, target in self._validation[self.rank :: self.world]:

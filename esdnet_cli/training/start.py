@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.errors import EsdnetError, one_line, printable
 from esdnet_cli.model.config import SIZES, ESDNetConfig
 from esdnet_cli.model.inference import choose_precision
-from esdnet_cli.training.state import STATE
+from esdnet_cli.training.state import LOG, STATE
 
 
 @contextmanager
@@ -38,15 +38,20 @@ def join_processes(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def starting_point(size: str | None, init: str | None) -> tuple[ESDNetConfig, dict[str, Tensor] | None]:
+def starting_point(
+    size: str | None, init: str | None, say: Callable[[str], None]
+) -> tuple[ESDNetConfig, dict[str, Tensor] | None]:
     """Config and initial weights: those of `init` (a bundled name or a path), or random ones (None).
 
     size: a name in SIZES, or a config as JSON, as it stands in a checkpoint; by default that of `init`, else `small`.
-    With both, `init` may differ where its tensors fit, as in the shortcut. Raises EsdnetError.
+    With both, `init` may differ where its tensors fit, as in the shortcut. say: takes what was assumed of `init`.
+    Raises EsdnetError.
     """
     if init is None:
         return _config(size or "small"), None
     checkpoint = open_checkpoint(init)
+    if size is None and checkpoint.assumption:
+        say(checkpoint.assumption)
     config = checkpoint.config if size is None else _config(size)
     if found := problems(checkpoint.shapes, config):
         raise EsdnetError(f"--init {printable(init)}: does not fit --size {config.to_dict()}: {summary(found)}")
@@ -80,5 +85,7 @@ def prepare_folder(folder: Path, resume: bool) -> None:
         raise EsdnetError(f"{printable(folder)}: already contains a run; add --resume, or choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            (folder / LOG).unlink(missing_ok=True)  # of a run that ended before its first state
     except OSError as error:
         raise EsdnetError(f"{printable(folder)}: cannot be made ({error.strerror}); choose another folder") from error

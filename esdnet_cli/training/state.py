@@ -15,7 +15,7 @@ from torch import Tensor
 from esdnet_cli.errors import EsdnetError, one_line, printable
 from esdnet_cli.files import write_atomically
 
-STATE = "state.safetensors"
+STATE, LOG = "state.safetensors", "log.jsonl"
 
 
 @dataclass(frozen=True)
