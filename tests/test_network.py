@@ -249,6 +249,23 @@ def test_8_bit_weights_are_rounded_by_channel_and_sums_are_exact(kernel_size: in
         assert_close(rounded(spikes).flatten(0, 1), expected, 1e-5 * float(largest.max()))
 
 
+@pytest.mark.parametrize("precision", LOWERED_HERE)
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+@pytest.mark.parametrize("stride", [1, 2])
+@torch.inference_mode()
+def test_narrow_convolutions_are_whole(stride: int, width: int, precision: Lowered) -> None:
+    """Matrix units leave results of one column unwritten; what freed memory holds is NaN here."""
+    conv = SeqConv2d(64, 96, 3, stride, 1)
+    for height in (1, 2, 16, 33):
+        spikes = torch.randint(0, 5, (3, 64, height, width), dtype=torch.int8).contiguous(
+            memory_format=torch.channels_last
+        )
+        lowered = Int8SeqConv2d(conv) if precision == "int8" else copy.deepcopy(conv).to(torch.bfloat16)
+        expected = torch.conv2d(spikes.float(), conv.weight, conv.bias, stride, 1)
+        torch.full((2**20,), float("nan"))  # freed at once
+        torch.testing.assert_close(lowered(spikes[None])[0].float(), expected, atol=0.1, rtol=0.05)
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the 8-bit kernel is for x86")
 def test_8_bit_convolutions_work_here() -> None:
     assert int8_works(), "else every test of int8 is skipped, and everybody gets a slower precision"

@@ -110,10 +110,17 @@ def test_batch_size_does_not_change_the_picture() -> None:
     assert all(np.abs(other.astype(int) - pixels[0]).max() <= 1 for other in pixels[1:])
 
 
+def _behind(cause: Exception) -> Exception:
+    error = RuntimeError("operation failed due to a previous error during capture")
+    error.__context__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory"),
+        _behind(torch.OutOfMemoryError("CUDA out of memory")),
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("DefaultCPUAllocator: not enough memory"),
     ],

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import LEAST, TINY, photo, write
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.errors import EsdnetError
@@ -27,10 +28,10 @@ from esdnet_cli.training.data import (
     read_pairs,
     shares,
 )
-from esdnet_cli.training.loop import BEST, LAST, LOG, Recipe, TrainingRun, restoration_loss
+from esdnet_cli.training.loop import BEST, LAST, Recipe, TrainingRun, restoration_loss
 from esdnet_cli.training.recorded import Ahead
 from esdnet_cli.training.start import autocast_precision
-from esdnet_cli.training.state import STATE
+from esdnet_cli.training.state import LOG, STATE
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
@@ -280,6 +281,18 @@ def test_a_step_compiled_for_a_cpu_is_in_fp32() -> None:
     assert autocast_precision("auto", CPU, compiled=True) == "fp32"
     with pytest.raises(EsdnetError, match="--compile: gets gradients in bf16 wrong on a CPU; use --precision fp32"):
         autocast_precision("bf16", CPU, compiled=True)
+
+
+def test_a_run_goes_on_on_the_kind_of_device_that_it_began_on(tmp_path: Path) -> None:
+    list(new_run(tmp_path, replace(RECIPE, steps=1)).train())
+    state = tmp_path / STATE
+    with safe_open(state, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(state)
+    tensors["random.0"] = torch.zeros(16, dtype=torch.uint8)  # as of a CUDA generator
+    save_file(tensors, state, metadata)
+    with pytest.raises(EsdnetError, match="was started on another kind of device"):
+        new_run(tmp_path, replace(RECIPE, steps=1), resume=True)
 
 
 def test_out_of_memory_is_one_line(tmp_path: Path) -> None:

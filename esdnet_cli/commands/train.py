@@ -152,14 +152,14 @@ def command(
     if crop % config.multiple:
         raise click.UsageError(f"--crop {crop} is not a multiple of {config.multiple}, which this network needs.")
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
-    computed_in = autocast_precision(precision, chosen, compiled)
-    recipe = Recipe(config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown)
     from esdnet_cli.training.data import Folder, load_batches, load_validation
 
     masks, couples = ([Folder(*entry) for entry in given] for given in (streaks, pairs))
     batches = load_batches(clean, masks, couples, crop, chosen)
     validation = load_validation(validate) if validate else []
     with join_processes(chosen):
+        computed_in = autocast_precision(precision, chosen, compiled)
+        recipe = Recipe(config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown)
         prepare_folder(output, resume)
         named = ", ".join(str(folder) for folder in (*clean, *(path for path, _ in (*streaks, *pairs))))
         run = TrainingRun(

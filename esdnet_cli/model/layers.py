@@ -52,6 +52,19 @@ def over_steps(layer: Callable[[Tensor], Tensor], x_seq: Tensor) -> Tensor:
     return layer(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
 
 
+def convolved(conv: nn.Conv2d, kernel: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """kernel(x) of [N, C, H, W] for a convolution in 8 or 16 bits on a CPU, whatever the width.
+
+    On matrix units oneDNN (of PyTorch 2.13) leaves results of stride 2 unwritten where they are one column wide. Zeros
+    on the right, which that column does not see, make it two.
+    """
+    needed = 2 * conv.stride[1]
+    if conv.stride[1] == 1 or x.shape[3] >= needed - conv.stride[1] + 1:
+        return kernel(x)
+    wider = F.pad(x, (0, needed - x.shape[3])).contiguous(memory_format=torch.channels_last)
+    return kernel(wider)[..., :1].contiguous(memory_format=torch.channels_last)
+
+
 class SeqConv2d(nn.Conv2d):
     """Convolution of every step with the same kernel."""
 
@@ -61,7 +74,8 @@ class SeqConv2d(nn.Conv2d):
     def _convolve(self, x: Tensor) -> Tensor:
         # autocast converts by itself: after this it would convert once more, and the gradient, too
         training = torch.is_grad_enabled() and torch.is_autocast_enabled(x.device.type)
-        return super().forward(x if training else x.to(self.weight.dtype))
+        x = x if training else x.to(self.weight.dtype)
+        return convolved(self, super().forward, x) if x.dtype == torch.bfloat16 else super().forward(x)
 
 
 class TDBatchNorm2d(nn.BatchNorm2d):

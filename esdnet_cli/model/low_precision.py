@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esdnet_cli.model.layers import LIF, IntegerLIF, SeqConv2d, TDBatchNorm2d
+from esdnet_cli.model.layers import LIF, IntegerLIF, SeqConv2d, TDBatchNorm2d, convolved
 from esdnet_cli.model.network import ESDNet, SpikingResidualBlock
 from esdnet_cli.model.neurons import V_THRESHOLD, integer_lif
 
@@ -42,13 +42,16 @@ class Int8SeqConv2d(SeqConv2d):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         # unsigned is what the processor multiplies by signed; a view, since a copy from int8 to uint8 is slow
-        spikes = x_seq.flatten(0, 1).view(torch.uint8)
-        result = torch.ops.onednn.qconv2d_pointwise(
-            spikes, 1.0, 0, self._packed, self.scale, self._zero, self.bias, *self._window, *self._result
-        )
+        result = convolved(self, self._sums, x_seq.flatten(0, 1).view(torch.uint8))
         if result.dtype == torch.uint8:
             result = result.view(x_seq.dtype)
         return result.unflatten(0, x_seq.shape[:2])
+
+    def _sums(self, spikes: Tensor) -> Tensor:
+        sums: Tensor = torch.ops.onednn.qconv2d_pointwise(
+            spikes, 1.0, 0, self._packed, self.scale, self._zero, self.bias, *self._window, *self._result
+        )
+        return sums
 
 
 class QuantisedLIF(IntegerLIF):

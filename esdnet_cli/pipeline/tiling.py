@@ -25,6 +25,8 @@ from torch.nn import functional as F
 from esdnet_cli.errors import PictureError
 from esdnet_cli.model.inference import fetch
 
+_NO_MEMORY = ("not enough memory", "CUDA error: out of memory", "can't allocate memory")
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -189,13 +191,13 @@ class Batches:
             return None
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    return (
-        isinstance(error, torch.OutOfMemoryError)
-        or "not enough memory" in str(error)
-        or "CUDA error: out of memory" in str(error)
-        or "can't allocate memory" in str(error)
-    )
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether a device's memory did not suffice, as one of its many errors says, or one that another came from."""
+    if error is None:
+        return False
+    if isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY):
+        return True
+    return is_out_of_memory(error.__context__)  # a recording that was cut short says only that
 
 
 def derain_tiled(

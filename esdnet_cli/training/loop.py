@@ -240,10 +240,14 @@ class TrainingRun:
     def _validate(self) -> Validation | None:
         if not self._validation:
             return None
+        if self.world > 1:  # batch norm saw each process's own crops; the first one's statistics are saved
+            for buffer in self.average.buffers():
+                dist.broadcast(buffer, 0)
         stored = copy.deepcopy(self.average)  # as a file will hold it, which rounds kernels
         stored.load_state_dict(as_shipped(self.average.state_dict()))
         tiling = tiling_for(self.recipe.crop)
-        lowered = [precision for precision in LOWERED if is_fast(precision, self.device)]
+        # by a stopwatch, so the first process's word counts
+        lowered = [precision for precision in LOWERED if self._agree(is_fast(precision, self.device))]
         precisions: list[Precision] = ["fp32", *lowered]
         sums = torch.zeros(len(precisions), 2, dtype=torch.float64)
         for row, precision in enumerate(precisions):
@@ -318,7 +322,12 @@ class TrainingRun:
             self._optimiser.restore(below(tensors, "optimiser."))
         except KeyError as error:
             raise EsdnetError(f"{printable(path)}: lacks the optimiser's {error}; start a new run") from error
-        self._batches.restore(tensors[f"random.{self.rank}"], here.step)
+        try:
+            self._batches.restore(tensors[f"random.{self.rank}"], here.step)
+        except RuntimeError as error:  # generators of other devices have other states
+            raise EsdnetError(
+                f"{printable(path)}: was started on another kind of device; resume with that --device"
+            ) from error
         self.step = self.saved = here.step
         self.seconds = here.seconds
         self.best = -math.inf if here.best is None else here.best

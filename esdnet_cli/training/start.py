@@ -68,7 +68,7 @@ def _config(size: str) -> ESDNetConfig:
 
 
 def autocast_precision(name: str, device: torch.device, compiled: bool = False) -> str:
-    """`auto` is bf16 where the device has it, fp32 elsewhere, and in a step compiled for a CPU.
+    """`auto` is bf16 where the device has it, fp32 elsewhere, and in a step compiled for a CPU; alike in all processes.
 
     Raises EsdnetError for bf16 in vain, and in such a step: PyTorch 2.13 computes NaN for some of its gradients.
     """
@@ -76,7 +76,10 @@ def autocast_precision(name: str, device: torch.device, compiled: bool = False) 
         if name == "bf16":
             raise EsdnetError("--compile: gets gradients in bf16 wrong on a CPU; use --precision fp32 or no --compile")
         return "fp32"
-    return choose_precision(name, device, close=["bf16"])
+    chosen: list[str] = [choose_precision(name, device, close=["bf16"])]
+    if dist.is_initialized():  # by a stopwatch, on some CPUs
+        dist.broadcast_object_list(chosen, 0)
+    return chosen[0]
 
 
 def prepare_folder(folder: Path, resume: bool) -> None:
