@@ -25,7 +25,7 @@ from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline.images import read_picture
 
-FORMATS = (".png", ".jpg", ".webp", ".tiff", ".bmp", ".jp2", ".avif", ".gif", ".ppm", ".pam", ".ras")
+FORMATS = (".png", ".jpg", ".webp", ".tiff", ".bmp", ".jp2", ".avif", ".gif", ".ppm", ".ras")
 Target = tuple[str, bytes, Callable[[Path], object]]
 
 

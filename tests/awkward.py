@@ -22,6 +22,7 @@ GREY = COLOUR[..., 1]
 ALPHA = np.where(_x < 16, 0, 64 + _y * 3).astype(np.uint8)
 SCENE = np.asarray(Image.open(CASES / "gama1.png"))  # what most of the stored files show
 NOISE = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+GRAIN = np.repeat(NOISE[..., :1], 3, axis=2)  # which no halved colours blur
 DEEP = COLOUR.astype(np.uint16) * 257
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -109,6 +110,14 @@ def tiff_exif(orientation: int) -> Image.Exif:
     return block
 
 
+def exif_dpi(dots: int) -> Image.Exif:
+    """With dots per inch."""
+    block = Image.Exif()
+    block[0x011A] = block[0x011B] = IFDRational(dots)
+    block[0x0128] = 2
+    return block
+
+
 def photoshop(iptc: bytes, thumbnail: bool = True) -> bytes:
     """Image resources with IPTC, after a thumbnail."""
     parts = [(1036, b"the rainy thumbnail")] if thumbnail else []
@@ -161,6 +170,71 @@ def bmp(masks: tuple[int, ...], header: int = 40, down: bool = False) -> bytes:
     info = struct.pack("<IiiHHIIiiII", header, WIDTH, height, 1, 32, 3, len(rows), 2835, 2835, 0, 0)
     info = (info + struct.pack(f"<{len(masks)}I", *masks)).ljust(max(header, 52), b"\0")
     return b"BM" + struct.pack("<IHHI", 14 + len(info) + len(rows), 0, 0, 14 + len(info)) + info + rows
+
+
+def bmp_os2(colours: int = 0) -> bytes:
+    """BMP with OS/2's short header: 24 bits, or a grey ramp of so many colours in a palette."""
+    rows = (GREY if colours else COLOUR[..., ::-1])[::-1].tobytes()
+    palette = b"".join(bytes((level, level, 255 - level)) for level in range(colours))
+    info = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, 8 if colours else 24) + palette
+    return b"BM" + struct.pack("<IHHI", 14 + len(info) + len(rows), 0, 0, 14 + len(info)) + info + rows
+
+
+def bmp_16(green: int, header: int = 40) -> bytes:
+    """BMP of 16 bits, so many of them green."""
+    red, middle, blue = (channel.astype(np.uint16) for channel in np.moveaxis(COLOUR, 2, 0))
+    value = (red >> 3) << (5 + green) | (middle >> (8 - green)) << 5 | blue >> 3
+    rows = value[::-1].astype("<u2").tobytes()
+    masks = struct.pack("<III", 0x1F << (5 + green), ((1 << green) - 1) << 5, 0x1F)
+    info = struct.pack("<IiiHHIIiiII", header, WIDTH, HEIGHT, 1, 16, 3, len(rows), 2835, 2835, 0, 0) + masks
+    info = info.ljust(header, b"\0")
+    return b"BM" + struct.pack("<IHHI", 14 + len(info) + len(rows), 0, 0, 14 + len(info)) + info + rows
+
+
+def of_16_bits(green: int) -> Pixels:
+    """What `bmp_16` shows."""
+    bits = np.array([5, green, 5])
+    return np.round((COLOUR >> (8 - bits)) * 255 / ((1 << bits) - 1)).astype(np.uint8)
+
+
+def pam(kind: bytes, pixels: Pixels, most: int = 255) -> bytes:
+    """PAM of these tuples."""
+    depth = pixels.shape[2] if pixels.ndim == 3 else 1
+    header = b"P7\n# rain\nWIDTH %d\nHEIGHT %d\nDEPTH %d\nMAXVAL %d\nTUPLTYPE %s\nENDHDR\n"
+    return header % (WIDTH, HEIGHT, depth, most, kind) + pixels.astype(pixels.dtype.newbyteorder(">")).tobytes()
+
+
+def avif_with_exif_behind() -> bytes:
+    """AVIF whose EXIF lies behind the picture, as libheif writes it."""
+    data = pillow("AVIF", GRAIN, quality=90, exif=b"Exif\0\0" + exif())
+    start = data.index(b"\0\0\0\6Exif\0\0MM\0*")
+    place = data.index(struct.pack(">I", start))  # in `iloc`, before its length
+    (length,) = struct.unpack_from(">I", data, place + 4)
+    return data[:place] + struct.pack(">I", len(data)) + data[place + 4 :] + data[start : start + length]
+
+
+def tiled_tiff(orientation: int, side: int = 16) -> bytes:
+    """A TIFF of 8 bits in tiles, each packed by Deflate."""
+    tiles = [
+        zlib.compress(COLOUR[top : top + side, left : left + side].tobytes())
+        for top in range(0, HEIGHT, side)
+        for left in range(0, WIDTH, side)
+    ]
+    longs = lambda numbers: struct.pack(f"<{len(numbers)}I", *numbers)  # noqa: E731
+    starts = longs([8 + sum(map(len, tiles[:index])) for index in range(len(tiles))])
+    sizes = longs([len(tile) for tile in tiles])
+    body = b"".join(tiles)
+    body += bytes(len(body) % 2)
+    lines = [
+        (256, 3, 1, struct.pack("<HH", WIDTH, 0)), (257, 3, 1, struct.pack("<HH", HEIGHT, 0)),
+        (258, 3, 3, longs([8 + len(body)])), (259, 3, 1, longs([8])), (262, 3, 1, longs([2])),
+        (274, 3, 1, longs([orientation])), (277, 3, 1, longs([3])), (322, 3, 1, longs([side])),
+        (323, 3, 1, longs([side])), (324, 4, len(tiles), longs([16 + len(body)])),
+        (325, 4, len(tiles), longs([16 + len(body) + len(starts)])),
+    ]  # fmt: skip
+    body += struct.pack("<HHHH", 8, 8, 8, 0) + starts + sizes
+    table = b"".join(struct.pack("<HHI", *line[:3]) + line[3] for line in lines)
+    return b"II*\0" + struct.pack("<I", 8 + len(body)) + body + struct.pack("<H", len(lines)) + table + bytes(4)
 
 
 def tiff(

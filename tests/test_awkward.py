@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,9 +219,14 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "exif_big.tif": (made.tiff_with_exif(6, True, ">"), Back(TURNED, "RGB", (camera, lacks(b"the maker")))),
     "exif_to_jpeg.tif": (made.tiff_with_exif(6, False, ">"), Back(TURNED, "RGB", (camera,), JPEG_NEAR, "exif_to_jpeg.jpg", "jpg")),
     "exif_to_tiff.jpg": (made.jpeg(exif=made.tiff_exif(6)), Back(TURNED, "RGB", (camera, silent), JPEG_NEAR, "exif_to_tiff.tiff", "tiff")),
+    "iptc_long.tif": (made.tiff(COLOUR, 2, order=">", more=((33723, 4, 3, IPTC + bytes(3)),)), Back(COLOUR, "RGB", (holds(IPTC),))),
     "iptc.tif": (made.tiff(COLOUR, 2, more=((33723, 7, 9, IPTC),)), Back(COLOUR, "RGB", (holds(IPTC), tag(33723, IPTC)))),
     "comment.jpg": (made.jpeg((0xFE, b"a rainy day")), Back(COLOUR, "RGB", (info("comment", b"a rainy day"),), JPEG_NEAR)),
     "comment.png": (made.png((b"tEXt", b"Comment\0a rainy day")), Back(COLOUR, "RGB", (info("Comment", "a rainy day"),))),
+    "long_comment.png": (made.png((b"tEXt", b"Comment\0" + b"a" * 70_000), (b"tEXt", b"Description\0z")), Back(COLOUR, "RGB", (said("comment, which is too long"),), JPEG_NEAR, "long_comment.jpg", "jpg")),
+    "texts.png": (made.png((b"tEXt", b"Author\0me"), (b"tEXt", b"Software\0paint")), Back(COLOUR, "RGB", (said("texts (Author)"),), JPEG_NEAR, "texts.jpg", "jpg")),
+    "raw_xmp.png": (made.png((b"zTXt", b"Raw profile type xmp\0\0" + zlib.compress(b"\nxmp\n%8d\n%s\n" % (9, made.xmp('dc:title="kept"').hex().encode())))), Back(COLOUR, "RGB", (holds(b'dc:title="kept"'), lacks(b"Raw profile")))),
+    "dpi_of_exif.jpg": (made.jpeg(exif=made.exif_dpi(240))[:2] + made.jpeg(exif=made.exif_dpi(240))[20:], Back(COLOUR, "RGB", (info("dpi", pytest.approx((240, 240), abs=0.1)),), JPEG_NEAR, "dpi_of_exif.png", "png")),
     "iptc_to_png.jpg": (made.jpeg((0xED, made.photoshop(b"rain"))), Back(COLOUR, "RGB", (said("IPTC"),), JPEG_NEAR, "iptc_to_png.png", "png")),
     # what the numbers mean
     "gama1.png": (stored("gama1.png"), Back(SCENE, "RGB", (info("gamma", 1.0),))),
@@ -248,7 +254,31 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "rgbx_52.bmp": (made.bmp((0xFF000000, 0xFF0000, 0xFF00), 52), Back(COLOUR, "RGB")),
     "xrgb_124.bmp": (made.bmp((0xFF0000, 0xFF00, 0xFF), 124), Back(COLOUR, "RGB")),
     "argb_124.bmp": (made.bmp((0xFF0000, 0xFF00, 0xFF, 0xFF000000), 124), Back(RGBA, "RGBA")),
+    "os2.bmp": (made.bmp_os2(), Back(COLOUR, "RGB")),
+    "os2_palette.bmp": (made.bmp_os2(256), Back(np.dstack((255 - GREY, GREY, GREY)), "RGB")),
+    **{f"bits_{4 + green + 6}_{header}.bmp": (made.bmp_16(green, header), Back(made.of_16_bits(green), "RGB", (), 0.5)) for green in (5, 6) for header in (40, 124)},
+    # rare kinds: right, or refused
+    "grey.ras": (made.opencv(".ras", GREY), Back(GREY, "L", (), 0, "grey.png", "png")),
+    "colour.ras": (made.opencv(".ras", COLOUR), Back(COLOUR, "RGB", (), 0, "colour.png", "png")),
+    "grey.pam": (made.pam(b"GRAYSCALE", GREY), Back(GREY, "L", (), 0, "grey.png", "png")),
+    "deep.pam": (made.pam(b"GRAYSCALE", DEEP[..., 1], 65535), Back(DEEP[..., 1], "I;16", (), 0, "deep.png", "png")),
+    "rgb.pam": (made.pam(b"RGB", COLOUR), Refused("is PAM of a kind", "png")),
+    "black_and_white.pam": (made.pam(b"BLACKANDWHITE", GREY >> 7, 1), Refused("is PAM of a kind", "png")),
+    "dark.pam": (made.pam(b"GRAYSCALE", GREY // 3, 100), Refused("is PAM of a kind", "png")),
+    "no_newline.pgm": (b"P2 64 48 255\n" + b" ".join(b"%d" % value for value in GREY.flat), Back(GREY, "L")),
+    "zeros_before.ppm": (b"P6 64 48 000100\n" + COLOUR.tobytes(), Refused("has values up to 100")),
+    "carriage_returns.ppm": (b"P6\r64 48\r100\r" + COLOUR.tobytes(), Refused("has values up to 100")),
+    "blanks.ppm": (b"P6" + b" " * 10_000 + b"x", Refused("is damaged, truncated")),
+    "sycc.jp2": (made.pillow("JPEG2000", COLOUR, "YCbCr"), Refused("colours of kind 18")),
+    "behind.avif": (made.avif_with_exif_behind(), Back(made.GRAIN, "RGB", (holds(b"a rainy day"),), 12)),
+    "alpha_xmp.avif": (made.pillow("AVIF", RGBA, quality=95, xmp=made.xmp("")), Back(RGBA, "RGBA", (), 3)),
+    "hidden.webp": (made.pillow("WEBP", RGBA, lossless=True, exact=True), Back(RGBA, "RGBA")),
     # TIFF
+    **{f"tiles_{turn}.tif": (made.tiled_tiff(turn), Back(turned, "RGB")) for turn, turned in {1: COLOUR, 2: COLOUR[:, ::-1], 3: COLOUR[::-1, ::-1], 6: TURNED, 7: COLOUR[::-1, ::-1].swapaxes(0, 1)}.items()},
+    **{f"hole_{kind}.tif": (made.hollow(made.pillow("TIFF", np.tile(NOISE, (2, 2, 1)), compression=kind), 0.5, 0.8), Refused("parts of its data are missing")) for kind in ("tiff_lzw", "tiff_deflate")},
+    **{f"whole_{kind}.tif": (made.pillow("TIFF", NOISE, compression=kind), Back(NOISE, "RGB")) for kind in ("tiff_lzw", "tiff_deflate", "packbits")},
+    "cmyk.tif": (made.pillow("TIFF", COLOUR, "CMYK"), Back(COLOUR, "RGB")),
+    "camera_to_tiff.jpg": (made.jpeg(exif=b"Exif\0\0" + made.exif()), Back(COLOUR, "RGB", (tag(270, "a rainy day"),), JPEG_NEAR, "camera_to_tiff.tiff", "tiff")),
     "miniswhite16.tif": (stored("miniswhite16.tif"), Back(65535 - np.asarray(Image.open(made.CASES / "miniswhite16.tif")).astype(int), "I;16")),
     "white_is_0.tif": (made.tiff(65535 - DEEP[..., 1], 0), Back(DEEP[..., 1], "I;16")),
     "white_is_0_motorola.tif": (made.tiff(65535 - DEEP[..., 1], 0, order=">"), Back(DEEP[..., 1], "I;16")),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import EsdnetError, PictureError, one_line
-from esdnet_cli.pipeline import colour, heif, jpeg, kinds, mending, png, tiff
+from esdnet_cli.pipeline import avif, bmp, colour, heif, jpeg, kinds, mending, png, tiff
 from esdnet_cli.pipeline.metadata import Metadata, checked_icc, icc_space, orientation, upright
 from esdnet_cli.pipeline.sources import READABLE
 from esdnet_cli.settings import max_pixels
@@ -61,7 +61,10 @@ WRITERS = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
     ".webp": Writer(
         ".webp", alpha=True, grey=False, holds=_TAGGED, longest=16383,
-        params=(cv2.IMWRITE_WEBP_QUALITY, 101),  # over 100: lossless
+        # over 100: lossless; colours that alpha hides, too
+        params=(
+            cv2.IMWRITE_WEBP_QUALITY, 101, cv2.IMWRITE_WEBP_LOSSLESS_MODE, cv2.IMWRITE_WEBP_LOSSLESS_PRESERVE_COLOR,
+        ),
     ),
     **dict.fromkeys((".tif", ".tiff"), _TIFF),
     **dict.fromkeys((".bmp", ".dib"), _BMP),
@@ -133,7 +136,8 @@ def read_picture(data: bytes, path: Path) -> Picture:
         raise PictureError(trouble)
     try:
         encoded = np.frombuffer(mending.mended_file(data), np.uint8)
-        pixels, types, blobs = cv2.imdecodeWithMetadata(encoded, cv2.IMREAD_UNCHANGED)
+        flags = cv2.IMREAD_COLOR if mending.is_grey_sun(data) else cv2.IMREAD_UNCHANGED
+        pixels, types, blobs = cv2.imdecodeWithMetadata(encoded, flags)
     except cv2.error as error:
         if "validateInputImageSize" in str(error):
             raise PictureError(_too_large()) from error
@@ -149,12 +153,10 @@ def read_picture(data: bytes, path: Path) -> Picture:
     pixels = mending.mended_pixels(pixels, data)
     blobs_by_type = {int(kind): np.asarray(blob).tobytes() for kind, blob in zip(np.ravel(types), blobs)}
     metadata, lost = _read_metadata(data, blobs_by_type)
-    turn = orientation(metadata.exif)
-    if mending.is_avif(data):  # AVIF has turns of its own, and readers pass over its EXIF's
-        pixels, turned = _turned_avif(pixels, data)
-    elif tiff.is_tiff(data):
-        turned = tiff.is_turned(tiff.read_tags(data))  # by OpenCV already
+    if avif.is_avif(data):  # AVIF has turns of its own, and readers pass over its EXIF's
+        pixels, turned = avif.turned(pixels, data)
     else:
+        turn = tiff.orientation(data) if tiff.is_tiff(data) else orientation(metadata.exif)
         pixels, turned = _turned(pixels, turn), turn >= 5
     if icc_space(metadata.icc) not in (b"RGB ", b"GRAY", b""):  # it describes inks, and OpenCV has made RGB of them
         metadata, lost = replace(metadata, icc=b""), lost | {"ICC profile of other colours than RGB"}
@@ -165,7 +167,7 @@ def ending_of(data: bytes) -> str:
     """The ending of the format that a file's first bytes show; .png if they show none."""
     if heif.is_heif(data):
         return ".heic"
-    if mending.is_avif(data):
+    if avif.is_avif(data):
         return ".avif"
     return _start(data) or ".png"
 
@@ -244,7 +246,7 @@ def encode_picture(picture: Picture, path: Path) -> bytes:
         return png.with_metadata(bytes(data), metadata)
     if writer is _TIFF:
         return tiff.with_metadata(bytes(data), metadata, alpha=picture.alpha is not None)
-    return mending.with_bmp_density(bytes(data), metadata.density) if writer is _BMP else bytes(data)
+    return bmp.with_density(bytes(data), metadata.density) if writer is _BMP else bytes(data)
 
 
 def without_hidden_colours(picture: Picture) -> NDArray[Any]:
@@ -265,16 +267,6 @@ def without_hidden_colours(picture: Picture) -> NDArray[Any]:
 def grey_again(rgb: NDArray[Any]) -> NDArray[Any]:
     """[H, W, 3] with its luma (ITU-R BT.601) in all three channels."""
     return np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-
-
-def _turned_avif(pixels: NDArray[Any], data: bytes) -> tuple[NDArray[Any], bool]:
-    """As `irot` (counterclockwise), then `imir` (0: upside down, 1: left to right) want it; and if it lay before."""
-    properties = data[: data.find(b"mdat")]
-    turns = properties[place + 4] & 3 if (place := properties.find(b"irot")) >= 0 else 0
-    pixels = np.rot90(pixels, turns)
-    if (mirror := properties.find(b"imir")) >= 0:
-        pixels = pixels[:, ::-1] if properties[mirror + 4] & 1 else pixels[::-1]
-    return pixels, turns % 2 == 1
 
 
 def _too_large() -> str:
@@ -326,7 +318,7 @@ def _read_metadata(data: bytes, blobs: dict[int, bytes]) -> tuple[Metadata, set[
     icc = checked_icc(blobs.get(cv2.IMAGE_METADATA_ICCP, b"") or mending.boxed_icc(data))
     said = () if icc else colour.cicp(*mending.boxed_cicp(data))
     xmp = blobs.get(cv2.IMAGE_METADATA_XMP, b"")
-    return Metadata(exif, icc, xmp, density=mending.bmp_density(data), colour=said), set()
+    return Metadata(exif, icc, xmp, density=bmp.density(data), colour=said), set()
 
 
 def _picture(pixels: NDArray[Any], metadata: Metadata, lost: set[str], turned: bool) -> Picture:
@@ -357,6 +349,8 @@ def _fitted(picture: Picture, writer: Writer) -> tuple[Metadata, set[str]]:
         metadata = replace(metadata, icc=icc or b"")
     missing = {name for name in _SAID if name not in writer.holds and getattr(metadata, name)}
     lost |= {_SAID[name] for name in missing if getattr(picture.metadata, name)}
+    if "text" not in writer.holds and (keywords := png.further_keywords(metadata.text)):
+        lost.add(f"texts ({', '.join(keywords)})")
     metadata = replace(metadata, **{name: type(getattr(metadata, name))() for name in missing})
     if writer is _JPEG:
         for name, said in _SAID.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from esdnet_cli.pipeline import tiff
 from esdnet_cli.pipeline.metadata import Density, Metadata, checked_icc, tags, without_thumbnails
 
 _SOI, _SOS, _APP0, _APP1, _APP2, _APP13, _COM = 0xD8, 0xDA, 0xE0, 0xE1, 0xE2, 0xED, 0xFE
@@ -71,6 +72,7 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
             photoshop += content[len(_PHOTOSHOP) :]
         elif marker == _COM:
             comments.append(content)
+    density = density or tiff.density(tiff.read_tags(exif))
     profile = checked_icc(b"".join(icc[number] for number in sorted(icc)))
     if icc and not profile:
         lost.add("ICC profile, which is broken")
@@ -83,7 +85,11 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
 
 def unwritable(metadata: Metadata) -> set[str]:
     """What of it no JPEG has room for."""
-    parts = {"EXIF": _EXIF + metadata.exif, "XMP": _XMP + metadata.xmp, "comment": max(metadata.comments, default=b"")}
+    parts = {
+        "EXIF": _EXIF + metadata.exif,
+        "XMP": _XMP + metadata.xmp,
+        "comment": max(metadata.comments, key=len, default=b""),
+    }
     lost = {name for name, content in parts.items() if len(content) > _LARGEST}
     if len(metadata.icc) > 255 * (_LARGEST - 14):
         lost.add("ICC profile")

@@ -9,50 +9,54 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet_cli.pipeline import jpeg, png, tiff
-from esdnet_cli.pipeline.metadata import Density
+from esdnet_cli.pipeline import avif, bmp, jpeg, png, tiff
 
-_PNM = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d{1,5})\s")
+_GAP = rb"(?:\s|#[^\r\n]*[\r\n])++"  # possessive: a header of blanks alone is looked at once
+_PNM = re.compile(rb"P[2356]" + _GAP + rb"\d+" + _GAP + rb"\d+" + _GAP + rb"0*(\d{1,5})\s")
+_PAM = re.compile(rb"P7\n(?:(?!ENDHDR)[^\n]*\n)*?ENDHDR\n")
+_SUN = b"\x59\xa6\x6a\x95"
 _JP2, _J2K = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _SIZ, _COD = b"\xff\x51", b"\xff\x52"
-_JP2_COLOURS = {16, 17, 18}  # sRGB, grey, sYCC
-_BITFIELDS = 3
+_JP2_COLOURS = {16, 17}  # sRGB, grey; sYCC (18) OpenCV takes for another kind of YUV
 
 
 def why_not_read(data: bytes) -> str | None:
     """Why the picture would not come back as it is meant; None if OpenCV and `mended_pixels` read it well."""
     if (header := _PNM.match(data)) and int(header[1]) not in (255, 65535):
         return f"has values up to {int(header[1])}, not 255 or 65535; save it as PNG"
+    if data.startswith(b"P7"):
+        return _why_not_pam(data)
     if data.startswith(b"\xff\xd8"):
         if trouble := jpeg.why_not_decoded(data):
             return f"is of a kind that is not read ({trouble}); convert it to PNG"
         return None if jpeg.is_whole(data) else "is truncated or damaged: it has no end; copy it again"
     if tiff.is_tiff(data):
-        trouble = tiff.why_not_read(tiff.read_tags(data))
-        return f"is {trouble}" if trouble else None
+        tags = tiff.read_tags(data)
+        if trouble := tiff.why_not_read(tags):
+            return f"is {trouble}"
+        return (
+            "is truncated or damaged: parts of its data are missing; copy it again"
+            if tiff.is_damaged(data, tags)
+            else None
+        )
     if data.startswith((_JP2, _J2K)):
         return _why_not_jpeg2000(data)
-    if is_avif(data) and len(_avif_bits(data) - {8}) > 1:  # of which one is the picture's, who knows which
+    if avif.is_avif(data) and len(avif.bits(data) - {8}) > 1:  # of which one is the picture's, who knows which
         return "is AVIF with parts of 10 and of 12 bits; save it as PNG with 16 bits"
     return None
 
 
 def mended_file(data: bytes) -> bytes:
-    """A file as OpenCV reads it well.
-
-    BMP with three masks in a short header, of which OpenCV takes the fourth byte for alpha and the masks for the usual
-    ones: with a header that has room for an alpha mask. TIFF: see `tiff.with_plain_alpha`.
-    """
+    """A file as OpenCV reads it well: see what the formats' modules do to it."""
     if tiff.is_tiff(data):
-        return tiff.with_plain_alpha(data)
-    if data[:2] != b"BM" or len(data) < 70:
-        return data
-    offset, header = struct.unpack_from("<II", data, 10)
-    bits, compression = struct.unpack_from("<HI", data, 28)
-    if header not in (40, 52) or bits != 32 or compression != _BITFIELDS:
-        return data
-    start = data[:10] + struct.pack("<II", offset + 4, 56) + data[18:66]
-    return start + bytes(4) + data[66:]
+        return tiff.plain(data)
+    if bmp.is_bmp(data):
+        return bmp.plain(data)
+    if avif.is_avif(data):
+        return avif.with_room(data)
+    if data[:2] in (b"P2", b"P3"):
+        return data + b"\n"  # without one at the end the last number is missed
+    return data
 
 
 def mended_pixels(pixels: NDArray[Any], data: bytes) -> NDArray[Any]:
@@ -61,13 +65,25 @@ def mended_pixels(pixels: NDArray[Any], data: bytes) -> NDArray[Any]:
         return _with_transparent_grey(pixels, *key)
     if tiff.is_tiff(data):
         return tiff.mended(pixels, tiff.read_tags(data))
-    if data[:2] == b"BM" and pixels.ndim == 3 and pixels.shape[2] == 4 and not _has_alpha_mask(data):
-        return pixels[..., :3]
+    if bmp.is_bmp(data):
+        return bmp.meant(pixels, data)
+    if is_grey_sun(data):
+        return pixels[..., 0]
     if data.startswith((_JP2, _J2K)):
         return widened(pixels, _jpeg2000_bits(data)[0])
-    if is_avif(data) and pixels.dtype == np.uint16:
-        return widened(pixels, max(_avif_bits(data)))
+    if avif.is_avif(data) and pixels.dtype == np.uint16:
+        return widened(pixels, max(avif.bits(data)))
     return pixels
+
+
+def is_grey_sun(data: bytes) -> bool:
+    """Sun raster of 8 bits without a map of colours: OpenCV shows it black unless it is asked for colours."""
+    return (
+        data.startswith(_SUN)
+        and len(data) >= 32
+        and struct.unpack_from(">I", data, 12)[0] == 8
+        and not any(data[28:32])
+    )
 
 
 def widened(pixels: NDArray[Any], bits: int) -> NDArray[Any]:
@@ -76,27 +92,6 @@ def widened(pixels: NDArray[Any], bits: int) -> NDArray[Any]:
     if (1 << bits) - 1 >= most:
         return pixels
     return ((pixels.astype(np.uint32) * most + (1 << (bits - 1))) // ((1 << bits) - 1)).astype(pixels.dtype)
-
-
-def is_avif(data: bytes) -> bool:
-    """By the first bytes."""
-    return data[4:8] == b"ftyp" and any(brand in data[8:64] for brand in (b"avif", b"avis"))
-
-
-def bmp_density(data: bytes) -> Density | None:
-    """Of a BMP with a header that says it."""
-    if data[:2] != b"BM" or len(data) < 54 or struct.unpack_from("<I", data, 14)[0] < 40:
-        return None
-    x, y = struct.unpack_from("<ii", data, 38)
-    return Density(x, y, 1) if x > 0 and y > 0 else None
-
-
-def with_bmp_density(data: bytes, density: Density | None) -> bytes:
-    """An encoded BMP that says it."""
-    if density is None or not density.units:
-        return data
-    dots = (min(round(dots * density.units), 0x7FFFFFFF) for dots in (density.x, density.y))
-    return data[:38] + struct.pack("<ii", *dots) + data[46:]
 
 
 def boxed_icc(data: bytes) -> bytes:
@@ -116,23 +111,12 @@ def boxed_cicp(data: bytes) -> tuple[int, int]:
     return struct.unpack_from(">HH", data, place + 8) if 0 <= place <= len(data) - 12 else (2, 2)
 
 
-def _avif_bits(data: bytes) -> set[int]:
-    """Of a channel of the picture and its parts: high_bitdepth and twelve_bit in their `av1C` (AV1-ISOBMFF, 2.3.3)."""
-    flags = {found[1][0] for found in re.finditer(rb"av1C\x81.(.)", data, re.DOTALL)}
-    return {(12 if flag & 32 else 10) if flag & 64 else 8 for flag in flags}
-
-
 def _with_transparent_grey(pixels: NDArray[Any], grey: int, bits: int) -> NDArray[Any]:
     """BGRA [H, W, 4] of grey [H, W]: transparent where it has that value, which counts in `bits`."""
     most = np.iinfo(pixels.dtype).max
     shown = grey if bits >= 8 else grey * most // ((1 << bits) - 1)
     alpha = np.where(pixels == shown, 0, most).astype(pixels.dtype)
     return np.dstack((pixels, pixels, pixels, alpha))
-
-
-def _has_alpha_mask(data: bytes) -> bool:
-    (header,) = struct.unpack_from("<I", data, 14)
-    return header >= 56 and struct.unpack_from("<I", data, 66)[0] != 0
 
 
 def _codestream(data: bytes) -> bytes:
@@ -163,6 +147,16 @@ def _jpeg2000_bits(data: bytes) -> list[int]:
     return [((depth & 127) + 1) * (-1 if depth & 128 else 1) for depth in depths] or [8]
 
 
+def _why_not_pam(data: bytes) -> str | None:
+    """OpenCV swaps red and blue, and scales nothing: only grey of 8 or 16 bits comes back as it is meant."""
+    header = _PAM.match(data)
+    said = dict(line.split(None, 1) for line in header[0].split(b"\n")[1:-2] if b" " in line) if header else {}
+    kind, most = said.get(b"TUPLTYPE", b"GRAYSCALE").strip(), said.get(b"MAXVAL", b"").strip()
+    if said.get(b"DEPTH", b"").strip() == b"1" and kind == b"GRAYSCALE" and most in (b"255", b"65535"):
+        return None
+    return "is PAM of a kind that OpenCV reads wrong; save it as PNG"
+
+
 def _why_not_jpeg2000(data: bytes) -> str | None:
     stream = _codestream(data)
     bits = _jpeg2000_bits(data)
@@ -174,10 +168,10 @@ def _why_not_jpeg2000(data: bytes) -> str | None:
     if count == 2:
         return "is JPEG 2000 of grey with alpha, which OpenCV does not read; save it as PNG"
     box = data.find(b"colr\x01")
-    if data.startswith(_JP2) and 0 <= box < 4096:
+    if data.startswith(_JP2) and 0 <= box < min(4096, len(data) - 10):
         (space,) = struct.unpack_from(">I", data, box + 7)
         if space not in _JP2_COLOURS:
-            return f"is JPEG 2000 in colours of kind {space}, such as CMYK; save it as RGB"
+            return f"is JPEG 2000 in colours of kind {space}, such as CMYK or YCC; save it as RGB"
     # OpenJPEG decodes what it gets: a half-copied file, the rest zeros, becomes half a picture
     empty_packets = 64
     if (cod := stream.find(_COD, 0, 65536)) >= 0 and cod + 10 <= len(stream):

@@ -17,6 +17,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")  # what the numbers mean, in the order of their weight
 _XMP = b"XML:com.adobe.xmp"
 _COMMENTS = (b"Comment", b"Description")
+_OF_PROGRAMS = (b"Software", b"date:", b"Raw profile", b"png:", b"exif:", b"icc:", b"jpeg:", b"xmp:", b"Thumb::")
 _LARGEST = 16 << 20  # bytes of a text or profile when unpacked: a bomb is passed over
 
 
@@ -54,7 +55,9 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
                 xmp = xmp or value
             elif keyword in (b"Raw profile type exif", b"Raw profile type APP1"):  # ImageMagick's, before eXIf
                 exif = exif or _raw_profile(value)
-            elif not keyword.startswith(b"Raw profile type xmp"):
+            elif keyword == b"Raw profile type xmp":
+                xmp = xmp or _raw_profile(value)
+            else:
                 text.append((kind, content))
                 if keyword in _COMMENTS:
                     comments.append(value)
@@ -80,6 +83,12 @@ def with_metadata(data: bytes, metadata: Metadata) -> bytes:
     chunks += metadata.text or [(b"iTXt", b"Comment\0\0\0\0\0" + _utf8(comment)) for comment in metadata.comments]
     header = len(SIGNATURE) + 25  # IHDR, which comes first
     return data[:header] + b"".join(_chunk(*chunk) for chunk in chunks) + data[header:]
+
+
+def further_keywords(text: tuple[tuple[bytes, bytes], ...]) -> list[str]:
+    """Of text chunks that people wrote and that are no comments, such as Author and Copyright."""
+    keywords = {content.partition(b"\0")[0] for _, content in text}
+    return sorted(word.decode("latin-1") for word in keywords if not word.startswith((*_COMMENTS, *_OF_PROGRAMS)))
 
 
 def transparent_grey(data: bytes) -> tuple[int, int] | None:
@@ -147,7 +156,7 @@ def _unpacked(packed: bytes) -> bytes:
 
 def _raw_profile(text: bytes) -> bytes:
     """What ImageMagick writes in hexadecimal after a line with the kind and one with the length."""
-    match = re.fullmatch(rb"\s*\w+\s+\d+\s+([0-9a-fA-F\s]*)", text)
+    match = re.fullmatch(rb"\s*\w[^\n]*\s+\d+\s+([0-9a-fA-F\s]*)", text)
     try:
         return bytes.fromhex(match[1].decode()) if match else b""
     except ValueError:

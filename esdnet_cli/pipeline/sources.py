@@ -103,6 +103,9 @@ def _listed(inputs: Sequence[str], unusable: list[Unusable]) -> Iterator[str]:
             reason = error.strerror if isinstance(error, OSError) else error
             unusable.append(Unusable(printable(text), f"the list cannot be read: {reason}; check the name after the @"))
             continue
+        if lines.startswith((b"\xff\xfe", b"\xfe\xff")):  # as PowerShell writes lists
+            lines = os.fsencode(lines.decode("utf-16", "replace"))
+        lines = lines.removeprefix(b"\xef\xbb\xbf")
         names = lines.split(b"\0") if b"\0" in lines else lines.splitlines()
         yield from (os.fsdecode(name) for name in names if name.strip())
 

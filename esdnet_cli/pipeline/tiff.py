@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet_cli.pipeline.directories import Directory, entries, packed, read_directory, values
+from esdnet_cli.pipeline.directories import LONG, Directory, byte_order, entries, packed, read_directory, values
 from esdnet_cli.pipeline.metadata import Density, Metadata, as_resource, checked_icc, iptc_of, without_thumbnails
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _ORIENTATION, _SAMPLES = 258, 259, 262, 270, 274, 277
 _X_DENSITY, _Y_DENSITY, _PLANAR, _DENSITY_UNIT, _SUBFILE = 282, 283, 284, 296, 254
 _SAMPLE_FORMAT, _UNSIGNED = 339, 1
 _EXIF, _GPS, _MAKER_NOTE, _INTEROPERABILITY = 34665, 34853, 37500, 40965
-_OF_EXIF = (271, 272, 274, 305, 306, 315, 18246, 18249, 33432)  # of the first directory: make, model, dates, rights ...
+# of the first directory: make, model, dates, rights, what Windows shows, where it lies on Earth ...
+_OF_EXIF = (269, 271, 272, 274, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
+_OF_EXIF += (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
 _EXTRA_SAMPLES, _XMP, _IPTC, _PHOTOSHOP, _ICC, _DNG_VERSION = 338, 700, 33723, 34377, 34675, 50706
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _YCBCR}
@@ -27,6 +30,8 @@ _COMPRESSION_NAMES = {
     34933: "PNG", 34934: "JPEG XR", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
     33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 32809: "ThunderScan", 32766: "NeXT",
 }  # fmt: skip
+_DEFLATE, _NO_LONG_ZEROS = {8, 32946}, {5, 32773}
+_HOLE = 512  # bytes; LZW and PackBits make few of many zeros
 _UNITS = {1: 0.0, 2: 1 / 0.0254, 3: 100.0}
 
 Tags = dict[int, tuple[float, ...] | bytes]
@@ -45,17 +50,47 @@ def read_tags(data: bytes) -> Tags:
     return {tag: values(data, *where) for tag, *where in entries(data)}
 
 
-def with_plain_alpha(data: bytes) -> bytes:
-    """A file of 8 bits whose alpha is said to be of no known meaning: else OpenCV multiplies it into the colours."""
+def plain(data: bytes) -> bytes:
+    """A file as OpenCV reads it well.
+
+    Alpha of 8 bits is said to be of no known meaning, else it is multiplied into the colours; and the picture not to be
+    turned, else tiles of 8 bits are, each by itself.
+    """
+    meanings = {_EXTRA_SAMPLES: 0, _ORIENTATION: 1}
     for tag, kind, count, place in entries(data):
-        if (tag, kind, count) == (_EXTRA_SAMPLES, 3, 1):
-            return data[:place] + bytes(2) + data[place + 2 :]
+        if tag in meanings and (kind, count) == (3, 1):
+            data = data[:place] + struct.pack(byte_order(data) + "H", meanings[tag]) + data[place + 2 :]
     return data
 
 
-def is_turned(tags: Tags) -> bool:
-    """Do rows of the file stand upright in the picture? OpenCV turns it as it decodes."""
-    return _one(tags, _ORIENTATION, 1) >= 5
+def orientation(data: bytes) -> int:
+    """1 to 8, as EXIF counts them; 1 if it says nothing or nonsense."""
+    turn = _one(read_tags(data), _ORIENTATION, 1)
+    return turn if 1 <= turn <= 8 else 1
+
+
+def is_damaged(data: bytes, tags: Tags) -> bool:
+    """Are compressed parts of 8 bits missing, of which OpenCV says nothing: do they not unpack, or hold long zeros?"""
+    compression = _one(tags, _COMPRESSION, 1)
+    places, sizes = (tags.get(strips) or tags.get(tiles) or () for strips, tiles in ((273, 324), (279, 325)))
+    for place, size in zip(places, sizes):
+        part = data[int(place) : int(place) + int(size)]
+        if compression in _DEFLATE and not _unpacks(part):
+            return True
+        if compression in _NO_LONG_ZEROS and bytes(_HOLE) in part:
+            return True
+    return False
+
+
+def _unpacks(part: bytes) -> bool:
+    unpacker, rest = zlib.decompressobj(), part
+    try:
+        while rest and not unpacker.eof:
+            unpacker.decompress(rest, 1 << 20)
+            rest = unpacker.unconsumed_tail
+    except zlib.error:
+        return False
+    return True
 
 
 def why_not_read(tags: Tags) -> str | None:
@@ -87,8 +122,10 @@ def why_not_read(tags: Tags) -> str | None:
 
 
 def mended(pixels: NDArray[Any], tags: Tags) -> NDArray[Any]:
-    """OpenCV's pixels of more than 8 bits as they are meant: black as 0, white as 65535."""
+    """OpenCV's pixels as they are meant: of more than 8 bits black as 0 and white as 65535."""
     bits = int(_one(tags, _BITS, 1))
+    if _one(tags, _PHOTOMETRIC, 1) == _INKS:
+        return pixels[..., :3]  # colours by now, beside an alpha that it has not
     if pixels.dtype != np.uint16:
         return pixels
     if 8 < bits < 16:  # OpenCV puts them into the upper bits and leaves the lower ones at 0
@@ -101,15 +138,26 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
     tags = read_tags(data)
     blobs = {tag: _bytes(tags, tag) for tag in (_XMP, _PHOTOSHOP, _ICC, _DESCRIPTION)}
     profile = checked_icc(blobs[_ICC])
-    density = None
-    x, y = tags.get(_X_DENSITY, ()), tags.get(_Y_DENSITY, ())
-    if len(x) == len(y) == 2 and all((*x, *y)):
-        units = _UNITS.get(int(_one(tags, _DENSITY_UNIT, 2)), 0.0)
-        density = Density(x[0] / x[1], y[0] / y[1], units) if units or x[0] * y[1] != y[0] * x[1] else None
     comments = tuple(filter(None, (blobs[_DESCRIPTION].rstrip(b"\0"),)))
     lost = {"ICC profile, which is broken"} if blobs[_ICC] and not profile else set()
-    iptc = _resources(tags, without_thumbnails(blobs[_PHOTOSHOP]))
-    return Metadata(_exif_block(data), profile, blobs[_XMP], iptc, comments, density), lost
+    iptc = without_thumbnails(blobs[_PHOTOSHOP]) or next(
+        (
+            as_resource(data[at : at + count * (4 if kind == LONG else 1)])
+            for tag, kind, count, at in entries(data)
+            if tag == _IPTC
+        ),
+        b"",
+    )  # as it lies there, whether it is said to be bytes or LONG
+    return Metadata(_exif_block(data), profile, blobs[_XMP], iptc, comments, density(tags)), lost
+
+
+def density(tags: Tags) -> Density | None:
+    """Dots along both axes, of a TIFF or EXIF block."""
+    x, y = tags.get(_X_DENSITY, ()), tags.get(_Y_DENSITY, ())
+    if len(x) != 2 or len(y) != 2 or not all((*x, *y)):
+        return None
+    units = _UNITS.get(int(_one(tags, _DENSITY_UNIT, 2)), 0.0)
+    return Density(x[0] / x[1], y[0] / y[1], units) if units or x[0] * y[1] != y[0] * x[1] else None
 
 
 def with_metadata(data: bytes, metadata: Metadata, alpha: bool) -> bytes:
@@ -121,8 +169,10 @@ def with_metadata(data: bytes, metadata: Metadata, alpha: bool) -> bytes:
     blobs = {_ICC: metadata.icc, _XMP: metadata.xmp, _PHOTOSHOP: metadata.iptc, _IPTC: iptc_of(metadata.iptc)}
     directory |= {tag: (7 if tag == _ICC else 1, len(content), content) for tag, content in blobs.items() if content}
     if metadata.comments:
-        description = metadata.comments[0] + b"\0"
+        description = b"\n".join(metadata.comments) + b"\0"
         directory[_DESCRIPTION] = 2, len(description), description
+    elif described := read_directory(metadata.exif).get(_DESCRIPTION):
+        directory[_DESCRIPTION] = described
     if metadata.density is not None:
         density = metadata.density
         units = {0.0: 1, 100.0: 3}.get(density.units, 2)
@@ -170,11 +220,3 @@ def _one(tags: Tags, tag: int, default: int) -> int:
 def _bytes(tags: Tags, tag: int) -> bytes:
     value = tags.get(tag, b"")
     return value if isinstance(value, bytes) else b""
-
-
-def _resources(tags: Tags, photoshop: bytes) -> bytes:
-    """Photoshop's image resources; made of IPTC where a file has only that."""
-    raw = tags.get(_IPTC)
-    if photoshop or not raw:
-        return photoshop
-    return as_resource(raw if isinstance(raw, bytes) else struct.pack(f"<{len(raw)}I", *map(int, raw)))  # or LONG
