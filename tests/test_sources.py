@@ -123,6 +123,14 @@ def test_names_that_differ_in_case_only_are_two(tmp_path: Path) -> None:
     assert len(plan_outputs(sources, tmp_path / "out", None)) == 4
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_as_any_shell_writes_them(encoding: str, tmp_path: Path) -> None:
+    names = [write(tmp_path / f"{name}.png") for name in ("rain", "größer")]
+    (tmp_path / "list.txt").write_bytes("\r\n".join(map(str, names)).encode(encoding))
+    sources, unusable = find_sources([f"@{tmp_path / 'list.txt'}"], recursive=True)
+    assert [source.path for source in sources] == names and not unusable
+
+
 def test_a_name_that_no_system_takes_is_a_missing_file() -> None:
     _, (unusable,) = find_sources(["a" * 5000], recursive=False)
     assert "no such file or folder" in unusable.error
