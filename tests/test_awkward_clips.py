@@ -333,6 +333,15 @@ def test_a_stream_that_pauses_is_no_join(lost: str, tmp_path: Path) -> None:
     assert read_info(tmp_path / "y.ts").joins == ()
 
 
+@pytest.mark.parametrize("name", ["x.flv", "x.mkv"])
+def test_a_clip_that_begins_late_is_whole(name: str, tmp_path: Path) -> None:
+    late = {".flv": {"options": {"bf": "3"}}, ".mkv": {"times": range(200, 680, 40)}}[Path(name).suffix]
+    source = clip(name, unit=Fraction(1, 1000), **late)(tmp_path)
+    source.write_bytes(source.read_bytes().replace(b"DURATION", b"XURATION"))  # many muxers write no such tag
+    frames = Frames(source, read_info(source), Selection(), 0)
+    assert len(list(frames)) == 12 and frames.missing() == 0
+
+
 def test_a_dry_run_says_what_would_be_left_out(identity: Path, tmp_path: Path, run: Run) -> None:
     source = case("apac.mov")(tmp_path)
     result = run("video", source, "-o", tmp_path / "y.mp4", "--weights", identity, "--dry-run")

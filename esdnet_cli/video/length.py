@@ -30,7 +30,10 @@ def declared_end(container: InputContainer, stream: VideoStream) -> tuple[Fracti
         return ends, False
     if container.duration is None:
         return None, True
-    return Fraction(container.duration + max(container.start_time or 0, 0), av.time_base), True
+    # Matroska and Flash count from 0, others from the first packet
+    from_zero = any(name in container.format.name for name in ("matroska", "flv"))
+    before = 0 if from_zero else max(container.start_time or 0, 0)
+    return Fraction(container.duration + before, av.time_base), True
 
 
 def zero_of(container: InputContainer, first: Fraction) -> Fraction:
