@@ -21,6 +21,7 @@ from clips import frames_of, make_clip, packets_of, scene, times_of
 from conftest import Run, load_json, read, write
 
 from esdnet_cli.pipeline.journal import JOURNAL
+from esdnet_cli.video.reader import read_info
 
 ESDNET = [sys.executable, "-m", "esdnet_cli"]
 MILLISECONDS = Fraction(1, 1000)
@@ -139,6 +140,37 @@ def test_codecs(codec: str, ending: str, still: Path, tmp_path: Path, run: Run) 
         assert abs(ours - theirs) <= rounding
     for ours, theirs in zip(frames_of(target), frames_of(source), strict=True):
         assert np.abs(ours.astype(int) - theirs).mean() < 4
+
+
+@pytest.mark.parametrize("codec, ending", [("vp9", "webm"), ("av1", "mkv"), ("h264", "mp4")])
+@pytest.mark.parametrize("rate", [12800, 300])
+def test_rates_that_a_clock_or_a_codec_does_not_know(
+    rate: int, codec: str, ending: str, still: Path, tmp_path: Path, run: Run
+) -> None:
+    source, target = tmp_path / "x.mkv", tmp_path / f"y.{ending}"
+    with av.open(str(source), "w") as container:  # whose clock has 1000 ticks a second
+        stream: Any = container.add_stream("ffv1", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for index in range(6):
+            frame = av.VideoFrame.from_ndarray(scene(index, 32, 48), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    result = run("video", source, "-o", target, "--codec", codec, "--weights", still)
+    assert result.exit_code == 0, result.stderr
+    times = times_of(target)
+    assert len(times) == len(set(times)) == 6
+    assert read_info(source).rate == min(rate, 1000)
+
+
+def test_a_rate_that_its_own_times_belie(tmp_path: Path) -> None:
+    with av.open(str(make_clip(tmp_path / "x.mp4"))) as old, av.open(str(tmp_path / "x.mkv"), "w") as new:
+        copy = new.add_stream_from_template(old.streams.video[0], opaque=True)  # the header says 12800
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = copy
+                new.mux(packet)
+    assert read_info(tmp_path / "x.mkv").rate == 25
 
 
 def test_what_a_codec_cannot_keep_is_said(still: Path, tmp_path: Path, run: Run) -> None:

@@ -28,7 +28,7 @@ from esdnet_cli.video.reader import EXACT, FULL, LIMITED, SWS_MATRIX, ClipInfo
 class Codec:
     """How FFmpeg is asked for a codec. crf: the default, None if it is lossless. even: 4:2:0 needs even sides.
 
-    narrowest: the least width in pixels. most: the highest crf.
+    narrowest: the least width in pixels. most: the highest crf. fastest: the highest rate; frames keep their times.
     """
 
     encoder: str
@@ -36,6 +36,7 @@ class Codec:
     even: bool = False
     narrowest: int = 1
     most: int = 63
+    fastest: Fraction | None = None
     options: tuple[tuple[str, str], ...] = ()
 
 
@@ -47,7 +48,7 @@ CODECS = {
         "libx265", 19, even=True, narrowest=64, most=51, options=(("x265-params", "log-level=none:info=0"),)
     ),  # fmt: skip
     "vp9": Codec("libvpx-vp9", 24, options=(("row-mt", "1"), ("cpu-used", "2"))),
-    "av1": Codec("libsvtav1", 23, options=(("preset", "7"),)),
+    "av1": Codec("libsvtav1", 23, fastest=Fraction(240), options=(("preset", "7"),)),
     "ffv1": Codec("ffv1", None, options=(("level", "3"), ("slicecrc", "1"))),
 }
 
@@ -126,7 +127,7 @@ def choose_encoding(
         width=width,
         height=height,
         time_base=info.time_base,
-        rate=info.rate,
+        rate=info.rate if codec.fastest is None else min(info.rate, codec.fastest),
         matrix=0 if rgb else info.colour.matrix,
         # swscale takes grey as full range whatever its tag: the numbers stay, and so does the tag
         full=rgb or info.chroma == "grey" or (info.colour.full and info.chroma != "rgb"),

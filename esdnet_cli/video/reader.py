@@ -190,7 +190,7 @@ def read_info(path: Path) -> ClipInfo:
             width=frame.width,
             height=frame.height,
             time_base=stream.time_base,
-            rate=stream.average_rate or stream.guessed_rate or Fraction(25),
+            rate=_rate(stream, 1 / stream.time_base),
             first=frame.pts or 0,
             zero=zero_of(container, (frame.pts or 0) * stream.time_base),
             depth=min(bits, 16),
@@ -381,6 +381,12 @@ def _decode(
             tally.damaged += 1
             continue
         yield from frames
+
+
+def _rate(stream: VideoStream, most: Fraction) -> Fraction:
+    """Frames of a second by the header, which may say more than the clock has ticks, as after a remux to Matroska."""
+    rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate] or [Fraction(25)]
+    return next((rate for rate in rates if rate <= most), most)
 
 
 def _check_size(first: tuple[int, int], later: tuple[int, int]) -> None:
