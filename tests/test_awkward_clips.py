@@ -342,6 +342,19 @@ def test_a_clip_that_begins_late_is_whole(name: str, tmp_path: Path) -> None:
     assert len(list(frames)) == 12 and frames.missing() == 0
 
 
+def test_an_empty_sample_costs_itself_alone(tmp_path: Path) -> None:
+    source = clip("x.mov", codec="mjpeg", pix_fmt="yuvj420p")(tmp_path)
+    data = bytearray(source.read_bytes())
+    sizes = data.index(b"stsz") + 16
+    before, dropped = struct.unpack_from(">II", data, sizes + 4 * 4)
+    struct.pack_into(">II", data, sizes + 4 * 4, before + dropped, 0)
+    source.write_bytes(data)
+    info = read_info(source)
+    frames = Frames(source, info, Selection(), 0)
+    assert [frame.pts // 512 for frame in frames] == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert frames.missing() == 0, "it was dropped on purpose"
+
+
 def test_a_dry_run_says_what_would_be_left_out(identity: Path, tmp_path: Path, run: Run) -> None:
     source = case("apac.mov")(tmp_path)
     result = run("video", source, "-o", tmp_path / "y.mp4", "--weights", identity, "--dry-run")

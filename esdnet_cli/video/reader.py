@@ -375,6 +375,8 @@ def _decode(
             tally.reached = max(tally.reached, (packet.pos or 0) + packet.size)
             if stamp is not None:
                 tally.video_ends = max(tally.video_ends, ends)
+        if stamp is not None and not packet.size:
+            continue  # a frame that was dropped; taken as the end, it would cost all that follow
         try:
             frames = stream.decode(packet if packet.size else None)
         except av.error.FFmpegError:
