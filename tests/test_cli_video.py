@@ -750,4 +750,6 @@ def test_a_codec_that_does_not_fit_is_said_before_the_work(still: Path, tmp_path
     assert result.exit_code == 1 and "libx264 does not fit into .webm" in result.stderr
     result = run("video", source, "-o", tmp_path / "y.mkv", "--codec", "h264", "--crf", "60", "--weights", still)
     assert result.exit_code == 1 and "x.mkv: --crf 60 is too high for h264; use 0 to 51" in result.stderr
+    result = run("video", source, "-o", tmp_path / "y.mkv", "--codec", "av1", "--crf", "0", "--weights", still)
+    assert result.exit_code == 1 and "x.mkv: --crf 0 is too low for av1; use 1 to 63" in result.stderr
     assert files(tmp_path) == ["weights/identity.safetensors", "x.mkv"]

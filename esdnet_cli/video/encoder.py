@@ -28,13 +28,15 @@ from esdnet_cli.video.reader import EXACT, FULL, LIMITED, SWS_MATRIX, ClipInfo
 class Codec:
     """How FFmpeg is asked for a codec. crf: the default, None if it is lossless. even: 4:2:0 needs even sides.
 
-    narrowest: the least width in pixels. most: the highest crf. fastest: the highest rate; frames keep their times.
+    narrowest: the least width in pixels. least, most: the lowest and the highest crf. fastest: the highest rate; frames
+    keep their times.
     """
 
     encoder: str
     crf: int | None
     even: bool = False
     narrowest: int = 1
+    least: int = 0
     most: int = 63
     fastest: Fraction | None = None
     options: tuple[tuple[str, str], ...] = ()
@@ -48,7 +50,8 @@ CODECS = {
         "libx265", 19, even=True, narrowest=64, most=51, options=(("x265-params", "log-level=none:info=0"),)
     ),  # fmt: skip
     "vp9": Codec("libvpx-vp9", 24, options=(("row-mt", "1"), ("cpu-used", "2"))),
-    "av1": Codec("libsvtav1", 23, fastest=Fraction(240), options=(("preset", "7"),)),
+    # to its wrapper in FFmpeg, 0 is as if none were given, and becomes 35
+    "av1": Codec("libsvtav1", 23, least=1, fastest=Fraction(240), options=(("preset", "7"),)),
     "ffv1": Codec("ffv1", None, options=(("level", "3"), ("slicecrc", "1"))),
 }
 
@@ -104,8 +107,9 @@ def choose_encoding(
         raise PictureError(
             f"is narrower than {codec.narrowest} pixels, too narrow for {codec_name}; choose another --codec"
         )
-    if crf is not None and crf > codec.most:
-        raise PictureError(f"--crf {crf} is too high for {codec_name}; use 0 to {codec.most}")
+    if crf is not None and not codec.least <= crf <= codec.most:
+        wrong = "low" if crf < codec.least else "high"
+        raise PictureError(f"--crf {crf} is too {wrong} for {codec_name}; use {codec.least} to {codec.most}")
     options = dict(codec.options)
     if codec.crf is not None:
         options["crf"] = str(codec.crf if crf is None else crf)
