@@ -184,6 +184,15 @@ def test_what_a_codec_cannot_keep_is_said(still: Path, tmp_path: Path, run: Run)
     assert "written as 4:4:4, the source is 4:2:0" in result.stderr
 
 
+@pytest.mark.parametrize("ending", ["webm", "mp4"])
+def test_transparency_is_left_out_and_said(ending: str, still: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.webm", 3, codec="libvpx-vp9", pix_fmt="yuva420p")
+    result = run("video", source, "-o", tmp_path / f"y.{ending}", "--weights", still)
+    assert result.exit_code == 0 and "transparency is left out" in result.stderr
+    with av.open(str(tmp_path / f"y.{ending}")) as container:
+        assert not [key for key in container.streams.video[0].metadata if key.lower() == "alpha_mode"]
+
+
 def test_a_rerun_skips_and_what_is_not_ours_is_kept(still: Path, tmp_path: Path, run: Run) -> None:
     source, target = make_clip(tmp_path / "x.mp4", 5), tmp_path / "out.mp4"
     command = ("video", source, "-o", target, "--weights", still)

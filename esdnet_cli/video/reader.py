@@ -195,7 +195,9 @@ def read_info(path: Path) -> ClipInfo:
             zero=zero_of(container, (frame.pts or 0) * stream.time_base),
             depth=min(bits, 16),
             chroma=_chroma(frame),
-            alpha=any(component.is_alpha for component in frame.format.components),
+            # FFmpeg's own decoders of VP8 and VP9 do not show it
+            alpha=any(component.is_alpha for component in frame.format.components)
+            or stream.metadata.get("alpha_mode") == "1",
             interlaced=frame.interlaced_frame,
             colour=_colour(frame),
             aspect=stream.sample_aspect_ratio or None,

@@ -26,7 +26,8 @@ from esdnet_cli.video.reader import ClipInfo, open_clip
 QUICKTIME = ("mp4", "mov")
 _WITH_ATTACHMENTS = ("matroska",)
 _LOOKED_AT, _LOOKED_INTO = 400, 2**27  # packets and bytes before the work, to see whether a container takes them
-_OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration"}  # of the file, not the film
+# of the file, not the film
+_OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "alpha_mode"}
 _STATISTICS = ("_STATISTICS", "NUMBER_OF", "BPS")
 _DEEP = ("pcm_bluray", "pcm_dvd", "truehd", "mlp", "alac", "flac")  # 24 bits where they have more than 16
 _OPUS_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
