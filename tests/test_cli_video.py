@@ -184,6 +184,25 @@ def test_what_a_codec_cannot_keep_is_said(still: Path, tmp_path: Path, run: Run)
     assert "written as 4:4:4, the source is 4:2:0" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "name, codec, pix_fmt, written",
+    [
+        ("x.mkv", "ffv1", "yuv411p", "yuv422p"),
+        ("x.mkv", "ffv1", "yuv440p", "yuv444p"),
+        ("x.mkv", "ffv1", "yuv440p12le", "yuv444p10le"),
+        ("x.mov", "qtrle", "rgb555be", "yuv444p"),
+    ],
+)
+def test_rare_pixels_lose_nothing(
+    name: str, codec: str, pix_fmt: str, written: str, still: Path, tmp_path: Path, run: Run
+) -> None:
+    source, target = make_clip(tmp_path / name, 3, codec=codec, pix_fmt=pix_fmt), tmp_path / "y.mp4"
+    result = run("video", source, "-o", target, "--weights", still)
+    assert result.exit_code == 0 and facts(target)["pixels"] == written
+    rare = {"yuv411p": "4:1:1", "yuv440p": "4:4:0", "yuv440p12le": "4:4:0"}.get(pix_fmt)
+    assert f"the source is {rare}" in result.stderr if rare else "the source" not in result.stderr
+
+
 @pytest.mark.parametrize("ending", ["webm", "mp4"])
 def test_transparency_is_left_out_and_said(ending: str, still: Path, tmp_path: Path, run: Run) -> None:
     source = make_clip(tmp_path / "x.webm", 3, codec="libvpx-vp9", pix_fmt="yuva420p")

@@ -117,7 +117,7 @@ def choose_encoding(
     notes = []
     if depth < info.depth:
         notes.append(f"{codec_name} is written with {depth} bits here, the source has {info.depth}")
-    if chroma != info.chroma and info.chroma in ("420", "422", "444"):
+    if chroma != info.chroma and info.chroma not in ("rgb", "grey"):
         notes.append(f"written as 4:{chroma[1]}:{chroma[2]}, the source is 4:{info.chroma[1]}:{info.chroma[2]}")
     if info.alpha:
         notes.append("transparency is left out")
@@ -147,7 +147,8 @@ def _choose_format(info: ClipInfo, codec: Codec, formats: Sequence[str], odd: bo
     """Pixel format, its depth and chroma: the source's depth before its chroma, then the next best."""
     if info.chroma == "rgb" and codec.encoder == "ffv1":
         return ("bgr0", 8, "rgb") if info.depth == 8 else ("gbrp16le", 16, "rgb")
-    wanted = {"rgb": "444", "grey": "420"}.get(info.chroma, info.chroma)
+    # 4:1:1 and 4:4:0 are what few players show: the next finer one
+    wanted = {"rgb": "444", "grey": "420", "411": "422", "440": "444"}.get(info.chroma, info.chroma)
     chromas = [wanted, *(chroma for chroma in ("420", "444", "422") if chroma != wanted)]
     if odd and codec.even:
         chromas = ["444"]

@@ -43,7 +43,9 @@ _BT709, _BT601 = 1, 6
 SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 LIMITED, FULL = 1, 2
 
-Chroma = Literal["420", "422", "444", "rgb", "grey"]
+Chroma = Literal["411", "420", "422", "440", "444", "rgb", "grey"]
+# by how many columns and lines share one; the rest, such as 4:1:0, is coarser than 4:2:0
+_CHROMAS: dict[tuple[int, int], Chroma] = {(4, 1): "411", (2, 1): "422", (1, 2): "440", (1, 1): "444"}
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def read_info(path: Path) -> ClipInfo:
             rate=_rate(stream, 1 / stream.time_base),
             first=frame.pts or 0,
             zero=zero_of(container, (frame.pts or 0) * stream.time_base),
-            depth=min(bits, 16),
+            depth=max(8, min(bits, 16)),
             chroma=_chroma(frame),
             # FFmpeg's own decoders of VP8 and VP9 do not show it
             alpha=any(component.is_alpha for component in frame.format.components)
@@ -419,13 +421,10 @@ def _colour(frame: VideoFrame) -> Colour:
 def _chroma(frame: VideoFrame) -> Chroma:
     if frame.format.is_rgb or frame.format.has_palette:
         return "rgb"
-    components = [component for component in frame.format.components if not component.is_alpha]
-    if len(components) < 3:
+    if sum(not component.is_alpha for component in frame.format.components) < 3:
         return "grey"
-    chroma = components[1]
-    if chroma.width == frame.width and chroma.height == frame.height:
-        return "444"
-    return "422" if chroma.height == frame.height and 2 * chroma.width >= frame.width else "420"
+    # not from the frame's sides, which are rounded up
+    return _CHROMAS.get((16 // frame.format.chroma_width(16), 16 // frame.format.chroma_height(16)), "420")
 
 
 def reason(error: av.error.FFmpegError) -> str:
