@@ -319,6 +319,28 @@ def test_an_interrupted_overwrite_goes_on(tiny: Path, tmp_path: Path, run: Run) 
     assert "continuing after 24 frames" in result.stderr and times_of(target) == times_of(source)
 
 
+def test_parts_that_a_kill_left_beside_the_output_go(
+    still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from esdnet_cli.video import clip
+
+    def killed(*_: Any) -> None:
+        raise SystemExit(9)
+
+    source, target = make_clip(tmp_path / "x.mp4", 2), tmp_path / "out" / "y.mp4"
+    command = ("video", source, "-o", target, "--weights", still)
+    whole = [JOURNAL, "y.mp4"]
+    left = [JOURNAL, *(f".y.mp4.esdnet-parts/{name}" for name in ("000000.part", "job.json")), "y.mp4"]
+    with monkeypatch.context() as patched:
+        patched.setattr(clip.Parts, "remove", killed)  # after the output has its name
+        assert run(*command).exit_code == 9 and files(tmp_path / "out") == left
+    assert "1 skipped" in run(*command).stdout and files(tmp_path / "out") == whole
+    with monkeypatch.context() as patched:
+        patched.setattr(clip, "_write", killed)
+        assert run(*command, "--crf", "30").exit_code == 9
+    assert "1 skipped" in run(*command).stdout and files(tmp_path / "out") == left, "those may go on"
+
+
 def test_interrupted_says_how_far_and_how_to_go_on(tiny: Path, tmp_path: Path, run: Run) -> None:
     source, target = make_clip(tmp_path / "x.mp4", 30), tmp_path / "y.mp4"
     stderr = _interrupt(source, target, tiny, signal.SIGINT)
