@@ -355,6 +355,18 @@ def test_an_empty_sample_costs_itself_alone(tmp_path: Path) -> None:
     assert frames.missing() == 0, "it was dropped on purpose"
 
 
+def test_one_wrong_time_moves_no_other_frame(tmp_path: Path) -> None:
+    source = clip("x.mkv", codec="ffv1", unit=Fraction(1, 1000))(tmp_path)
+    with av.open(str(source)) as container:
+        place = next(packet.pos for packet in container.demux() if packet.pts == 200) or 0
+    data = bytearray(source.read_bytes())
+    struct.pack_into(">h", data, data.index(struct.pack(">h", 200), place), 2000)
+    source.write_bytes(data)
+    assert times_of(source)[5] == 2
+    frames = Frames(source, read_info(source), Selection(), 0)
+    assert [frame.pts for frame in frames] == list(range(0, 480, 40)) and frames.missing() == 0
+
+
 def test_a_dry_run_says_what_would_be_left_out(identity: Path, tmp_path: Path, run: Run) -> None:
     source = case("apac.mov")(tmp_path)
     result = run("video", source, "-o", tmp_path / "y.mp4", "--weights", identity, "--dry-run")

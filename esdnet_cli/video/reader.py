@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -273,14 +274,18 @@ class Frames:
     def _rising(self, frames: Iterable[VideoFrame]) -> Iterator[tuple[int, int, VideoFrame]]:
         """Each frame with pts and duration; no container holds two frames of one time, or goes back, as some files do.
 
-        Where a frame has no time of its own, it follows the last one.
+        Where a frame has no time of its own, or one that the next frame belies, it follows the last one.
         """
         info = self._info
         last = None
-        for frame in frames:
+        for frame, following in pairwise(chain(frames, (None,))):
+            assert frame is not None
             self.decoded += 1
             step = frame.duration or round(1 / info.rate / info.time_base)
             pts = frame.pts if frame.pts is not None else info.first if last is None else last + step
+            after = None if following is None else following.pts
+            if last is not None and after is not None and last < after < pts:
+                pts = last + step  # else all that follow would be moved to after it
             if last is not None and pts <= last:
                 pts = last + (1 if last - pts < step else step)
             last = pts
