@@ -367,6 +367,16 @@ def test_one_wrong_time_moves_no_other_frame(tmp_path: Path) -> None:
     assert [frame.pts for frame in frames] == list(range(0, 480, 40)) and frames.missing() == 0
 
 
+def test_frames_that_come_seldom_are_no_joins(tmp_path: Path) -> None:
+    seconds = [0, 15, 30, 42, 60, 75]
+    source = clip("x.ts", times=[90000 * second for second in seconds], options={"bf": "0"})(tmp_path)
+    info = read_info(source)
+    assert [(frame.pts - info.first) * info.time_base for frame in Frames(source, info, Selection(), 0)] == seconds
+    later = clip("y.ts", times=[90000 * second for second in seconds], options={"bf": "0"}, offset=5000)(tmp_path)
+    source.write_bytes(source.read_bytes() + later.read_bytes())
+    assert len(read_info(source).joins) == 1
+
+
 def test_a_dry_run_says_what_would_be_left_out(identity: Path, tmp_path: Path, run: Run) -> None:
     source = case("apac.mov")(tmp_path)
     result = run("video", source, "-o", tmp_path / "y.mp4", "--weights", identity, "--dry-run")
