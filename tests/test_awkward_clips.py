@@ -377,6 +377,32 @@ def test_frames_that_come_seldom_are_no_joins(tmp_path: Path) -> None:
     assert len(read_info(source).joins) == 1
 
 
+OVERLAPPING = clip(
+    "x.mkv", 50,
+    subtitles=b"1\n00:00:00,100 --> 00:00:01,500\nA sign\n\n2\n00:00:00,200 --> 00:00:00,400\none\n\n"
+    b"3\n00:00:00,800 --> 00:00:01,000\ntwo\n\n4\n00:00:01,500 --> 00:00:01,600\n-\n\n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov"])
+def test_cues_that_overlap_are_shown_in_time(ending: str, identity: Path, tmp_path: Path, run: Run) -> None:
+    target = tmp_path / f"y{ending}"
+    assert run("video", OVERLAPPING(tmp_path), "-o", target, "--weights", identity, "--every", "5").exit_code == 0
+    assert shown(target) == [
+        (0.1, 0.2, "A sign"), (0.2, 0.4, "A sign\none"), (0.4, 0.8, "A sign"), (0.8, 1.0, "A sign\ntwo"),
+        (1.0, 1.5, "A sign"), (1.5, 1.6, "-"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_a_cue_that_began_before_the_part_is_shown(ending: str, identity: Path, tmp_path: Path, run: Run) -> None:
+    target = tmp_path / f"y{ending}"
+    options = ("--weights", identity, "--every", "5", "--start", "0.4")
+    assert run("video", OVERLAPPING(tmp_path), "-o", target, *options).exit_code == 0
+    (begin, _, text), *_ = found = shown(target)
+    assert begin == 0 and text == "A sign" and "one" not in str(found)
+
+
 def test_a_dry_run_says_what_would_be_left_out(identity: Path, tmp_path: Path, run: Run) -> None:
     source = case("apac.mov")(tmp_path)
     result = run("video", source, "-o", tmp_path / "y.mp4", "--weights", identity, "--dry-run")
@@ -400,6 +426,14 @@ def sounds(path: Path) -> list[Sound]:
             assert np.sqrt(np.mean(loud**2)) == pytest.approx(0.1, abs=0.06), "the tone that was put in, not noise"
             found.append((stream.codec_context.name.removeprefix("lib"), begins, seconds))
     return [(codec.replace("float", ""), *rest) for codec, *rest in found]  # type: ignore[misc]
+
+
+def shown(path: Path) -> list[tuple[float, float, str]]:
+    """Each cue that is seen: begin, end, text."""
+    (packets,) = packets_of(path, "subtitle")
+    head = 0 if path.suffix == ".mkv" else 2  # the length, in timed text
+    cues = [(float(pts or 0), float((pts or 0) + duration), data[head:].decode()) for pts, duration, data in packets]
+    return [(begin, end, text) for begin, end, text in cues if end > begin and text]
 
 
 def texts(path: Path) -> str:

@@ -20,6 +20,7 @@ from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
 from esdnet_cli.video.clock import Join, one_clock
+from esdnet_cli.video.cues import Cues, begin_at
 from esdnet_cli.video.inputs import CONTAINERS
 from esdnet_cli.video.reader import ClipInfo, open_clip
 
@@ -128,12 +129,28 @@ class StreamWriter:
         self.damaged = 0
         self._anew = anew
         self._hides = copy.container.format.name in QUICKTIME
+        name = None if copy.codec_context is None else copy.codec_context.name
+        self._cues = Cues() if name == "mov_text" else None
         self._begun = False
         self._held: Packet[Any] | None = None
         self._until: Fraction | None = None  # second at which the sound decoded so far ends
 
     def take(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
         """What a packet of the source becomes."""
+        if self._cues is None:
+            yield from self._made(packet)
+            return
+        for cue in self._made(packet):
+            yield from map(self._own, self._cues.add(cue))
+
+    def finish(self) -> Iterator[Packet[Any]]:
+        """What is held back here, or by an encoder."""
+        if self._anew and isinstance(self.copy, AudioStream):
+            yield from self._sound(None)
+        if self._cues is not None:
+            yield from map(self._own, self._cues.until(None))
+
+    def _made(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
         if self._anew:
             yield from self._encoded(packet)
             return
@@ -148,11 +165,6 @@ class StreamWriter:
             yield self._own(self._held)
             self._held = None
         yield self._own(packet)
-
-    def finish(self) -> Iterator[Packet[Any]]:
-        """What an encoder has held back."""
-        if self._anew and isinstance(self.copy, AudioStream):
-            yield from self._sound(None)
 
     def _own(self, packet: Packet[Any]) -> Packet[Any]:
         packet.stream = self.copy
@@ -220,10 +232,15 @@ def copied_packets(
         if stamp is None or writer is None:
             continue
         time = (packet.pts if packet.pts is not None else stamp) * packet.time_base
-        if (cut.start is not None and time < cut.start) or (cut.end is not None and time >= cut.end):
+        if cut.end is not None and time >= cut.end:
             continue
-        if writer.stream.type == "subtitle" and time + (packet.duration or 0) * packet.time_base < cut.shift:
+        ends = time + (packet.duration or 0) * packet.time_base
+        if writer.stream.type == "subtitle" and ends < cut.shift:
             continue  # of a broadcast, before its first picture and sound
+        if cut.start is not None and time < cut.start:
+            if writer.stream.type != "subtitle" or ends <= cut.start:
+                continue
+            begin_at(cut.start, packet)  # a cue that still shows
         shift = round(cut.shift / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
@@ -286,6 +303,7 @@ def _encoder(container: str, stream: Stream, packets: Iterable[Packet[Any]]) -> 
                 writer = StreamWriter(stream, _add(target, stream, encoder), anew=True)
                 target.start_encoding()
                 made = [made for packet in packets for made in writer.take(_again(packet, stream))]
+                made += writer.finish()
                 target.mux(made)
         except (ValueError, av.error.FFmpegError):
             continue
