@@ -342,6 +342,16 @@ def test_a_clip_that_begins_late_is_whole(name: str, tmp_path: Path) -> None:
     assert len(list(frames)) == 12 and frames.missing() == 0
 
 
+@pytest.mark.parametrize("share, missing", [(1.0, 0), (0.97, 0), (0.6, 30), (0.3, 64)])
+def test_a_truncated_clip_of_windows(share: float, missing: int, tmp_path: Path) -> None:
+    source = clip("x.wmv", 75, codec="wmv2", size=(64, 48))(tmp_path)
+    data = source.read_bytes()
+    source.write_bytes(data[: int(len(data) * share)])  # to 97 %: what is lost is the index
+    frames = Frames(source, read_info(source), Selection(), 0)
+    assert len(list(frames)) == pytest.approx(75 - missing, abs=2)
+    assert frames.missing() == pytest.approx(missing, abs=2 if missing else 0)
+
+
 def test_an_empty_sample_costs_itself_alone(tmp_path: Path) -> None:
     source = clip("x.mov", codec="mjpeg", pix_fmt="yuvj420p")(tmp_path)
     data = bytearray(source.read_bytes())

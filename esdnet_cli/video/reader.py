@@ -186,7 +186,7 @@ def read_info(path: Path) -> ClipInfo:
                 "is Dolby Vision without a picture for other players (profile 5), whose colours are not supported; "
                 "convert it to BT.709, or to profile 8"
             )
-        ends, by_file = declared_end(container, stream)
+        ends, by_file = declared_end(path, container, stream)
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         assert stream.time_base is not None
         return ClipInfo(
