@@ -37,8 +37,9 @@ def make_clip(
     """Write a clip of `scene`s, or of one colour (`fill`, YUV of the stored depth).
 
     sound: codecs of its streams, joined by "+", each with the sample format after ":" if it is not the default.
-    subtitles: "srt", or what an SRT file says. times: pts in units of `unit`. declared: how many frames a tag says there are.
-    muxer: its options. offset: seconds by which all streams begin later. late: by which the sound ends later.
+    subtitles: "srt", or what an SRT file says. times: pts in units of `unit`.
+    declared: how many frames a tag says there are. muxer: its options.
+    offset: seconds by which all streams begin later. late: by which the sound ends later.
     """
     width, height = size
     times = times if times is not None else [index * round(1 / (25 * unit)) for index in range(frames)]

@@ -18,11 +18,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.packet import Packet
 from clips import make_clip, packets_of, times_of
 from conftest import Run
 from dolby import remuxed, with_descriptor, with_rpu
 
 from esdnet_cli.video.reader import Frames, Selection, read_info
+from esdnet_cli.video.silence import Unbroken
 
 CASES = Path(__file__).parent / "cases"
 BROADCAST = Fraction(1, 90000)
@@ -411,6 +413,49 @@ def test_a_cue_that_began_before_the_part_is_shown(ending: str, identity: Path, 
     assert run("video", OVERLAPPING(tmp_path), "-o", target, *options).exit_code == 0
     (begin, _, text), *_ = found = shown(target)
     assert begin == 0 and text == "A sign" and "one" not in str(found)
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov"])
+@pytest.mark.parametrize(
+    "name, details",
+    [
+        ("x.flv", {"codec": "flv1", "sound": "adpcm_swf"}),
+        ("x.mkv", {"sound": "pcm_s16le", "unit": Fraction(1, 1000)}),
+        ("x.mkv", {"sound": "pcm_u8", "unit": Fraction(1, 1000)}),
+    ],
+)
+def test_a_hole_in_sound_stays(
+    name: str, details: dict[str, Any], ending: str, identity: Path, tmp_path: Path, run: Run
+) -> None:
+    source, target = tmp_path / f"hole{name[1:]}", tmp_path / f"y{ending}"
+    with av.open(str(clip(name, 50, **details)(tmp_path))) as old, av.open(str(source), "w") as new:
+        copies = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
+        for packet in old.demux():
+            moment = (packet.pts or 0) * packet.time_base
+            if packet.size and not (packet.stream.type == "audio" and Fraction(2, 5) < moment < Fraction(6, 5)):
+                packet.stream = copies[packet.stream_index]
+                new.mux(packet)
+    assert run("video", source, "-o", target, "--weights", identity, "--every", "10").exit_code == 0
+    with av.open(str(target)) as container:
+        mono = av.AudioResampler(format="flt", layout="mono", rate=8000)
+        frames = container.decode(container.streams.audio[0])
+        heard = np.concatenate([out.to_ndarray()[0] for frame in frames for out in mono.resample(frame)])
+    loud = [float(np.abs(heard[int(8000 * second) :][:80]).max()) for second in (0.2, 0.6, 1.1, 1.5, 1.9)]
+    assert [level > 0.1 for level in loud] == [True, False, False, True, True] and loud[1] < 0.01
+    assert len(heard) / 8000 == pytest.approx(2, abs=0.1)
+
+
+def test_a_single_wrong_time_of_sound_is_no_hole() -> None:
+    sound = Unbroken("pcm_s16le", 1000, 1)
+    made = []
+    for begins in (0, 100, 1700, 300, 400, 900):
+        packet: Any = Packet(bytes(200))
+        packet.pts, packet.time_base = begins, Fraction(1, 1000)
+        made += sound.add(packet)
+    made += sound.finish()
+    assert [(packet.pts, packet.size) for packet in made] == [
+        (0, 200), (100, 200), (1700, 200), (300, 200), (400, 200), (500, 800), (900, 200)
+    ]  # fmt: skip
 
 
 def test_a_dry_run_says_what_would_be_left_out(identity: Path, tmp_path: Path, run: Run) -> None:

@@ -22,12 +22,15 @@ class Cues:
     def add(self, cue: Packet[Any]) -> Iterator[Packet[Any]]:
         """What is shown before a cue begins."""
         begins = cue.pts or 0
-        yield from self.until(begins)
+        yield from self._until(begins)
         self._open = [*(other for other in self._open if _end(other) > begins), cue]
         self._place = max(self._place, begins)
 
-    def until(self, end: int | None) -> Iterator[Packet[Any]]:
-        """What is shown before `end`; None: to the last."""
+    def finish(self) -> Iterator[Packet[Any]]:
+        """What is shown to the last."""
+        yield from self._until(None)
+
+    def _until(self, end: int | None) -> Iterator[Packet[Any]]:
         while self._open and (end is None or self._place < end):
             ends = [_end(cue) for cue in self._open]
             change = max(self._place, min(ends if end is None else (*ends, end)))

@@ -11,7 +11,6 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-
 # ASF's File Properties Object, and how much of a file is searched for it
 _PROPERTIES, _HEADER = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), 2**20
 

@@ -23,6 +23,7 @@ from esdnet_cli.video.clock import Join, one_clock
 from esdnet_cli.video.cues import Cues, begin_at
 from esdnet_cli.video.inputs import CONTAINERS
 from esdnet_cli.video.reader import ClipInfo, open_clip
+from esdnet_cli.video.silence import Unbroken
 
 QUICKTIME = ("mp4", "mov")
 _WITH_ATTACHMENTS = ("matroska",)
@@ -129,26 +130,28 @@ class StreamWriter:
         self.damaged = 0
         self._anew = anew
         self._hides = copy.container.format.name in QUICKTIME
-        name = None if copy.codec_context is None else copy.codec_context.name
-        self._cues = Cues() if name == "mov_text" else None
+        self._in_line = _in_line(copy) if self._hides else None
         self._begun = False
         self._held: Packet[Any] | None = None
         self._until: Fraction | None = None  # second at which the sound decoded so far ends
 
     def take(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
         """What a packet of the source becomes."""
-        if self._cues is None:
+        if self._in_line is None:
             yield from self._made(packet)
             return
-        for cue in self._made(packet):
-            yield from map(self._own, self._cues.add(cue))
+        for made in self._made(packet):
+            yield from map(self._own, self._in_line.add(made))
 
     def finish(self) -> Iterator[Packet[Any]]:
         """What is held back here, or by an encoder."""
-        if self._anew and isinstance(self.copy, AudioStream):
-            yield from self._sound(None)
-        if self._cues is not None:
-            yield from map(self._own, self._cues.until(None))
+        last = self._sound(None) if self._anew and isinstance(self.copy, AudioStream) else iter(())
+        if self._in_line is None:
+            yield from last
+            return
+        for made in last:
+            yield from map(self._own, self._in_line.add(made))
+        yield from map(self._own, self._in_line.finish())
 
     def _made(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
         if self._anew:
@@ -199,6 +202,18 @@ class StreamWriter:
             encoded.pts, encoded.dts, encoded.duration = packet.pts, packet.dts, packet.duration or 0
             encoded.time_base = packet.time_base
             yield self._own(encoded)
+
+
+def _in_line(copy: Stream) -> Cues | Unbroken | None:
+    """What a QuickTime muxer needs where it knows no times that overlap, or no holes."""
+    if copy.codec_context is None:
+        return None
+    if copy.codec_context.name == "mov_text":
+        return Cues()
+    if isinstance(copy, AudioStream) and copy.codec_context.name.startswith("pcm_"):
+        context = copy.codec_context
+        return Unbroken(context.name, context.sample_rate, context.layout.nb_channels)
+    return None
 
 
 class Timed(NamedTuple):
