@@ -198,7 +198,7 @@ def read_info(path: Path) -> ClipInfo:
             zero=zero_of(container, (frame.pts or 0) * stream.time_base),
             depth=max(8, min(bits, 16)),
             chroma=_chroma(frame),
-            # FFmpeg's own decoders of VP8 and VP9 do not show it
+            # FFmpeg's own decoder of VP9 does not show it
             alpha=any(component.is_alpha for component in frame.format.components)
             or stream.metadata.get("alpha_mode") == "1",
             interlaced=frame.interlaced_frame,
@@ -285,7 +285,7 @@ class Frames:
             pts = frame.pts if frame.pts is not None else info.first if last is None else last + step
             after = None if following is None else following.pts
             if last is not None and after is not None and last < after < pts:
-                pts = last + step  # else all that follow would be moved to after it
+                pts = min(last + step, after - 1)  # else all that follow would be moved to after it
             if last is not None and pts <= last:
                 pts = last + (1 if last - pts < step else step)
             last = pts
