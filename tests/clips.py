@@ -30,15 +30,16 @@ def make_clip(
     path: Path, frames: int = 12, size: tuple[int, int] = (48, 32), codec: str = "libx264", pix_fmt: str = "yuv420p",
     unit: Fraction = Fraction(1, 12800), times: Sequence[int] | None = None, matrix: int = 2, full: bool = False,
     tags: tuple[int, int] = (2, 2), rotation: int | None = None, aspect: Fraction | None = None, sound: str = "",
-    subtitles: str = "", chapters: bool = False, options: dict[str, str] | None = None, fill: Any = None,
+    subtitles: str | bytes = "", chapters: bool = False, options: dict[str, str] | None = None, fill: Any = None,
     declared: int | None = None, offset: float = 0, late: float = 0, tags_of_file: dict[str, str] | None = None,
     muxer: dict[str, str] | None = None,
 ) -> Path:  # fmt: skip
     """Write a clip of `scene`s, or of one colour (`fill`, YUV of the stored depth).
 
     sound: codecs of its streams, joined by "+", each with the sample format after ":" if it is not the default.
-    times: pts in units of `unit`. declared: how many frames a tag says there are.
-    muxer: its options. offset: seconds by which all streams begin later. late: by which the sound ends later.
+    subtitles: "srt", or what an SRT file says. times: pts in units of `unit`.
+    declared: how many frames a tag says there are. muxer: its options.
+    offset: seconds by which all streams begin later. late: by which the sound ends later.
     """
     width, height = size
     times = times if times is not None else [index * round(1 / (25 * unit)) for index in range(frames)]
@@ -58,7 +59,8 @@ def make_clip(
         if rotation is not None:
             video.set_display_rotation(rotation)
         audios = [_add_sound(target, *kind.split(":")) for kind in sound.split("+") if kind]
-        text = av.open(io.BytesIO(SUBTITLES), format="srt") if subtitles == "srt" else None
+        lines = SUBTITLES if subtitles == "srt" else subtitles
+        text = av.open(io.BytesIO(lines), format="srt") if isinstance(lines, bytes) else None
         copied: Any = target.add_stream_from_template(text.streams[0]) if text else None
         if chapters:
             unit_of = Fraction(1, 1000)

@@ -18,11 +18,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from av.packet import Packet
 from clips import make_clip, packets_of, times_of
 from conftest import Run
 from dolby import remuxed, with_descriptor, with_rpu
 
 from esdnet_cli.video.reader import Frames, Selection, read_info
+from esdnet_cli.video.silence import Unbroken
 
 CASES = Path(__file__).parent / "cases"
 BROADCAST = Fraction(1, 90000)
@@ -333,6 +335,129 @@ def test_a_stream_that_pauses_is_no_join(lost: str, tmp_path: Path) -> None:
     assert read_info(tmp_path / "y.ts").joins == ()
 
 
+@pytest.mark.parametrize("name", ["x.flv", "x.mkv"])
+def test_a_clip_that_begins_late_is_whole(name: str, tmp_path: Path) -> None:
+    late = {".flv": {"options": {"bf": "3"}}, ".mkv": {"times": range(200, 680, 40)}}[Path(name).suffix]
+    source = clip(name, unit=Fraction(1, 1000), **late)(tmp_path)
+    source.write_bytes(source.read_bytes().replace(b"DURATION", b"XURATION"))  # many muxers write no such tag
+    frames = Frames(source, read_info(source), Selection(), 0)
+    assert len(list(frames)) == 12 and frames.missing() == 0
+
+
+@pytest.mark.parametrize("share, missing", [(1.0, 0), (0.97, 0), (0.6, 30), (0.3, 64)])
+def test_a_truncated_clip_of_windows(share: float, missing: int, tmp_path: Path) -> None:
+    source = clip("x.wmv", 75, codec="wmv2", size=(64, 48))(tmp_path)
+    data = source.read_bytes()
+    source.write_bytes(data[: int(len(data) * share)])  # to 97 %: what is lost is the index
+    frames = Frames(source, read_info(source), Selection(), 0)
+    assert len(list(frames)) == pytest.approx(75 - missing, abs=2)
+    assert frames.missing() == pytest.approx(missing, abs=2 if missing else 0)
+
+
+def test_an_empty_sample_costs_itself_alone(tmp_path: Path) -> None:
+    source = clip("x.mov", codec="mjpeg", pix_fmt="yuvj420p")(tmp_path)
+    data = bytearray(source.read_bytes())
+    sizes = data.index(b"stsz") + 16
+    before, dropped = struct.unpack_from(">II", data, sizes + 4 * 4)
+    struct.pack_into(">II", data, sizes + 4 * 4, before + dropped, 0)
+    source.write_bytes(data)
+    info = read_info(source)
+    frames = Frames(source, info, Selection(), 0)
+    assert [frame.pts // 512 for frame in frames] == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
+    assert frames.missing() == 0, "it was dropped on purpose"
+
+
+def test_one_wrong_time_moves_no_other_frame(tmp_path: Path) -> None:
+    source = clip("x.mkv", codec="ffv1", unit=Fraction(1, 1000))(tmp_path)
+    with av.open(str(source)) as container:
+        place = next(packet.pos for packet in container.demux() if packet.pts == 200) or 0
+    data = bytearray(source.read_bytes())
+    struct.pack_into(">h", data, data.index(struct.pack(">h", 200), place), 2000)
+    source.write_bytes(data)
+    assert times_of(source)[5] == 2
+    frames = Frames(source, read_info(source), Selection(), 0)
+    assert [frame.pts for frame in frames] == list(range(0, 480, 40)) and frames.missing() == 0
+
+
+def test_frames_that_come_seldom_are_no_joins(tmp_path: Path) -> None:
+    seconds = [0, 15, 30, 42, 60, 75]
+    source = clip("x.ts", times=[90000 * second for second in seconds], options={"bf": "0"})(tmp_path)
+    info = read_info(source)
+    assert [(frame.pts - info.first) * info.time_base for frame in Frames(source, info, Selection(), 0)] == seconds
+    later = clip("y.ts", times=[90000 * second for second in seconds], options={"bf": "0"}, offset=5000)(tmp_path)
+    source.write_bytes(source.read_bytes() + later.read_bytes())
+    assert len(read_info(source).joins) == 1
+
+
+OVERLAPPING = clip(
+    "x.mkv", 50,
+    subtitles=b"1\n00:00:00,100 --> 00:00:01,500\nA sign\n\n2\n00:00:00,200 --> 00:00:00,400\none\n\n"
+    b"3\n00:00:00,800 --> 00:00:01,000\ntwo\n\n4\n00:00:01,500 --> 00:00:01,600\n-\n\n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov"])
+def test_cues_that_overlap_are_shown_in_time(ending: str, identity: Path, tmp_path: Path, run: Run) -> None:
+    target = tmp_path / f"y{ending}"
+    assert run("video", OVERLAPPING(tmp_path), "-o", target, "--weights", identity, "--every", "5").exit_code == 0
+    assert shown(target) == [
+        (0.1, 0.2, "A sign"), (0.2, 0.4, "A sign\none"), (0.4, 0.8, "A sign"), (0.8, 1.0, "A sign\ntwo"),
+        (1.0, 1.5, "A sign"), (1.5, 1.6, "-"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_a_cue_that_began_before_the_part_is_shown(ending: str, identity: Path, tmp_path: Path, run: Run) -> None:
+    target = tmp_path / f"y{ending}"
+    options = ("--weights", identity, "--every", "5", "--start", "0.4")
+    assert run("video", OVERLAPPING(tmp_path), "-o", target, *options).exit_code == 0
+    (begin, _, text), *_ = found = shown(target)
+    assert begin == 0 and text == "A sign" and "one" not in str(found)
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mov"])
+@pytest.mark.parametrize(
+    "name, details",
+    [
+        ("x.flv", {"codec": "flv1", "sound": "adpcm_swf"}),
+        ("x.mkv", {"sound": "pcm_s16le", "unit": Fraction(1, 1000)}),
+        ("x.mkv", {"sound": "pcm_u8", "unit": Fraction(1, 1000)}),
+    ],
+)
+def test_a_hole_in_sound_stays(
+    name: str, details: dict[str, Any], ending: str, identity: Path, tmp_path: Path, run: Run
+) -> None:
+    source, target = tmp_path / f"hole{name[1:]}", tmp_path / f"y{ending}"
+    with av.open(str(clip(name, 50, **details)(tmp_path))) as old, av.open(str(source), "w") as new:
+        copies = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
+        for packet in old.demux():
+            moment = (packet.pts or 0) * packet.time_base
+            if packet.size and not (packet.stream.type == "audio" and Fraction(2, 5) < moment < Fraction(6, 5)):
+                packet.stream = copies[packet.stream_index]
+                new.mux(packet)
+    assert run("video", source, "-o", target, "--weights", identity, "--every", "10").exit_code == 0
+    with av.open(str(target)) as container:
+        mono = av.AudioResampler(format="flt", layout="mono", rate=8000)
+        frames = container.decode(container.streams.audio[0])
+        heard = np.concatenate([out.to_ndarray()[0] for frame in frames for out in mono.resample(frame)])
+    loud = [float(np.abs(heard[int(8000 * second) :][:80]).max()) for second in (0.2, 0.6, 1.1, 1.5, 1.9)]
+    assert [level > 0.1 for level in loud] == [True, False, False, True, True] and loud[1] < 0.01
+    assert len(heard) / 8000 == pytest.approx(2, abs=0.1)
+
+
+def test_a_single_wrong_time_of_sound_is_no_hole() -> None:
+    sound = Unbroken("pcm_s16le", 1000, 1)
+    made = []
+    for begins in (0, 100, 1700, 300, 400, 900):
+        packet: Any = Packet(bytes(200))
+        packet.pts, packet.time_base = begins, Fraction(1, 1000)
+        made += sound.add(packet)
+    made += sound.finish()
+    assert [(packet.pts, packet.size) for packet in made] == [
+        (0, 200), (100, 200), (1700, 200), (300, 200), (400, 200), (500, 800), (900, 200)
+    ]  # fmt: skip
+
+
 def test_a_dry_run_says_what_would_be_left_out(identity: Path, tmp_path: Path, run: Run) -> None:
     source = case("apac.mov")(tmp_path)
     result = run("video", source, "-o", tmp_path / "y.mp4", "--weights", identity, "--dry-run")
@@ -356,6 +481,14 @@ def sounds(path: Path) -> list[Sound]:
             assert np.sqrt(np.mean(loud**2)) == pytest.approx(0.1, abs=0.06), "the tone that was put in, not noise"
             found.append((stream.codec_context.name.removeprefix("lib"), begins, seconds))
     return [(codec.replace("float", ""), *rest) for codec, *rest in found]  # type: ignore[misc]
+
+
+def shown(path: Path) -> list[tuple[float, float, str]]:
+    """Each cue that is seen: begin, end, text."""
+    (packets,) = packets_of(path, "subtitle")
+    head = 0 if path.suffix == ".mkv" else 2  # the length, in timed text
+    cues = [(float(pts or 0), float((pts or 0) + duration), data[head:].decode()) for pts, duration, data in packets]
+    return [(begin, end, text) for begin, end, text in cues if end > begin and text]
 
 
 def texts(path: Path) -> str:

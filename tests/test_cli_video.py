@@ -21,6 +21,7 @@ from clips import frames_of, make_clip, packets_of, scene, times_of
 from conftest import Run, load_json, read, write
 
 from esdnet_cli.pipeline.journal import JOURNAL
+from esdnet_cli.video.reader import read_info
 
 ESDNET = [sys.executable, "-m", "esdnet_cli"]
 MILLISECONDS = Fraction(1, 1000)
@@ -141,6 +142,37 @@ def test_codecs(codec: str, ending: str, still: Path, tmp_path: Path, run: Run) 
         assert np.abs(ours.astype(int) - theirs).mean() < 4
 
 
+@pytest.mark.parametrize("codec, ending", [("vp9", "webm"), ("av1", "mkv"), ("h264", "mp4")])
+@pytest.mark.parametrize("rate", [12800, 300])
+def test_rates_that_a_clock_or_a_codec_does_not_know(
+    rate: int, codec: str, ending: str, still: Path, tmp_path: Path, run: Run
+) -> None:
+    source, target = tmp_path / "x.mkv", tmp_path / f"y.{ending}"
+    with av.open(str(source), "w") as container:  # whose clock has 1000 ticks a second
+        stream: Any = container.add_stream("ffv1", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for index in range(6):
+            frame = av.VideoFrame.from_ndarray(scene(index, 32, 48), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    result = run("video", source, "-o", target, "--codec", codec, "--weights", still)
+    assert result.exit_code == 0, result.stderr
+    times = times_of(target)
+    assert len(times) == len(set(times)) == 6
+    assert read_info(source).rate == min(rate, 1000)
+
+
+def test_a_rate_that_its_own_times_belie(tmp_path: Path) -> None:
+    with av.open(str(make_clip(tmp_path / "x.mp4"))) as old, av.open(str(tmp_path / "x.mkv"), "w") as new:
+        copy = new.add_stream_from_template(old.streams.video[0], opaque=True)  # the header says 12800
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = copy
+                new.mux(packet)
+    assert read_info(tmp_path / "x.mkv").rate == 25
+
+
 def test_what_a_codec_cannot_keep_is_said(still: Path, tmp_path: Path, run: Run) -> None:
     deep = make_clip(tmp_path / "x.mkv", 3, codec="ffv1", pix_fmt="yuv420p10le")
     result = run("video", deep, "-o", tmp_path / "x.webm", "--weights", still)
@@ -150,6 +182,34 @@ def test_what_a_codec_cannot_keep_is_said(still: Path, tmp_path: Path, run: Run)
     result = run("video", odd, "-o", tmp_path / "odd.mp4", "--weights", still)
     assert facts(tmp_path / "odd.mp4")["size"] == (33, 17)
     assert "written as 4:4:4, the source is 4:2:0" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "name, codec, pix_fmt, written",
+    [
+        ("x.mkv", "ffv1", "yuv411p", "yuv422p"),
+        ("x.mkv", "ffv1", "yuv440p", "yuv444p"),
+        ("x.mkv", "ffv1", "yuv440p12le", "yuv444p10le"),
+        ("x.mov", "qtrle", "rgb555be", "yuv444p"),
+    ],
+)
+def test_rare_pixels_lose_nothing(
+    name: str, codec: str, pix_fmt: str, written: str, still: Path, tmp_path: Path, run: Run
+) -> None:
+    source, target = make_clip(tmp_path / name, 3, codec=codec, pix_fmt=pix_fmt), tmp_path / "y.mp4"
+    result = run("video", source, "-o", target, "--weights", still)
+    assert result.exit_code == 0 and facts(target)["pixels"] == written
+    rare = {"yuv411p": "4:1:1", "yuv440p": "4:4:0", "yuv440p12le": "4:4:0"}.get(pix_fmt)
+    assert f"the source is {rare}" in result.stderr if rare else "the source" not in result.stderr
+
+
+@pytest.mark.parametrize("ending", ["webm", "mp4"])
+def test_transparency_is_left_out_and_said(ending: str, still: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.webm", 3, codec="libvpx-vp9", pix_fmt="yuva420p")
+    result = run("video", source, "-o", tmp_path / f"y.{ending}", "--weights", still)
+    assert result.exit_code == 0 and "transparency is left out" in result.stderr
+    with av.open(str(tmp_path / f"y.{ending}")) as container:
+        assert not [key for key in container.streams.video[0].metadata if key.lower() == "alpha_mode"]
 
 
 def test_a_rerun_skips_and_what_is_not_ours_is_kept(still: Path, tmp_path: Path, run: Run) -> None:
@@ -257,6 +317,28 @@ def test_an_interrupted_overwrite_goes_on(tiny: Path, tmp_path: Path, run: Run) 
     assert target.read_bytes() == b"holiday"
     result = run("video", source, "-o", target, "--weights", tiny, "--tile", "0", "--overwrite")
     assert "continuing after 24 frames" in result.stderr and times_of(target) == times_of(source)
+
+
+def test_parts_that_a_kill_left_beside_the_output_go(
+    still: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from esdnet_cli.video import clip
+
+    def killed(*_: Any) -> None:
+        raise SystemExit(9)
+
+    source, target = make_clip(tmp_path / "x.mp4", 2), tmp_path / "out" / "y.mp4"
+    command = ("video", source, "-o", target, "--weights", still)
+    whole = [JOURNAL, "y.mp4"]
+    left = [JOURNAL, *(f".y.mp4.esdnet-parts/{name}" for name in ("000000.part", "job.json")), "y.mp4"]
+    with monkeypatch.context() as patched:
+        patched.setattr(clip.Parts, "remove", killed)  # after the output has its name
+        assert run(*command).exit_code == 9 and files(tmp_path / "out") == left
+    assert "1 skipped" in run(*command).stdout and files(tmp_path / "out") == whole
+    with monkeypatch.context() as patched:
+        patched.setattr(clip, "_write", killed)
+        assert run(*command, "--crf", "30").exit_code == 9
+    assert "1 skipped" in run(*command).stdout and files(tmp_path / "out") == left, "those may go on"
 
 
 def test_interrupted_says_how_far_and_how_to_go_on(tiny: Path, tmp_path: Path, run: Run) -> None:
@@ -718,4 +800,6 @@ def test_a_codec_that_does_not_fit_is_said_before_the_work(still: Path, tmp_path
     assert result.exit_code == 1 and "libx264 does not fit into .webm" in result.stderr
     result = run("video", source, "-o", tmp_path / "y.mkv", "--codec", "h264", "--crf", "60", "--weights", still)
     assert result.exit_code == 1 and "x.mkv: --crf 60 is too high for h264; use 0 to 51" in result.stderr
+    result = run("video", source, "-o", tmp_path / "y.mkv", "--codec", "av1", "--crf", "0", "--weights", still)
+    assert result.exit_code == 1 and "x.mkv: --crf 0 is too low for av1; use 1 to 63" in result.stderr
     assert files(tmp_path) == ["weights/identity.safetensors", "x.mkv"]

@@ -55,7 +55,7 @@ def _crf(ctx: click.Context, param: click.Parameter, value: int | None) -> int |
     type=int,
     callback=_crf,
     metavar="N",
-    help="Quality, lower is better: 0 to 51 for h264 and hevc, 0 to 63 for vp9 and av1.  "
+    help="Quality, lower is better: 0 to 51 for h264 and hevc, 0 to 63 for vp9, 1 to 63 for av1.  "
     "[default: 17 for h264, 19 hevc, 24 vp9, 23 av1]",
 )
 @option("--start", type=_Time(), help="Start time.")

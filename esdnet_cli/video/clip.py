@@ -35,6 +35,7 @@ from esdnet_cli.video.parts import (
     Parts,
     counts_of,
     delay_of,
+    parts_folder,
     with_counts,
     without_counts,
 )
@@ -162,8 +163,7 @@ def derain_clip(
     Reader thread -> this thread (network) -> writer thread (deflicker, encoder, disk).
     Raises what `plan_clip` raises, and Interrupted.
     """
-    # another machine's encoder may write another header: told now, not when the parts do not join
-    parts = Parts(job.output, {**plan.identity, "header": SegmentEncoder(plan.film.encoding).extradata.hex()})
+    parts = _parts(job, plan)
     plan.output.prepare()
     if not parts.begin():
         other = "with other options, by another encoder or of another input"
@@ -197,6 +197,17 @@ def derain_clip(
         error = f"is damaged: {dropped} packets of sound or subtitles are left out of {printable(job.output)}"
         result = replace(result, status="failed", error=error)
     return ClipResult(result, len(work.times), work.waited, took)
+
+
+def remove_leftovers(job: ClipJob, plan: ClipPlan) -> None:
+    """The parts of an output that is done: they stay where a run is killed as it ends. Those of other options stay."""
+    if parts_folder(job.output).exists() and (parts := _parts(job, plan)).are_ours():
+        parts.remove()
+
+
+def _parts(job: ClipJob, plan: ClipPlan) -> Parts:
+    # another machine's encoder may write another header: told now, not when the parts do not join
+    return Parts(job.output, {**plan.identity, "header": SegmentEncoder(plan.film.encoding).extradata.hex()})
 
 
 class _ClipWork:

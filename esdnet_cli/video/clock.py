@@ -78,10 +78,15 @@ def find_joins(container: InputContainer) -> tuple[Join, ...]:
             before = [other for other in known if other.position <= position]
             if before:
                 _go_on(before[-1], stretch)
-        elif not known:
+            continue
+        if not known:
             known.append(stretch)
-        elif packet.stream_index in doubtful:
-            jump = doubtful.pop(packet.stream_index)
+            continue
+        jump = doubtful.pop(packet.stream_index, None)
+        if jump is not None and 0 < jump.dts - known[-1].dts <= 2 * (stretch.dts - jump.dts):
+            _go_on(known[-1], jump)  # no jump: packets come as seldom as that
+            jump = None
+        if jump is not None:
             still_back = jump.dts < known[-1].dts and stretch.dts <= known[-1].dts
             if still_back or abs(stretch.dts - jump.dts) < abs(stretch.dts - known[-1].dts):
                 known.append(jump)

@@ -28,14 +28,17 @@ from esdnet_cli.video.reader import EXACT, FULL, LIMITED, SWS_MATRIX, ClipInfo
 class Codec:
     """How FFmpeg is asked for a codec. crf: the default, None if it is lossless. even: 4:2:0 needs even sides.
 
-    narrowest: the least width in pixels. most: the highest crf.
+    narrowest: the least width in pixels. least, most: the lowest and the highest crf. fastest: the highest rate; frames
+    keep their times.
     """
 
     encoder: str
     crf: int | None
     even: bool = False
     narrowest: int = 1
+    least: int = 0
     most: int = 63
+    fastest: Fraction | None = None
     options: tuple[tuple[str, str], ...] = ()
 
 
@@ -47,7 +50,8 @@ CODECS = {
         "libx265", 19, even=True, narrowest=64, most=51, options=(("x265-params", "log-level=none:info=0"),)
     ),  # fmt: skip
     "vp9": Codec("libvpx-vp9", 24, options=(("row-mt", "1"), ("cpu-used", "2"))),
-    "av1": Codec("libsvtav1", 23, options=(("preset", "7"),)),
+    # to its wrapper in FFmpeg, 0 is as if none were given, and becomes 35
+    "av1": Codec("libsvtav1", 23, least=1, fastest=Fraction(240), options=(("preset", "7"),)),
     "ffv1": Codec("ffv1", None, options=(("level", "3"), ("slicecrc", "1"))),
 }
 
@@ -103,8 +107,9 @@ def choose_encoding(
         raise PictureError(
             f"is narrower than {codec.narrowest} pixels, too narrow for {codec_name}; choose another --codec"
         )
-    if crf is not None and crf > codec.most:
-        raise PictureError(f"--crf {crf} is too high for {codec_name}; use 0 to {codec.most}")
+    if crf is not None and not codec.least <= crf <= codec.most:
+        wrong = "low" if crf < codec.least else "high"
+        raise PictureError(f"--crf {crf} is too {wrong} for {codec_name}; use {codec.least} to {codec.most}")
     options = dict(codec.options)
     if codec.crf is not None:
         options["crf"] = str(codec.crf if crf is None else crf)
@@ -112,7 +117,7 @@ def choose_encoding(
     notes = []
     if depth < info.depth:
         notes.append(f"{codec_name} is written with {depth} bits here, the source has {info.depth}")
-    if chroma != info.chroma and info.chroma in ("420", "422", "444"):
+    if chroma != info.chroma and info.chroma not in ("rgb", "grey"):
         notes.append(f"written as 4:{chroma[1]}:{chroma[2]}, the source is 4:{info.chroma[1]}:{info.chroma[2]}")
     if info.alpha:
         notes.append("transparency is left out")
@@ -126,7 +131,7 @@ def choose_encoding(
         width=width,
         height=height,
         time_base=info.time_base,
-        rate=info.rate,
+        rate=info.rate if codec.fastest is None else min(info.rate, codec.fastest),
         matrix=0 if rgb else info.colour.matrix,
         # swscale takes grey as full range whatever its tag: the numbers stay, and so does the tag
         full=rgb or info.chroma == "grey" or (info.colour.full and info.chroma != "rgb"),
@@ -142,7 +147,8 @@ def _choose_format(info: ClipInfo, codec: Codec, formats: Sequence[str], odd: bo
     """Pixel format, its depth and chroma: the source's depth before its chroma, then the next best."""
     if info.chroma == "rgb" and codec.encoder == "ffv1":
         return ("bgr0", 8, "rgb") if info.depth == 8 else ("gbrp16le", 16, "rgb")
-    wanted = {"rgb": "444", "grey": "420"}.get(info.chroma, info.chroma)
+    # 4:1:1 and 4:4:0 are what few players show: the next finer one
+    wanted = {"rgb": "444", "grey": "420", "411": "422", "440": "444"}.get(info.chroma, info.chroma)
     chromas = [wanted, *(chroma for chroma in ("420", "444", "422") if chroma != wanted)]
     if odd and codec.even:
         chromas = ["444"]

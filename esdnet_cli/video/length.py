@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+# ASF's File Properties Object, and how much of a file is searched for it
+_PROPERTIES, _HEADER = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), 2**20
 
-def declared_end(container: InputContainer, stream: VideoStream) -> tuple[Fraction | None, bool]:
+
+def declared_end(path: Path, container: InputContainer, stream: VideoStream) -> tuple[Fraction | None, bool]:
     """Where the video ends by the file's word in seconds, and whether that is only known of the whole file."""
     if "asf" in container.format.name:  # one for all streams, from the beginning of the clock
-        return None if container.duration is None else Fraction(container.duration, av.time_base), True
+        return _asf_end(path) if container.duration is None else Fraction(container.duration, av.time_base), True
     parts = stream.metadata.get("DURATION", "").split(":")  # Matroska's tag
     try:
         hours, minutes, seconds = (Fraction(part) for part in parts)
@@ -30,7 +35,22 @@ def declared_end(container: InputContainer, stream: VideoStream) -> tuple[Fracti
         return ends, False
     if container.duration is None:
         return None, True
-    return Fraction(container.duration + max(container.start_time or 0, 0), av.time_base), True
+    # Matroska and Flash count from 0, others from the first packet
+    from_zero = any(name in container.format.name for name in ("matroska", "flv"))
+    before = 0 if from_zero else max(container.start_time or 0, 0)
+    return Fraction(container.duration + before, av.time_base), True
+
+
+def _asf_end(path: Path) -> Fraction | None:
+    """By the header, which FFmpeg does not believe once the file is longer or shorter than it says, as if cut off."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER)
+    place = header.find(_PROPERTIES)
+    if place < 0 or len(header) < place + 92:
+        return None
+    play, preroll, flags = struct.unpack_from("<Q8xQI", header, place + 64)  # in 100 ns, in ms
+    seconds = Fraction(play, 10**7) - Fraction(preroll, 1000)
+    return seconds if seconds > 0 and not flags & 1 else None  # a broadcast's length is not known
 
 
 def zero_of(container: InputContainer, first: Fraction) -> Fraction:

@@ -84,11 +84,16 @@ class ActivitySum:
         return with_counts(replace(self._shape, layers=tuple(layers)), self._counts)
 
 
+def parts_folder(output: Path) -> Path:
+    """Where the parts of an output are."""
+    return output.with_name(f".{fitting_name(output.name, len('..esdnet-parts'))}.esdnet-parts")
+
+
 class Parts:
     """The folder. `identity` is all that shapes the result: parts made under another are not used."""
 
     def __init__(self, output: Path, identity: dict[str, Any]) -> None:
-        self.folder = output.with_name(f".{fitting_name(output.name, len('..esdnet-parts'))}.esdnet-parts")
+        self.folder = parts_folder(output)
         self._job = self.folder / "job.json"
         self._identity = json.dumps(identity, sort_keys=True)
 
@@ -96,11 +101,15 @@ class Parts:
         """Make the folder ready; False if parts of another identity had to go."""
         ours = True
         if self.folder.exists():
-            ours = self._job.is_file() and self._job.read_text() == self._identity
+            ours = self.are_ours()
             if not ours:
                 shutil.rmtree(self.folder)
         write_atomically(self._job, self._identity.encode())
         return ours
+
+    def are_ours(self) -> bool:
+        """Is there a folder, of this identity?"""
+        return self._job.is_file() and self._job.read_text() == self._identity
 
     def write(self, index: int, part: Part) -> None:
         """Store a finished segment: whole, or not at all. Raises OSError."""

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +44,9 @@ _BT709, _BT601 = 1, 6
 SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 LIMITED, FULL = 1, 2
 
-Chroma = Literal["420", "422", "444", "rgb", "grey"]
+Chroma = Literal["411", "420", "422", "440", "444", "rgb", "grey"]
+# by how many columns and lines share one; the rest, such as 4:1:0, is coarser than 4:2:0
+_CHROMAS: dict[tuple[int, int], Chroma] = {(4, 1): "411", (2, 1): "422", (1, 2): "440", (1, 1): "444"}
 
 
 @dataclass(frozen=True)
@@ -183,19 +186,21 @@ def read_info(path: Path) -> ClipInfo:
                 "is Dolby Vision without a picture for other players (profile 5), whose colours are not supported; "
                 "convert it to BT.709, or to profile 8"
             )
-        ends, by_file = declared_end(container, stream)
+        ends, by_file = declared_end(path, container, stream)
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         assert stream.time_base is not None
         return ClipInfo(
             width=frame.width,
             height=frame.height,
             time_base=stream.time_base,
-            rate=stream.average_rate or stream.guessed_rate or Fraction(25),
+            rate=_rate(stream, 1 / stream.time_base),
             first=frame.pts or 0,
             zero=zero_of(container, (frame.pts or 0) * stream.time_base),
-            depth=min(bits, 16),
+            depth=max(8, min(bits, 16)),
             chroma=_chroma(frame),
-            alpha=any(component.is_alpha for component in frame.format.components),
+            # FFmpeg's own decoder of VP9 does not show it
+            alpha=any(component.is_alpha for component in frame.format.components)
+            or stream.metadata.get("alpha_mode") == "1",
             interlaced=frame.interlaced_frame,
             colour=_colour(frame),
             aspect=stream.sample_aspect_ratio or None,
@@ -269,14 +274,18 @@ class Frames:
     def _rising(self, frames: Iterable[VideoFrame]) -> Iterator[tuple[int, int, VideoFrame]]:
         """Each frame with pts and duration; no container holds two frames of one time, or goes back, as some files do.
 
-        Where a frame has no time of its own, it follows the last one.
+        Where a frame has no time of its own, or one that the next frame belies, it follows the last one.
         """
         info = self._info
         last = None
-        for frame in frames:
+        for frame, following in pairwise(chain(frames, (None,))):
+            assert frame is not None
             self.decoded += 1
             step = frame.duration or round(1 / info.rate / info.time_base)
             pts = frame.pts if frame.pts is not None else info.first if last is None else last + step
+            after = None if following is None else following.pts
+            if last is not None and after is not None and last < after < pts:
+                pts = min(last + step, after - 1)  # else all that follow would be moved to after it
             if last is not None and pts <= last:
                 pts = last + (1 if last - pts < step else step)
             last = pts
@@ -375,12 +384,20 @@ def _decode(
             tally.reached = max(tally.reached, (packet.pos or 0) + packet.size)
             if stamp is not None:
                 tally.video_ends = max(tally.video_ends, ends)
+        if stamp is not None and not packet.size:
+            continue  # a frame that was dropped; taken as the end, it would cost all that follow
         try:
             frames = stream.decode(packet if packet.size else None)
         except av.error.FFmpegError:
             tally.damaged += 1
             continue
         yield from frames
+
+
+def _rate(stream: VideoStream, most: Fraction) -> Fraction:
+    """Frames of a second by the header, which may say more than the clock has ticks, as after a remux to Matroska."""
+    rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate] or [Fraction(25)]
+    return next((rate for rate in rates if rate <= most), most)
 
 
 def _check_size(first: tuple[int, int], later: tuple[int, int]) -> None:
@@ -409,13 +426,10 @@ def _colour(frame: VideoFrame) -> Colour:
 def _chroma(frame: VideoFrame) -> Chroma:
     if frame.format.is_rgb or frame.format.has_palette:
         return "rgb"
-    components = [component for component in frame.format.components if not component.is_alpha]
-    if len(components) < 3:
+    if sum(not component.is_alpha for component in frame.format.components) < 3:
         return "grey"
-    chroma = components[1]
-    if chroma.width == frame.width and chroma.height == frame.height:
-        return "444"
-    return "422" if chroma.height == frame.height and 2 * chroma.width >= frame.width else "420"
+    # not from the frame's sides, which are rounded up
+    return _CHROMAS.get((16 // frame.format.chroma_width(16), 16 // frame.format.chroma_height(16)), "420")
 
 
 def reason(error: av.error.FFmpegError) -> str:

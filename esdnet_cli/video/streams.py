@@ -20,13 +20,16 @@ from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
 from esdnet_cli.video.clock import Join, one_clock
+from esdnet_cli.video.cues import Cues, begin_at
 from esdnet_cli.video.inputs import CONTAINERS
 from esdnet_cli.video.reader import ClipInfo, open_clip
+from esdnet_cli.video.silence import Unbroken
 
 QUICKTIME = ("mp4", "mov")
 _WITH_ATTACHMENTS = ("matroska",)
 _LOOKED_AT, _LOOKED_INTO = 400, 2**27  # packets and bytes before the work, to see whether a container takes them
-_OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration"}  # of the file, not the film
+# of the file, not the film
+_OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "alpha_mode"}
 _STATISTICS = ("_STATISTICS", "NUMBER_OF", "BPS")
 _DEEP = ("pcm_bluray", "pcm_dvd", "truehd", "mlp", "alac", "flac")  # 24 bits where they have more than 16
 _OPUS_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
@@ -127,12 +130,30 @@ class StreamWriter:
         self.damaged = 0
         self._anew = anew
         self._hides = copy.container.format.name in QUICKTIME
+        self._in_line = _in_line(copy) if self._hides else None
         self._begun = False
         self._held: Packet[Any] | None = None
         self._until: Fraction | None = None  # second at which the sound decoded so far ends
 
     def take(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
         """What a packet of the source becomes."""
+        if self._in_line is None:
+            yield from self._made(packet)
+            return
+        for made in self._made(packet):
+            yield from map(self._own, self._in_line.add(made))
+
+    def finish(self) -> Iterator[Packet[Any]]:
+        """What is held back here, or by an encoder."""
+        last = self._sound(None) if self._anew and isinstance(self.copy, AudioStream) else iter(())
+        if self._in_line is None:
+            yield from last
+            return
+        for made in last:
+            yield from map(self._own, self._in_line.add(made))
+        yield from map(self._own, self._in_line.finish())
+
+    def _made(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
         if self._anew:
             yield from self._encoded(packet)
             return
@@ -147,11 +168,6 @@ class StreamWriter:
             yield self._own(self._held)
             self._held = None
         yield self._own(packet)
-
-    def finish(self) -> Iterator[Packet[Any]]:
-        """What an encoder has held back."""
-        if self._anew and isinstance(self.copy, AudioStream):
-            yield from self._sound(None)
 
     def _own(self, packet: Packet[Any]) -> Packet[Any]:
         packet.stream = self.copy
@@ -188,6 +204,18 @@ class StreamWriter:
             yield self._own(encoded)
 
 
+def _in_line(copy: Stream) -> Cues | Unbroken | None:
+    """What a QuickTime muxer needs where it knows no times that overlap, or no holes."""
+    if copy.codec_context is None:
+        return None
+    if copy.codec_context.name == "mov_text":
+        return Cues()
+    if isinstance(copy, AudioStream) and copy.codec_context.name.startswith("pcm_"):
+        context = copy.codec_context
+        return Unbroken(context.name, context.sample_rate, context.layout.nb_channels)
+    return None
+
+
 class Timed(NamedTuple):
     """A packet and when it is decoded, in seconds: what an output's packets are ordered by."""
 
@@ -219,10 +247,15 @@ def copied_packets(
         if stamp is None or writer is None:
             continue
         time = (packet.pts if packet.pts is not None else stamp) * packet.time_base
-        if (cut.start is not None and time < cut.start) or (cut.end is not None and time >= cut.end):
+        if cut.end is not None and time >= cut.end:
             continue
-        if writer.stream.type == "subtitle" and time + (packet.duration or 0) * packet.time_base < cut.shift:
+        ends = time + (packet.duration or 0) * packet.time_base
+        if writer.stream.type == "subtitle" and ends < cut.shift:
             continue  # of a broadcast, before its first picture and sound
+        if cut.start is not None and time < cut.start:
+            if writer.stream.type != "subtitle" or ends <= cut.start:
+                continue
+            begin_at(cut.start, packet)  # a cue that still shows
         shift = round(cut.shift / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
@@ -285,6 +318,7 @@ def _encoder(container: str, stream: Stream, packets: Iterable[Packet[Any]]) -> 
                 writer = StreamWriter(stream, _add(target, stream, encoder), anew=True)
                 target.start_encoding()
                 made = [made for packet in packets for made in writer.take(_again(packet, stream))]
+                made += writer.finish()
                 target.mux(made)
         except (ValueError, av.error.FFmpegError):
             continue
