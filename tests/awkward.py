@@ -172,11 +172,10 @@ def bmp(masks: tuple[int, ...], header: int = 40, down: bool = False) -> bytes:
     return b"BM" + struct.pack("<IHHI", 14 + len(info) + len(rows), 0, 0, 14 + len(info)) + info + rows
 
 
-def bmp_os2(colours: int = 0) -> bytes:
-    """BMP with OS/2's short header: 24 bits, or a grey ramp of so many colours in a palette."""
-    rows = (GREY if colours else COLOUR[..., ::-1])[::-1].tobytes()
-    palette = b"".join(bytes((level, level, 255 - level)) for level in range(colours))
-    info = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, 8 if colours else 24) + palette
+def bmp_os2(pixels: Pixels = COLOUR, palette: bytes = b"", gap: int = 0) -> bytes:
+    """BMP with OS/2's short header: 24 bits, or 8 with a palette and a gap after it."""
+    rows = (pixels if palette else pixels[..., ::-1])[::-1].tobytes()
+    info = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, 8 if palette else 24) + palette + bytes(gap)
     return b"BM" + struct.pack("<IHHI", 14 + len(info) + len(rows), 0, 0, 14 + len(info)) + info + rows
 
 
@@ -211,6 +210,28 @@ def avif_with_exif_behind() -> bytes:
     place = data.index(struct.pack(">I", start))  # in `iloc`, before its length
     (length,) = struct.unpack_from(">I", data, place + 4)
     return data[:place] + struct.pack(">I", len(data)) + data[place + 4 :] + data[start : start + length]
+
+
+def moving_avif() -> bytes:
+    """AVIF of three frames."""
+    data = io.BytesIO()
+    first, *others = (Image.fromarray(np.roll(COLOUR, 9 * index, axis=1)) for index in range(3))
+    first.save(data, "AVIF", save_all=True, append_images=others)
+    return data.getvalue()
+
+
+def exif_nan() -> bytes:
+    """EXIF whose dots per inch are no numbers."""
+    nan = struct.pack(">ff", float("nan"), 1.0)
+    lines = [(0x011A, 11, 2, 50), (0x011B, 11, 2, 58), (0x0128, 3, 1, 2 << 16)]
+    table = struct.pack(">H", 3) + b"".join(struct.pack(">HHII", *line) for line in lines) + bytes(4)
+    return b"MM\0*" + struct.pack(">I", 8) + table + nan + nan
+
+
+def with_wrong_checksum(data: bytes) -> bytes:
+    """A TIFF of `tiled_tiff` whose first tile ends in another checksum."""
+    size = len(zlib.compress(COLOUR[:16, :16].tobytes()))
+    return data[: 8 + size - 1] + bytes((data[8 + size - 1] ^ 1,)) + data[8 + size :]
 
 
 def tiled_tiff(orientation: int, side: int = 16) -> bytes:

@@ -80,6 +80,11 @@ def said(words: str) -> Check:
     return check
 
 
+def no_escapes(output: Output) -> None:
+    """What a file says must not reach a terminal as commands."""
+    assert "\x1b" not in output.said and "\x07" not in output.said
+
+
 def silent(output: Output) -> None:
     assert not output.said
 
@@ -160,6 +165,9 @@ LA = np.dstack((GREY, ALPHA))
 RGBA = np.dstack((COLOUR, ALPHA))
 TRANSPARENT_100 = np.dstack((GREY, np.where(GREY == 100, 0, 255).astype(np.uint8)))
 SMALL_BITS = {bits: (GREY >> (8 - bits)) * (255 // ((1 << bits) - 1)) for bits in (1, 2, 4)}
+RAMP = b"".join(bytes((level, level, 255 - level)) for level in range(256))
+SIXTEEN = COLOUR.copy()
+SIXTEEN[-1, 0, 0], SIXTEEN[-1, 1, 2] = 16, 0
 TURNED = COLOUR.swapaxes(0, 1)[:, ::-1]
 _Y, _X = np.mgrid[:64, :96]
 RAMPS = np.stack((_X * 255 // 95, _Y * 255 // 63, 255 - (_X + _Y) * 255 // 158), axis=2)
@@ -224,6 +232,9 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "comment.jpg": (made.jpeg((0xFE, b"a rainy day")), Back(COLOUR, "RGB", (info("comment", b"a rainy day"),), JPEG_NEAR)),
     "comment.png": (made.png((b"tEXt", b"Comment\0a rainy day")), Back(COLOUR, "RGB", (info("Comment", "a rainy day"),))),
     "long_comment.png": (made.png((b"tEXt", b"Comment\0" + b"a" * 70_000), (b"tEXt", b"Description\0z")), Back(COLOUR, "RGB", (said("comment, which is too long"),), JPEG_NEAR, "long_comment.jpg", "jpg")),
+    "escapes.png": (made.png((b"tEXt", b"\x1b]0;Author\0me")), Back(COLOUR, "RGB", (said("texts"), no_escapes), JPEG_NEAR, "escapes.jpg", "jpg")),
+    "raw_blanks.png": (made.png((b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"a" + b" 1" * 200_000 + b"z"))), Back(COLOUR, "RGB")),
+    "nan_dpi.jpg": (made.jpeg((0xE1, b"Exif\0\0" + made.exif_nan())), Back(COLOUR, "RGB", (info("dpi", None),), JPEG_NEAR, "nan_dpi.png", "png")),
     "texts.png": (made.png((b"tEXt", b"Author\0me"), (b"tEXt", b"Software\0paint")), Back(COLOUR, "RGB", (said("texts (Author)"),), JPEG_NEAR, "texts.jpg", "jpg")),
     "raw_xmp.png": (made.png((b"zTXt", b"Raw profile type xmp\0\0" + zlib.compress(b"\nxmp\n%8d\n%s\n" % (9, made.xmp('dc:title="kept"').hex().encode())))), Back(COLOUR, "RGB", (holds(b'dc:title="kept"'), lacks(b"Raw profile")))),
     "dpi_of_exif.jpg": (made.jpeg(exif=made.exif_dpi(240))[:2] + made.jpeg(exif=made.exif_dpi(240))[20:], Back(COLOUR, "RGB", (info("dpi", pytest.approx((240, 240), abs=0.1)),), JPEG_NEAR, "dpi_of_exif.png", "png")),
@@ -255,13 +266,16 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "xrgb_124.bmp": (made.bmp((0xFF0000, 0xFF00, 0xFF), 124), Back(COLOUR, "RGB")),
     "argb_124.bmp": (made.bmp((0xFF0000, 0xFF00, 0xFF, 0xFF000000), 124), Back(RGBA, "RGBA")),
     "os2.bmp": (made.bmp_os2(), Back(COLOUR, "RGB")),
-    "os2_palette.bmp": (made.bmp_os2(256), Back(np.dstack((255 - GREY, GREY, GREY)), "RGB")),
+    # whose pixels stand where other headers say how many bits there are
+    "os2_like_16.bmp": (made.bmp_os2(SIXTEEN), Back(SIXTEEN, "RGB")),
+    "os2_palette.bmp": (made.bmp_os2(GREY, RAMP, 3), Back(np.dstack((255 - GREY, GREY, GREY)), "RGB")),
     **{f"bits_{4 + green + 6}_{header}.bmp": (made.bmp_16(green, header), Back(made.of_16_bits(green), "RGB", (), 0.5)) for green in (5, 6) for header in (40, 124)},
     # rare kinds: right, or refused
     "grey.ras": (made.opencv(".ras", GREY), Back(GREY, "L", (), 0, "grey.png", "png")),
     "colour.ras": (made.opencv(".ras", COLOUR), Back(COLOUR, "RGB", (), 0, "colour.png", "png")),
     "grey.pam": (made.pam(b"GRAYSCALE", GREY), Back(GREY, "L", (), 0, "grey.png", "png")),
     "deep.pam": (made.pam(b"GRAYSCALE", DEEP[..., 1], 65535), Back(DEEP[..., 1], "I;16", (), 0, "deep.png", "png")),
+    "blanks.pam": (made.pam(b"GRAYSCALE", GREY).replace(b"# rain", b"# "), Back(GREY, "L", (), 0, "blanks.png", "png")),
     "rgb.pam": (made.pam(b"RGB", COLOUR), Refused("is PAM of a kind", "png")),
     "black_and_white.pam": (made.pam(b"BLACKANDWHITE", GREY >> 7, 1), Refused("is PAM of a kind", "png")),
     "dark.pam": (made.pam(b"GRAYSCALE", GREY // 3, 100), Refused("is PAM of a kind", "png")),
@@ -272,9 +286,12 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "sycc.jp2": (made.pillow("JPEG2000", COLOUR, "YCbCr"), Refused("colours of kind 18")),
     "behind.avif": (made.avif_with_exif_behind(), Back(made.GRAIN, "RGB", (holds(b"a rainy day"),), 12)),
     "alpha_xmp.avif": (made.pillow("AVIF", RGBA, quality=95, xmp=made.xmp("")), Back(RGBA, "RGBA", (), 3)),
+    "moving.avif": (made.moving_avif(), Refused("several frames")),
     "hidden.webp": (made.pillow("WEBP", RGBA, lossless=True, exact=True), Back(RGBA, "RGBA")),
     # TIFF
     **{f"tiles_{turn}.tif": (made.tiled_tiff(turn), Back(turned, "RGB")) for turn, turned in {1: COLOUR, 2: COLOUR[:, ::-1], 3: COLOUR[::-1, ::-1], 6: TURNED, 7: COLOUR[::-1, ::-1].swapaxes(0, 1)}.items()},
+    **{f"turned_{kind}.tif": (made.tiff(COLOUR, 2, more=((274, kind, 1, b"\6\0\0\0"),)), Back(TURNED, "RGB")) for kind in (1, 3, 4)},
+    "checksum.tif": (made.with_wrong_checksum(made.tiled_tiff(1)), Refused("parts of its data are missing")),
     **{f"hole_{kind}.tif": (made.hollow(made.pillow("TIFF", np.tile(NOISE, (2, 2, 1)), compression=kind), 0.5, 0.8), Refused("parts of its data are missing")) for kind in ("tiff_lzw", "tiff_deflate")},
     **{f"whole_{kind}.tif": (made.pillow("TIFF", NOISE, compression=kind), Back(NOISE, "RGB")) for kind in ("tiff_lzw", "tiff_deflate", "packbits")},
     "cmyk.tif": (made.pillow("TIFF", COLOUR, "CMYK"), Back(COLOUR, "RGB")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,18 +172,19 @@ def command(
 
 @contextmanager
 def _stopping_between_steps(run: Any) -> Iterator[None]:
-    """Within, Ctrl-C lets a run of one process finish its step and save; a second one ends it at once."""
+    """Within, Ctrl-C and SIGTERM let a run of one process finish its step and save; `cli` ends it at a second one."""
 
-    def interrupt(number: int, frame: Any) -> None:
-        if run.stopping or run.world > 1:  # of several, each would stop at a step of its own
-            raise KeyboardInterrupt
+    def interrupt(*_: object) -> None:
         run.stopping = True
 
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
+    # of several processes, each would stop at a step of its own; and only in the main thread are signals handled
+    if run.world > 1 or threading.current_thread() is not threading.main_thread():
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():  # not after an interruption or error: the process is about to end
+        signal.signal(number, handler)
 
 
 def _show(run: Any, quiet: bool) -> None:

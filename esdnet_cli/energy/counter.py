@@ -54,7 +54,6 @@ def fan_out(size: int, kernel_size: int, stride: int, padding: int) -> Tensor:
     return reach
 
 
-@lru_cache(maxsize=64)  # what a few sizes of pictures need: the maps of a large piece are large
 def reach(height: int, width: int, geometry: Geometry, rows: tuple[int, ...], device: torch.device) -> Tensor:
     """How far spikes in these rows of a plane reach: int64 [1 + convolutions, rows * width] on the device.
 
@@ -62,6 +61,10 @@ def reach(height: int, width: int, geometry: Geometry, rows: tuple[int, ...], de
     """
     maps = [torch.outer(fan_out(height, *conv)[list(rows)], fan_out(width, *conv)) for conv in geometry]
     return torch.stack([torch.ones(len(rows), width, dtype=torch.int64), *maps]).flatten(1).to(device)
+
+
+# what a few sizes of pictures need; of whole planes fewer: the maps of a large piece are large
+_reach_of_rows, _reach_of_planes = lru_cache(maxsize=64)(reach), lru_cache(maxsize=16)(reach)
 
 
 @lru_cache(maxsize=256)
@@ -126,7 +129,8 @@ class Alike(NamedTuple):
     def reached(self, by_rows: Tensor) -> Tensor:
         """Spikes of `by_rows`, and how many output positions of each convolution they reach: int64 [K, 1 + convs]."""
         by_place = _over_channels(by_rows, self.axis)
-        weights = reach(self.height, by_place.shape[2], self.geometry, self.rows, by_place.device)
+        known = _reach_of_planes if len(self.rows) == self.height else _reach_of_rows
+        weights = known(self.height, by_place.shape[2], self.geometry, self.rows, by_place.device)
         return (weights * by_place.flatten(1)[:, None]).sum(2)
 
 

@@ -30,7 +30,7 @@ def plain(data: bytes) -> bytes:
     pixels, header = struct.unpack_from("<II", data, 10)
     if header == _OS2:
         width, height, planes, bits = struct.unpack_from("<HHHH", data, 18)
-        colours = data[_FILE + _OS2 : pixels] if bits <= 8 else b""
+        colours = data[_FILE + _OS2 : min(pixels, _FILE + _OS2 + (3 << bits))] if bits <= 8 else b""
         palette = b"".join(colours[i : i + 3] + b"\0" for i in range(0, len(colours) // 3 * 3, 3))
         info = struct.pack("<IiiHHIIiiII", _INFO, width, height, planes, bits, 0, 0, 0, 0, len(palette) // 4, 0)
         return data[:10] + struct.pack("<I", _FILE + _INFO + len(palette)) + info + palette + data[pixels:]
@@ -50,7 +50,8 @@ def meant(pixels: NDArray[Any], data: bytes) -> NDArray[Any]:
     """OpenCV's pixels as the file means them: no alpha that it does not have, and white as 255 in 16 bits, too."""
     if pixels.ndim == 3 and pixels.shape[2] == 4 and not _has_alpha_mask(data):
         pixels = pixels[..., :3]
-    if len(data) >= _FILE + _INFO and struct.unpack_from("<H", data, 28)[0] == 16 and pixels.ndim == 3:
+    (header,) = struct.unpack_from("<I", data, 14)
+    if len(data) >= 54 and header >= _INFO and struct.unpack_from("<H", data, 28)[0] == 16 and pixels.ndim == 3:
         compression, green = struct.unpack_from("<I", data, 30)[0], data[58:62]
         wide = compression == _BITFIELDS and int.from_bytes(green, "little") == _GREEN_565
         pixels = pixels | pixels >> np.array([5, 6 if wide else 5, 5], np.uint8)

@@ -150,7 +150,8 @@ def _jpeg2000_bits(data: bytes) -> list[int]:
 def _why_not_pam(data: bytes) -> str | None:
     """OpenCV swaps red and blue, and scales nothing: only grey of 8 or 16 bits comes back as it is meant."""
     header = _PAM.match(data)
-    said = dict(line.split(None, 1) for line in header[0].split(b"\n")[1:-2] if b" " in line) if header else {}
+    lines = [line.split(None, 1) for line in header[0].split(b"\n")] if header else []
+    said = {line[0]: line[1] for line in lines if len(line) == 2}
     kind, most = said.get(b"TUPLTYPE", b"GRAYSCALE").strip(), said.get(b"MAXVAL", b"").strip()
     if said.get(b"DEPTH", b"").strip() == b"1" and kind == b"GRAYSCALE" and most in (b"255", b"65535"):
         return None

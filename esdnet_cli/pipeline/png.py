@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from esdnet_cli.errors import printable
 from esdnet_cli.pipeline.metadata import Density, Metadata, checked_icc
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -88,7 +89,11 @@ def with_metadata(data: bytes, metadata: Metadata) -> bytes:
 def further_keywords(text: tuple[tuple[bytes, bytes], ...]) -> list[str]:
     """Of text chunks that people wrote and that are no comments, such as Author and Copyright."""
     keywords = {content.partition(b"\0")[0] for _, content in text}
-    return sorted(word.decode("latin-1") for word in keywords if not word.startswith((*_COMMENTS, *_OF_PROGRAMS)))
+    return sorted(
+        printable(word.decode("latin-1"))
+        for word in keywords
+        if 0 < len(word) < 80 and not word.startswith((*_COMMENTS, *_OF_PROGRAMS))
+    )
 
 
 def transparent_grey(data: bytes) -> tuple[int, int] | None:
@@ -156,7 +161,7 @@ def _unpacked(packed: bytes) -> bytes:
 
 def _raw_profile(text: bytes) -> bytes:
     """What ImageMagick writes in hexadecimal after a line with the kind and one with the length."""
-    match = re.fullmatch(rb"\s*\w[^\n]*\s+\d+\s+([0-9a-fA-F\s]*)", text)
+    match = re.fullmatch(rb"\s*\w[^\n]*\n\s*\d+\s+([0-9a-fA-F\s]*)", text)
     try:
         return bytes.fromhex(match[1].decode()) if match else b""
     except ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from typing import Any
@@ -30,7 +31,9 @@ _COMPRESSION_NAMES = {
     34933: "PNG", 34934: "JPEG XR", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
     33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 32809: "ThunderScan", 32766: "NeXT",
 }  # fmt: skip
+_WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}
 _DEFLATE, _NO_LONG_ZEROS = {8, 32946}, {5, 32773}
+_FILL_ORDER = 266
 _HOLE = 512  # bytes; LZW and PackBits make few of many zeros
 _UNITS = {1: 0.0, 2: 1 / 0.0254, 3: 100.0}
 
@@ -58,8 +61,9 @@ def plain(data: bytes) -> bytes:
     """
     meanings = {_EXTRA_SAMPLES: 0, _ORIENTATION: 1}
     for tag, kind, count, place in entries(data):
-        if tag in meanings and (kind, count) == (3, 1):
-            data = data[:place] + struct.pack(byte_order(data) + "H", meanings[tag]) + data[place + 2 :]
+        if tag in meanings and count == 1 and kind in _WHOLE_NUMBERS:  # SHORT as it should be, or what is taken for it
+            value = struct.pack(byte_order(data) + _WHOLE_NUMBERS[kind], meanings[tag])
+            data = data[:place] + value + data[place + len(value) :]
     return data
 
 
@@ -70,8 +74,13 @@ def orientation(data: bytes) -> int:
 
 
 def is_damaged(data: bytes, tags: Tags) -> bool:
-    """Are compressed parts of 8 bits missing, of which OpenCV says nothing: do they not unpack, or hold long zeros?"""
+    """Are compressed parts of 8 bits missing, of which OpenCV says nothing?
+
+    Do they not unpack to their checksum, or hold long zeros?
+    """
     compression = _one(tags, _COMPRESSION, 1)
+    if _one(tags, _FILL_ORDER, 1) != 1:  # bits the other way round
+        return False
     places, sizes = (tags.get(strips) or tags.get(tiles) or () for strips, tiles in ((273, 324), (279, 325)))
     for place, size in zip(places, sizes):
         part = data[int(place) : int(place) + int(size)]
@@ -154,7 +163,7 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
 def density(tags: Tags) -> Density | None:
     """Dots along both axes, of a TIFF or EXIF block."""
     x, y = tags.get(_X_DENSITY, ()), tags.get(_Y_DENSITY, ())
-    if len(x) != 2 or len(y) != 2 or not all((*x, *y)):
+    if len(x) != 2 or len(y) != 2 or not all(0 < number < math.inf for number in (*x, *y)):
         return None
     units = _UNITS.get(int(_one(tags, _DENSITY_UNIT, 2)), 0.0)
     return Density(x[0] / x[1], y[0] / y[1], units) if units or x[0] * y[1] != y[0] * x[1] else None

@@ -8,6 +8,8 @@ from typing import Any
 
 from av.packet import Packet
 
+_LONGEST = 0xFFFF  # bytes of text in a sample
+
 
 class Cues:
     """Timed text (3GPP TS 26.245), of which one sample is shown at a time: cues that overlap share samples.
@@ -58,4 +60,5 @@ def _shared(cues: Sequence[bytes]) -> bytes:
     if len(cues) == 1:
         return cues[0]
     text = b"\n".join(cue[2 : 2 + int.from_bytes(cue[:2])] for cue in cues)
+    text = text[:_LONGEST].decode(errors="ignore").encode()  # whole characters
     return len(text).to_bytes(2) + text
