@@ -101,8 +101,15 @@ def test_each_hand_has_its_cores_and_nobody_else_loses_any(integer: Path, two_co
     derainer = load(integer, device="cpu", batch=2)
     derainer.network.register_forward_pre_hook(look)
     others: list[int] = []
-    derainer(photo(), on_tile=lambda: others.append(cores_of_a_new_thread()))
+    own: list[int] = []
+
+    def on_tile() -> None:
+        own.append(torch.get_num_threads())
+        others.append(cores_of_a_new_thread())
+
+    derainer(photo(), on_tile=on_tile)
     assert sorted(cores.values()) == [1, 2]
+    assert {*own} == {1}, "what cuts and blends meanwhile takes no core from them"
     assert {*others, torch.get_num_threads(), cores_of_a_new_thread()} == {3}
 
 

@@ -167,9 +167,9 @@ class Inference:
         # and an algorithm picked by timing would flip others from run to run
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         with exact if cuda else nullcontext():  # flags are the process's: threads on a CPU leave them alone
-            if self.precision != "fp32":
-                images = images.contiguous(memory_format=torch.channels_last)
-            return self.network(images).float()
+            # sums of fp32 depend on the layout
+            layout = torch.contiguous_format if self.precision == "fp32" else torch.channels_last
+            return self.network(images.contiguous(memory_format=layout)).float()
 
 
 def fetch(result: Tensor) -> Callable[[], Tensor]:

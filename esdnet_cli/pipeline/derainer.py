@@ -149,8 +149,9 @@ class Derainer:
             networks: list[Callable[[Tensor], Tensor]] = [*hands]
             if spike_map:
                 networks = [stack.enter_context(SpikeMapper(hand, hand.network)) for hand in hands]
-            copies = [SelfEnsemble(network, self.ensemble) for network in networks]
-            derained, maps = self._derain(image, copies, most // len(hands), on_tile)
+            if self.ensemble > 1:
+                networks = [SelfEnsemble(network, self.ensemble) for network in networks]
+            derained, maps = self._derain(image, networks, most // len(hands), on_tile)
             activity = counters[0].activity(counters[1:]) if count else None
             if image.nbytes > _LARGE:
                 return_freed_memory()  # a copy of the picture comes next, to be encoded
@@ -184,7 +185,8 @@ class Derainer:
         with threads.pool("network", cores) if hands > 1 else nullcontext() as pool:
             batches = Batches(networks, size, self.network.config.multiple, halved, pool)
             try:
-                return derain_and_blend(image, self.tiling, batches, on_tile)
+                with threads.one_core() if hands > 1 else nullcontext():  # which cuts and blends meanwhile
+                    return derain_and_blend(image, self.tiling, batches, on_tile)
             except BaseException:  # an interrupt, too, does not wait for what has not begun
                 if pool is not None:
                     pool.shutdown(wait=False, cancel_futures=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Barrier
+from threading import Barrier, Thread
 
 import torch
 
@@ -40,3 +40,21 @@ def pool(name: str, cores: Sequence[int]) -> Iterator[ThreadPoolExecutor]:
         finally:
             torch.set_num_threads(own)
         yield threads
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """The operations of this thread take one core meanwhile: a team would wait for cores at which others compute.
+
+    Nobody else's number changes, as in `pool`.
+    """
+    own = torch.get_num_threads()
+    torch.set_num_threads(1)
+    # what threads that begin later take over
+    setting = Thread(target=torch.set_num_threads, args=(own,))
+    setting.start()
+    setting.join()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)

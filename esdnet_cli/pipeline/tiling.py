@@ -71,6 +71,18 @@ def pad(tiles: Tensor, multiple: int) -> Tensor:
     return tiles
 
 
+def peak(pixels: NDArray[Any]) -> int:
+    """The value that stands for 1."""
+    return int(np.iinfo(pixels.dtype).max) if np.issubdtype(pixels.dtype, np.integer) else 1
+
+
+def to_floats(pixels: NDArray[Any]) -> Tensor:
+    """[N, H, W, 3] -> float32 [N, 3, H, W] in [0, 1], in memory as it was: channels last."""
+    floats = pixels.astype(np.float32)
+    floats /= np.float32(peak(pixels))
+    return torch.from_numpy(floats).permute(0, 3, 1, 2)
+
+
 class SelfEnsemble:
     """A network whose result is the mean over mirrored and turned copies of its input: 1, 2, 4 or 8 of them.
 
@@ -117,25 +129,31 @@ class Batches:
         self._on_halved = on_halved
         self._pool = pool
 
-    def derain(self, tiles: Iterator[Tensor], count: int) -> Iterator[Tensor]:
-        """Each of `count` tiles [3, h, w] derained, in order. Raises PictureError if not even one fits into memory."""
+    def derain(self, tiles: Iterator[NDArray[Any]], count: int) -> Iterator[Tensor]:
+        """Each of `count` tiles [h, w, 3], pixels of a picture, derained, in order: [C, h, w].
+
+        Raises PictureError if not even one fits into memory.
+        """
         ahead = self._networks
         # side by side, batches of even size, as many for each network; one alone takes as many tiles as it can
         batches = ahead * -(-count // (ahead * self._size)) if ahead > 1 else 1
         started: deque[Callable[[], Tensor]] = deque()
         while count:
             size = min(-(-count // batches), self._size)
-            started.append(self._begin(torch.stack(list(itertools.islice(tiles, size)))))
+            started.append(self._begin(np.stack(list(itertools.islice(tiles, size)))))
             count, batches = count - size, max(batches - 1, 1)
             if len(started) > ahead:  # while batches compute, an earlier one is blended and the next one cut
                 yield from started.popleft()()
         for finish in started:
             yield from finish()
 
-    def _begin(self, batch: Tensor) -> Callable[[], Tensor]:
+    def _begin(self, batch: NDArray[Any]) -> Callable[[], Tensor]:
+        def forward() -> Callable[[], Tensor]:
+            return self._forward(to_floats(batch))
+
         if self._pool is None:
-            return self._forward(batch)
-        future = self._pool.submit(self._forward, batch)
+            return forward()
+        future = self._pool.submit(forward)
         return lambda: future.result()()
 
     def _forward(self, batch: Tensor) -> Callable[[], Tensor]:
@@ -218,42 +236,35 @@ def derain_and_blend(
     height, width = pixels.shape[:2]
     h, w = tiling.window(height), tiling.window(width)
     tops, lefts = tiling.starts(height), tiling.starts(width)
-    peak = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
-
-    def cut() -> Iterator[Tensor]:
-        for top in tops:
-            for left in lefts:
-                tile = pixels[top : top + h, left : left + w].astype(np.float32) / np.float32(peak)
-                yield torch.from_numpy(np.ascontiguousarray(tile.transpose(2, 0, 1)))
-
-    weight = blend_weight(h, w)
-    derained = batches.derain(cut(), tiling.count(height, width))
+    cut = (pixels[top : top + h, left : left + w] for top in tops for left in lefts)
+    derained = batches.derain(cut, tiling.count(height, width))
     result = np.empty_like(pixels)
     more = np.empty((height, width, 0), np.float16)
-    band = torch.empty(0)  # the row of tiles being blended, from its top
-    norm = torch.zeros(h, width)
+    # the row of tiles being blended, from its top, and the sum of its weights, for each channel
+    band = norm = weight = torch.empty(0)
     for top, following in zip(tops, [*tops[1:], height]):
         for left in lefts:
-            tile = next(derained)
-            if not torch.isfinite(tile).all():
-                raise PictureError("the network returned NaN or infinity; try --precision fp32 or another checkpoint")
+            tile = next(derained).permute(1, 2, 0)
             if not len(band):
-                band = torch.zeros(len(tile), h, width)
-                more = np.empty((height, width, len(tile) - 3), np.float16)
-            band[:, :, left : left + w] += tile * weight
+                channels = tile.shape[2]
+                band, norm = torch.zeros(h, width, channels), torch.zeros(h, width, channels)
+                weight = blend_weight(h, w)[..., None].expand_as(tile).contiguous()
+                more = np.empty((height, width, channels - 3), np.float16)
+            band[:, left : left + w] += tile * weight
             norm[:, left : left + w] += weight
             on_tile()
         done = following - top  # no later tile reaches these rows
-        rows = (band[:, :done] / norm[:done]).clamp_(0, 1).permute(1, 2, 0)
+        rows = band[:done] / norm[:done]
+        if not np.isfinite(rows.numpy()).all():  # PyTorch's takes fifteen times as long
+            raise PictureError("the network returned NaN or infinity; try --precision fp32 or another checkpoint")
+        rows.clamp_(0, 1)
         more[top:following] = rows[..., 3:].numpy()
-        image = rows[..., :3].mul_(peak)
-        if peak > 1:
-            image.round_()
-        result[top:following] = image.numpy().astype(pixels.dtype)
+        image = rows[..., :3].mul_(peak(pixels))
+        result[top:following] = (image.round_() if peak(pixels) > 1 else image).numpy()
         band, norm = _next_band(band, done), _next_band(norm, done)
     return result, more
 
 
 def _next_band(band: Tensor, done: int) -> Tensor:
     """Drop the finished rows at the top, make room at the bottom."""
-    return torch.cat((band[..., done:, :], torch.zeros_like(band[..., :done, :])), dim=-2)
+    return torch.cat((band[done:], torch.zeros_like(band[:done])))
