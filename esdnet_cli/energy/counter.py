@@ -68,15 +68,21 @@ _reach_of_rows, _reach_of_planes = lru_cache(maxsize=64)(reach), lru_cache(maxsi
 
 
 @lru_cache(maxsize=256)
-def rows_alike(height: int, geometry: Geometry, most: int) -> tuple[slice, ...]:
-    """Every row of a plane once, those together whose spikes reach equally far by each convolution, `most` at once."""
+def rows_alike(height: int, geometry: Geometry, most: int) -> tuple[tuple[slice, tuple[int, ...]], ...]:
+    """Every row of a plane once, those together whose spikes reach equally far by each convolution.
+
+    Some rows, which fall into parts of at most `most`, all of the same size; and the first row of each part.
+    """
     reached = list(zip(*(fan_out(height, *conv).tolist() for conv in geometry)))
     stride = max(stride for _, stride, _ in geometry)
     alike = []
     for first in range(stride):
         for _, run in groupby(range(first, height, stride), key=reached.__getitem__):
             rows = list(run)
-            alike += [slice(rows[i], rows[min(i + most, len(rows)) - 1] + 1, stride) for i in range(0, len(rows), most)]
+            even = len(rows) - len(rows) % most
+            for some, size in ((rows[:even], most), (rows[even:], len(rows) - even)):
+                if some:
+                    alike.append((slice(some[0], some[-1] + 1, stride), tuple(some[::size])))
     return tuple(alike)
 
 
@@ -146,10 +152,12 @@ def over_rows(spike_seq: Tensor, levels: int, geometry: Geometry) -> tuple[Tenso
         sums, axis = _over_steps(spike_seq.flatten(0, 1)[:, None], levels)
         return sums, Alike(sums.shape, axis, tuple(range(height)), height, geometry)
     rows = rows_alike(height, geometry, at_once)
-    # eight bytes at a time, none reaches 256; over both axes at once the kernel is three times as slow
-    sums = torch.stack([words[:, some].sum(1) for some in rows]).sum(1)
-    sums = sums.view(torch.uint8).view(1, len(rows), width, -1)
-    return sums, Alike(sums.shape, 3, tuple(some.start for some in rows), height, geometry)
+    # eight bytes at a time, none reaches 256; planes first, which is by far the fastest
+    by_row = words.sum(0)
+    sums = torch.cat([by_row[some].unflatten(0, (len(parts), -1)).sum(1) for some, parts in rows])
+    first = tuple(row for _, parts in rows for row in parts)
+    sums = sums.view(torch.uint8).view(1, len(first), width, -1)
+    return sums, Alike(sums.shape, 3, first, height, geometry)
 
 
 def _over_channels(by_channel: Tensor, axis: int) -> Tensor:
