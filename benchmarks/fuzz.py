@@ -83,7 +83,8 @@ def damaged(data: bytes, source: random.Random) -> bytes:
             case 4:
                 changed[at : at + size] = bytes(len(piece))
             case 5:
-                changed[source.randrange(len(changed)) :][:size] = piece
+                to = source.randrange(len(changed))
+                changed[to : to + size] = piece
                 changed[at : at + size] = b"\xff" * len(piece)
             case 6:
                 del changed[at:]

@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -33,6 +33,10 @@ _watching = threading.Event()
 
 class _Failure(click.ClickException):
     exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        with suppress(OSError):  # a full disk behind stderr changes no exit code
+            super().show(file)
 
 
 class _Stderr(logging.Handler):
@@ -65,7 +69,8 @@ class _Group(click.Group):
         except EsdnetError as error:
             raise _Failure("\n  ".join(map(printable, [str(error), *error.details]))) from error
         except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
+            with suppress(OSError):
+                click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader of our output has gone: click ends quietly

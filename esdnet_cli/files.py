@@ -49,7 +49,8 @@ def whole_file(path: Path, replace: bool = True, modified_ns: int | None = None)
         if replace or not _linked(temporary, path):
             os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with suppress(FileNotFoundError):  # an interruption may come just after the rename
+            os.unlink(temporary)
         raise
     finally:
         _in_hand.discard(temporary)
@@ -144,8 +145,8 @@ def _linked(temporary: str, path: Path) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writes have left below a folder: temporary files that nothing has touched for long."""
-    for path in folder.rglob(f"{_PREFIX}*{_SUFFIX}"):
+    """Remove what killed writes have left in a folder: temporary files that nothing has touched for long."""
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
         with suppress(OSError):  # another run may be at the same
             if time.time() - path.stat().st_mtime > _LEFT_OVER_SECONDS:
                 path.unlink()

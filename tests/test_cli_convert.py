@@ -13,7 +13,7 @@ from conftest import GOLDEN, INTEGER, TINY, Run, tiny_network, write
 from safetensors.torch import save_file
 
 from esdnet_cli.checkpoint.bundled import bundled
-from esdnet_cli.checkpoint.store import load_network, open_checkpoint
+from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.network import ESDNet
 
@@ -231,6 +231,26 @@ def test_what_tensors_do_not_show_can_be_stated(ending: str, options: list[str],
     result = run("convert", source, target, "--overwrite")
     assert result.exit_code == 0
     assert "assuming shortcut membrane, neuron lif" in result.stderr and "--shortcut spike" in result.stderr
+
+
+def test_figures_of_another_network_are_not_kept(tmp_path: Path, run: Run) -> None:
+    network, source, target = tiny_network(INTEGER), tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    about = {"metrics": "{}", "version": "3", "license": "free"}
+    save(source, network.state_dict(), INTEGER, about)
+    for options, kept in ((["--levels", "4"], about), (["--levels", "2"], {"license": "free"})):
+        assert run("convert", source, target, "--overwrite", *options).exit_code == 0
+        metadata = open_checkpoint(str(target)).metadata
+        assert {key: metadata[key] for key in about if key in metadata} == kept
+
+
+@pytest.mark.parametrize("name", ["convert", "train"])
+def test_json_that_is_too_deep_is_refused(name: str, tmp_path: Path, run: Run) -> None:
+    deep = '{"dim":' * 100_000
+    if name == "convert":
+        result = run("convert", tmp_path / "a.pth", tmp_path / "a.safetensors", "--config", deep)
+    else:
+        result = run("train", "--clean", tmp_path, "-o", tmp_path / "run", "--steps", 1, "--size", deep)
+    assert result.exit_code == 2 and "unexpected" not in result.stderr
 
 
 def test_what_tensors_do_show_cannot_be_contradicted(tmp_path: Path, run: Run) -> None:

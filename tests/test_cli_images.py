@@ -333,6 +333,12 @@ def test_closed_and_full_streams_are_no_traceback(
     assert "Traceback" not in done.stderr
 
 
+def test_a_full_disk_behind_stderr_changes_no_exit_code(rainy: Path, tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [*ESDNET, "images", str(rainy), "-o", str(tmp_path / "out"), "--weights", "mistyped"]
+        assert subprocess.run(command, stderr=full).returncode == 2
+
+
 def test_a_folder_in_the_way_is_named(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
     (tmp_path / "out" / "a.png").mkdir(parents=True)
     result = run("images", rainy, "-o", tmp_path / "out", "--weights", tiny, "--overwrite")
@@ -649,9 +655,22 @@ def test_streams_change_format_and_fail_without_output(tiny: Path, tmp_path: Pat
     assert (image["input"], image["output"], image["status"]) == ("-", "-", "ok")
     failed = stream("-", *options, data=data[:99])
     assert (failed.returncode, failed.stdout) == (1, b"") and b"-: is truncated or damaged" in failed.stderr
-    for arguments in (("-", "-o", tmp_path), ("-", tmp_path / "a.png", "-o", "-")):
+    for arguments in (
+        ("-", "-o", tmp_path), ("-", tmp_path / "a.png", "-o", "-"), ("-", "-o", "-", "--shard", "1/2"),
+    ):  # fmt: skip
         result = run("images", *arguments)
         assert result.exit_code == 2 and "- is for one picture" in result.stderr
+
+
+def test_what_names_no_picture_or_several_is_no_stream(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "none.txt").write_text("")
+    write(tmp_path / "in" / "sub" / "a.png")
+    for name, phrase in ((f"@{tmp_path / 'none.txt'}", b"names no pictures"), (tmp_path / "in", b"-r looks into")):
+        done = stream(name, "-o", "-", "--weights", tiny)
+        assert done.returncode in (1, 2) and not done.stdout and phrase in done.stderr, done.stderr
+    assert stream(tmp_path / "in", "-r", "-o", "-", "--weights", tiny).stdout.startswith(b"\x89PNG")
+    write(tmp_path / "in" / "b.png")
+    assert b"names 2 pictures" in stream(tmp_path / "in", "-r", "-o", "-", "--weights", tiny).stderr
 
 
 def test_csv_is_harmless_in_spreadsheets(tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import torch
 from conftest import INTEGER, LEAST, TINY, Run, load_json, photo, write
 from safetensors.torch import load_file, save_file
 
-from esdnet_cli.checkpoint.store import open_checkpoint
+from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
 
 SIZE = json.dumps(LEAST.to_dict())
 FEW = ("--size", SIZE, "--crop", 16, "--batch", 2, "--precision", "fp32")
@@ -62,6 +62,17 @@ def test_init_begins_with_a_checkpoint(clean: Path, tmp_path: Path, run: Run, ti
     before, after = load_file(tiny), load_file(tmp_path / "run" / "last.safetensors")
     name = "encoder_level1.0.residual.1.weight"
     torch.testing.assert_close(after[name].float(), before[name], atol=1e-3, rtol=0)
+
+
+def test_weights_that_began_with_others_say_their_terms(clean: Path, tmp_path: Path, run: Run, tiny: Path) -> None:
+    checkpoint = open_checkpoint(str(tiny))
+    about = {"license": "not for sale", "trained_on": "others' pictures"}
+    save(tmp_path / "a.safetensors", load_network(checkpoint).state_dict(), checkpoint.config, about)
+    done = run("train", "--clean", clean, "-o", tmp_path / "run", "--init", tmp_path / "a.safetensors", "--steps", 1,
+               "--crop", 16, "--batch", 1)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    metadata = open_checkpoint(str(tmp_path / "run" / "last.safetensors")).metadata
+    assert metadata["license"] == "not for sale" and metadata["trained_on"] == f"others' pictures; then {clean}"
 
 
 def test_photographs_masks_and_pairs_together(clean: Path, tmp_path: Path, run: Run) -> None:

@@ -76,3 +76,21 @@ def test_names_fit(stem: str) -> None:
     long = stem * (300 // size)
     assert fitting_name(long + "x.mp4") != fitting_name(long + "y.mp4"), "no two names become one"
     assert len(os.fsencode(fitting_name("a." + long))) <= 255, "what is no ending"
+
+
+@pytest.mark.parametrize("name_it", ["link", "replace"])
+def test_an_interruption_just_after_the_rename_is_one(
+    name_it: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = getattr(os, name_it)
+
+    def interrupted(source: str, target: Path) -> None:
+        rename(source, target)
+        if name_it == "link":
+            os.unlink(source)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, name_it, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a", b"whole", replace=name_it == "replace")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"whole")]

@@ -259,13 +259,23 @@ def test_fifty_kills_leave_whole_files_and_a_journal_that_knows_them(tmp_path: P
 
 
 def test_leftovers_of_killed_writes_are_removed_when_they_are_old(tmp_path: Path) -> None:
-    old, new = tmp_path / "sub" / ".esdnet-1.part", tmp_path / ".esdnet-2.part"
-    old.parent.mkdir()
+    old, new = tmp_path / ".esdnet-1.part", tmp_path / ".esdnet-2.part"
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)
     remove_leftovers(tmp_path)
     assert not old.exists() and new.exists()
+
+
+def test_leftovers_are_looked_for_where_a_run_writes_and_nowhere_else(tmp_path: Path, tiny: Path, run: Run) -> None:
+    write(tmp_path / "in" / "sub" / "a.png")
+    others = [tmp_path / "out" / name / ".esdnet-1.part" for name in ("", "sub", "other")]
+    for path in others:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - 7200,) * 2)
+    assert run("images", tmp_path / "in", "-r", "-o", tmp_path / "out", "--weights", tiny).exit_code == 0
+    assert [path.exists() for path in others] == [False, False, True]
 
 
 def test_a_run_beside_another_leaves_its_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,17 @@
-"""tools/: a card's figures are of the pictures that weights/validation.txt names; dead units live again."""
+"""tools/: a card's figures are of the pictures that weights/validation.txt names; dead units live again;
+derived weights keep their terms."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import blend
 import pytest
 import revive
 import score
 import torch
+import widen
 from click.testing import CliRunner
 from conftest import INTEGER, photo, tiny_network, write
 
@@ -71,3 +74,14 @@ def test_dead_units_of_the_refinement_are_made_anew_and_the_result_is_the_same(t
     torch.testing.assert_close(new(image), old(image), rtol=0, atol=1e-6)
     again = CliRunner().invoke(revive.main, [str(after), str(before), *map(str, pictures)])
     assert again.exit_code == 1 and "all of its 2 units are alive" in again.output
+
+
+def test_averaged_and_widened_weights_keep_their_terms(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{name}.safetensors") for name in ("first", "second", "target")]
+    for path, about in zip(paths, ({"license": "not for sale"}, {"trained_on": "pictures"})):
+        save(Path(path), tiny_network(INTEGER).state_dict(), INTEGER, about)
+    assert CliRunner().invoke(blend.main, [*paths, "--share", "0.5"]).exit_code == 0
+    metadata = open_checkpoint(paths[2]).metadata
+    assert (metadata["license"], metadata["trained_on"]) == ("not for sale", "pictures")
+    assert CliRunner().invoke(widen.main, [paths[0], paths[2], "--dim", str(2 * INTEGER.dim)]).exit_code == 0
+    assert open_checkpoint(paths[2]).metadata["license"] == "not for sale"

@@ -197,7 +197,9 @@ def test_loss_minds_a_wrong_tone_more_than_as_much_noise() -> None:
 
 
 def test_a_run_learns_and_leaves_checkpoints_that_load(tmp_path: Path) -> None:
-    run = new_run(tmp_path / "run", replace(RECIPE, config=TINY, steps=40, lr=4e-3, batch=8), trained_on="photo()")
+    run = new_run(
+        tmp_path / "run", replace(RECIPE, config=TINY, steps=40, lr=4e-3, batch=8), origin={"trained_on": "photo()"}
+    )
     losses = [event.loss for event in run.train()]
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
     lines = [json.loads(line) for line in (run.folder / LOG).read_text().splitlines()]

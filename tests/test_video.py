@@ -320,6 +320,15 @@ def test_evaluate_measures_flicker(tmp_path: Path, run: Run) -> None:
     assert run("evaluate", "--input", tmp_path / "rainy").exit_code == 2
 
 
+def test_a_still_sequence_has_no_flicker_to_take_a_share_of(tmp_path: Path, run: Run) -> None:
+    for index in range(3):
+        write(tmp_path / "still" / f"{index}.png", pan(0))
+        write(tmp_path / "derained" / f"{index}.png", pan(3 * index, 8))
+    result = run("evaluate", "--input", tmp_path / "still", "--flicker", tmp_path / "derained")
+    assert result.exit_code == 0 and not result.stderr and "nan" not in result.stdout, result.output
+    assert [row.split()[1] for row in result.stdout.splitlines()[1:]] == ["-", "-"]
+
+
 def test_flicker_of_clips(tmp_path: Path, run: Run) -> None:
     clip = make_clip(tmp_path / "x.mkv", 5)
     result = run("evaluate", "--input", clip, "--flicker", clip)

@@ -30,7 +30,8 @@ def main(before: str, after: str, target: Path, share: float) -> None:
         if new.is_floating_point():
             new = old[name].lerp(new, share)
         state[name] = new
-    save(target, as_shipped(state), second.config, {"tile": str(second.tile), "overlap": str(second.overlap)})
+    tiling = {"tile": str(second.tile), "overlap": str(second.overlap)}
+    save(target, as_shipped(state), second.config, first.origin | second.origin | tiling)
 
 
 if __name__ == "__main__":

@@ -64,9 +64,8 @@ def main(before: str, after: Path, pictures: tuple[Path, ...], seed: int) -> Non
     second.weight[dead] = fresh / spread[:, None, None, None]
     second.bias[dead] = -sums.mean((0, 2, 3)) / spread
     onward.weight[:, dead] = 0
-    kept = {key: text for key, text in checkpoint.metadata.items() if key in ("license", "trained_on")}
-    kept |= {"tile": str(checkpoint.tile), "overlap": str(checkpoint.overlap)}
-    save(after, as_shipped(network.state_dict()), checkpoint.config, kept)
+    tiling = {"tile": str(checkpoint.tile), "overlap": str(checkpoint.overlap)}
+    save(after, as_shipped(network.state_dict()), checkpoint.config, checkpoint.origin | tiling)
     click.echo(f"{len(dead)} of {second.out_channels} units made anew")
 
 

@@ -55,7 +55,7 @@ def main(source: str, target: Path, dim: int, timesteps: int | None) -> None:
         else:
             state[name] = widened(tensor, shapes[name], generator)
     tiling = {"tile": str(checkpoint.tile), "overlap": str(checkpoint.overlap)}
-    save(target, state, config, tiling)
+    save(target, state, config, checkpoint.origin | tiling)
 
 
 if __name__ == "__main__":

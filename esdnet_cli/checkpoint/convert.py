@@ -49,7 +49,10 @@ def read_source(path: Path, stated: Mapping[str, Any]) -> Convertible:
     notes: list[str] = []
     if path.suffix == ".safetensors" and not is_pickle(path):
         checkpoint = open_checkpoint(str(path), stated)
-        metadata = {key: text for key, text in checkpoint.metadata.items() if key not in ("format", "config")}
+        left_out = {"format", "config"}
+        if stated and "config" in checkpoint.metadata and checkpoint.config != open_checkpoint(str(path)).config:
+            left_out |= {"metrics", "version"}  # which speak of another network
+        metadata = {key: text for key, text in checkpoint.metadata.items() if key not in left_out}
         notes += [checkpoint.assumption] if checkpoint.assumption else []
         return Convertible(load_network(checkpoint).state_dict(), checkpoint.config, notes, metadata)
     state = _unwrap(_load(path), path, notes)

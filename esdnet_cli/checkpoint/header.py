@@ -57,6 +57,11 @@ class Checkpoint:
         return sum(math.prod(shape) for name, shape in self.shapes.items() if not name.endswith(statistics))
 
     @property
+    def origin(self) -> dict[str, str]:
+        """What weights made from these must say, too: licence and training data, where it is known."""
+        return {key: self.metadata[key] for key in ("license", "trained_on") if key in self.metadata}
+
+    @property
     def close_precisions(self) -> tuple[str, ...]:
         """Those that its metrics, measured on validation pairs, allow: at most MOST_DB_LOST below float32."""
         return tuple(precision for precision in ("int8", "bf16") if self._is_close(precision))

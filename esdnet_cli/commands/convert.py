@@ -16,7 +16,7 @@ from esdnet_cli.options import option, overwrite_option
 def _json(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[str, Any]:
     try:
         stated = json.loads(text or "{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"{text}: is not JSON ({error})") from error
     if not isinstance(stated, dict):
         raise click.BadParameter(f'{text}: is not a JSON object, such as {{"shortcut": "spike"}}')

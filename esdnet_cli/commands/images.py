@@ -60,11 +60,11 @@ def command(
       curl example.org/rain.jpg | esdnet images - -o - > clear.jpg
     """
     if "-" in (*inputs, str(output)):
-        if str(output) != "-" or len(inputs) > 1:
+        if str(output) != "-" or len(inputs) > 1 or shard is not None:
             raise click.UsageError("- is for one picture: esdnet images - -o -, or a file in place of the first -.")
         from esdnet_cli.show.stream import derain_stream
 
-        ctx.exit(derain_stream(inputs[0], file_format, options))
+        ctx.exit(derain_stream(inputs[0], recursive, file_format, options))
     from esdnet_cli.early import answer_early
     from esdnet_cli.pipeline.sources import find_sources, plan_outputs
 

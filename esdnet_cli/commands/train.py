@@ -149,7 +149,7 @@ def command(
     from esdnet_cli.training.start import autocast_precision, join_processes, prepare_folder, starting_point
 
     keep_freed_memory()
-    config, initial = starting_point(size, init, tell)
+    config, initial, origin = starting_point(size, init, tell)
     if crop % config.multiple:
         raise click.UsageError(f"--crop {crop} is not a multiple of {config.multiple}, which this network needs.")
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
@@ -163,9 +163,11 @@ def command(
         recipe = Recipe(config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown)
         prepare_folder(output, resume)
         named = ", ".join(str(folder) for folder in (*clean, *(path for path, _ in (*streaks, *pairs))))
+        before = f"{origin['trained_on']}; then " if "trained_on" in origin else ""
+        origin["trained_on"] = before + named
         run = TrainingRun(
             recipe, batches, validation, output, chosen,
-            initial=initial, resume=resume, compiled=compiled, trained_on=named,
+            initial=initial, resume=resume, compiled=compiled, origin=origin,
         )  # fmt: skip
         _show(run, quiet or run.rank > 0)
 

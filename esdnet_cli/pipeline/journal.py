@@ -53,6 +53,7 @@ class Journal:
         self._settings = settings
         self._entries: dict[tuple[str, str], dict[str, Any]] = {}  # by output and its digest
         self._read_to = 0
+        self._tidied: set[Path] = set()
         self._reading = threading.Lock()  # two threads at once would both move on by what each has read
         self._read()
 
@@ -61,7 +62,7 @@ class Journal:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._folder):
-                remove_leftovers(self._folder)
+                self._tidy(self._folder)
             if self._path.exists():  # none is made before there is something to note
                 self._path.open("ab").close()
         except OSError as error:
@@ -84,7 +85,8 @@ class Journal:
         return "done" if entry.get("settings") == self._settings else "outdated"
 
     def note(self, output: Path, source_sha256: str, output_sha256: str) -> None:
-        """Append the record of an output that is about to get its final name."""
+        """Append the record of an output that is about to get its final name, in a folder that is there."""
+        self._tidy(output.parent)
         key = self._key(output)
         entry = {
             "output": key,
@@ -101,6 +103,12 @@ class Journal:
         finally:
             os.close(handle)
         self._entries[key, output_sha256] = entry
+
+    def _tidy(self, folder: Path) -> None:
+        """Of the folders that this run writes to: others below the output folder may be anybody's, and many."""
+        if folder not in self._tidied:
+            self._tidied.add(folder)
+            remove_leftovers(folder)
 
     def _read(self) -> None:
         """Take in what has been appended since the last time."""

@@ -49,12 +49,11 @@ def one_core() -> Iterator[None]:
     Nobody else's number changes, as in `pool`.
     """
     own = torch.get_num_threads()
-    torch.set_num_threads(1)
-    # what threads that begin later take over
-    setting = Thread(target=torch.set_num_threads, args=(own,))
-    setting.start()
-    setting.join()
+    setting = Thread(target=torch.set_num_threads, args=(own,))  # which threads that begin later take over
     try:
+        torch.set_num_threads(1)
+        setting.start()
+        setting.join()
         yield
     finally:
         torch.set_num_threads(own)

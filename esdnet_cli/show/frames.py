@@ -52,6 +52,6 @@ def show_flicker(rainy: Path, derained: Path, clean: Path | None) -> None:
     flicker = warping_errors(rainy, derained, clean)
     print_rows(f"{'warping error':>13} {'of rainy':>8} {'of clean':>8}  {flicker.frames} frames")
     for path, mean in zip(paths, flicker.means):
-        of_rainy = f"{mean / flicker.means[0]:.3f}"
-        of_clean = "-" if clean is None else f"{mean / flicker.means[2]:.3f}"
-        print_rows(f"{1e3 * mean:>10.4f}e-3 {of_rainy:>8} {of_clean:>8}  {printable(path)}")
+        # a still sequence has no error to take a share of
+        of_rainy, *of_clean = (f"{mean / whole:.3f}" if whole else "-" for whole in flicker.means[::2])
+        print_rows(f"{1e3 * mean:>10.4f}e-3 {of_rainy:>8} {''.join(of_clean) or '-':>8}  {printable(path)}")

@@ -19,7 +19,7 @@ from esdnet_cli.show.network import load_derainer
 from esdnet_cli.show.pictures import show_plan, show_run
 
 
-def derain_stream(name: str, file_format: str | None, options: RunOptions) -> int:
+def derain_stream(name: str, recursive: bool, file_format: str | None, options: RunOptions) -> int:
     """Derain the picture that `name` names, - for standard input, to standard output; returns the exit code.
 
     It takes the way of all files, in a folder of its own that goes afterwards. Nothing is written if it fails.
@@ -36,9 +36,9 @@ def derain_stream(name: str, file_format: str | None, options: RunOptions) -> in
             (place / relative).write_bytes(data)
             sources = [Source(place / relative, relative, shown="-")]
         else:
-            sources, unusable = find_sources([name], recursive=False)
-            if len(sources) > 1:
-                raise EsdnetError(f"{name}: names {len(sources)} pictures, and -o - takes one; name a file")
+            sources, unusable = find_sources([name], recursive)
+            if len(sources) != 1 and not unusable:
+                raise EsdnetError(f"{name}: names {len(sources) or 'no'} pictures, and -o - takes one; name a file")
         jobs = [replace(job, shown="-") for job in plan_outputs(sources, place / "out", file_format)]
         derainer: Derainer | AsIs = AsIs()
         output: Output | Nowhere = Nowhere()

@@ -7,7 +7,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ class TrainingRun:
         initial: dict[str, Tensor] | None = None,
         resume: bool = False,
         compiled: bool = False,
-        trained_on: str = "",
+        origin: Mapping[str, str] | None = None,
     ) -> None:
         self.recipe, self.folder, self.device = recipe, folder, device
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -116,7 +116,7 @@ class TrainingRun:
             raise EsdnetError(
                 f"--batch {recipe.batch} cannot be divided among {self.world} processes; use a multiple of {self.world}"
             )
-        self._validation, self._trained_on = validation, trained_on
+        self._validation, self._origin = validation, origin or {}
         torch.manual_seed(recipe.seed)  # the same initial weights in every process
         self.network = ESDNet(recipe.config)
         if initial is not None:
@@ -307,7 +307,7 @@ class TrainingRun:
 
     def _metadata(self, validation: Validation | None) -> dict[str, str]:
         tiling = tiling_for(self.recipe.crop)
-        metadata = {"tile": str(tiling.tile), "overlap": str(tiling.overlap), "trained_on": self._trained_on}
+        metadata = {"tile": str(tiling.tile), "overlap": str(tiling.overlap), **self._origin}
         if validation is not None:
             figures = {key: round(value, 4) for key, value in asdict(validation).items() if value is not None}
             metadata["metrics"] = json.dumps({"validation": figures, "steps": self.step})

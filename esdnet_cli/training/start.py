@@ -40,22 +40,22 @@ def join_processes(device: torch.device) -> Iterator[None]:
 
 def starting_point(
     size: str | None, init: str | None, say: Callable[[str], None]
-) -> tuple[ESDNetConfig, dict[str, Tensor] | None]:
-    """Config and initial weights: those of `init` (a bundled name or a path), or random ones (None).
+) -> tuple[ESDNetConfig, dict[str, Tensor] | None, dict[str, str]]:
+    """Config and initial weights: those of `init` (a bundled name or a path), or random ones (None); and its origin.
 
     size: a name in SIZES, or a config as JSON, as it stands in a checkpoint; by default that of `init`, else `small`.
     With both, `init` may differ where its tensors fit, as in the shortcut. say: takes what was assumed of `init`.
     Raises EsdnetError.
     """
     if init is None:
-        return _config(size or "small"), None
+        return _config(size or "small"), None, {}
     checkpoint = open_checkpoint(init)
     if size is None and checkpoint.assumption:
         say(checkpoint.assumption)
     config = checkpoint.config if size is None else _config(size)
     if found := problems(checkpoint.shapes, config):
         raise EsdnetError(f"--init {printable(init)}: does not fit --size {config.to_dict()}: {summary(found)}")
-    return config, load_network(checkpoint).state_dict()
+    return config, load_network(checkpoint).state_dict(), checkpoint.origin
 
 
 def _config(size: str) -> ESDNetConfig:
@@ -63,7 +63,7 @@ def _config(size: str) -> ESDNetConfig:
         return SIZES[size]
     try:
         return ESDNetConfig.from_dict(json.loads(size))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EsdnetError(f"--size {printable(size)}: {one_line(error)}; give {', '.join(SIZES)} or JSON") from error
 
 
