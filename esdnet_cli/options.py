@@ -59,9 +59,12 @@ def _report_option(**formats: str) -> Callable[[Command], Command]:
     endings = [f".{ending}" for ending in formats]
     either = f"{', '.join(endings[:-1])} or {endings[-1]}" if len(endings) > 1 else endings[0]
 
-    def check(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
-        if path is None:
+    def check(ctx: click.Context, param: click.Parameter, paths: tuple[Path, ...]) -> Path | None:
+        if not paths:
             return None
+        path, *more = paths
+        if more:
+            raise click.BadParameter(f"one file, not {len(paths)}; esdnet energy --merge makes others of a .json")
         if path.suffix.lower() not in endings:
             raise click.BadParameter(f"{path}: unknown file name ending; use {either}")
         if os.path.isdir(path):
@@ -79,6 +82,7 @@ def _report_option(**formats: str) -> Callable[[Command], Command]:
     return option(
         "--report",
         type=click.Path(path_type=Path),
+        multiple=True,  # to say so, where click would take the last one
         callback=check,
         metavar="FILE",
         help=f"Also write all figures to FILE; its extension selects the format: {told}.",

@@ -179,6 +179,9 @@ def test_a_header_whose_length_looks_like_a_pickle_is_none(tmp_path: Path) -> No
             break
     assert path.read_bytes()[0] == 0x80
     assert open_checkpoint(str(path)).config == TINY
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        open_checkpoint(str(path))
 
 
 def test_bundled_names_and_unknown_ones() -> None:

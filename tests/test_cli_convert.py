@@ -116,6 +116,15 @@ def test_odd_tensors_are_refused_by_name(case: str, tmp_path: Path, run: Run) ->
     assert name in result.stderr and message in result.stderr and result.stderr.count("\n") == 1
 
 
+def test_averaged_counters_are_whole_numbers_again(tmp_path: Path, run: Run) -> None:
+    state = tiny_network().state_dict()
+    averaged = {name: tensor.float() for name, tensor in state.items()}
+    torch.save({"params_ema": averaged}, tmp_path / "a.pth")
+    assert run("convert", tmp_path / "a.pth", tmp_path / "a.safetensors").exit_code == 0
+    loaded = load_network(open_checkpoint(str(tmp_path / "a.safetensors"))).state_dict()
+    assert all(torch.equal(loaded[name], state[name]) for name in state if name.endswith("num_batches_tracked"))
+
+
 def test_one_name_twice_is_refused(tmp_path: Path, run: Run) -> None:
     state = tiny_network().state_dict()
     torch.save({**state, "module.output.0.bias": torch.ones(3)}, tmp_path / "twice.pth")

@@ -596,7 +596,7 @@ def test_clips_of_every_ending_are_counted(rainy: Path, tiny: Path, tmp_path: Pa
     (rainy / "program.ts").write_text("import { rain } from './rain';\n" * 9)
     stderr = run("images", rainy, "-o", tmp_path / "out", "--weights", tiny, "--dry-run").stderr
     endings = ".3g2, .m2t, .m2ts, .mts, .mxf, .tp, .ts, .vob, .wmv"
-    assert f"Not read: 9 clip ({endings}); esdnet video takes clips." in stderr.splitlines()
+    assert f"Not read: 9 clips ({endings}); esdnet video takes clips." in stderr.splitlines()
     folder = tmp_path / "clips"
     folder.mkdir()
     command = ("video", folder, "-o", tmp_path / "frames", "--weights", tiny)
@@ -671,6 +671,12 @@ def test_what_names_no_picture_or_several_is_no_stream(tiny: Path, tmp_path: Pat
     assert stream(tmp_path / "in", "-r", "-o", "-", "--weights", tiny).stdout.startswith(b"\x89PNG")
     write(tmp_path / "in" / "b.png")
     assert b"names 2 pictures" in stream(tmp_path / "in", "-r", "-o", "-", "--weights", tiny).stderr
+
+
+def test_two_reports_are_not_one(tiny: Path, rainy: Path, tmp_path: Path, run: Run) -> None:
+    reports = ("--report", tmp_path / "a.json", "--report", tmp_path / "b.csv")
+    result = run("energy", rainy, "--weights", tiny, *reports)
+    assert result.exit_code == 2 and "one file, not 2" in result.stderr
 
 
 def test_csv_is_harmless_in_spreadsheets(tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,8 +140,8 @@ def _dense(name: Any, value: Any, path: Path) -> Tensor:
         raise CheckpointError(
             f"{path}: tensor {name} is quantised, sparse, complex or without values; save a dense one"
         )
-    if value.is_floating_point() == counter or value.dtype == torch.bool:
-        wanted = "whole numbers" if counter else "floating-point numbers"
+    if value.dtype == torch.bool or not (counter or value.is_floating_point()):  # averaging makes counters floats, too
+        wanted = "numbers" if counter else "floating-point numbers"
         raise CheckpointError(f"{path}: tensor {name} is {value.dtype}, not {wanted}; save the trained network itself")
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise CheckpointError(f"{path}: tensor {name} claims more values than the file holds; save .contiguous()")

@@ -106,7 +106,7 @@ def read_header(weights: str, stated: Mapping[str, Any] | None = None) -> Checkp
         if is_pickle(path):
             raise CheckpointError(
                 f"{path}: is a pickle, not safetensors; "
-                f"run `esdnet convert {path.name} {path.stem}.converted.safetensors`"
+                f"run `esdnet convert {path} {path.with_suffix('.converted.safetensors')}`"
             ) from error
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({one_line(error)}); download or convert it again"
@@ -133,8 +133,9 @@ def is_pickle(path: Path) -> bool:
     """Whether a file is a pickle, and not a safetensors file whose header's length only looks like one."""
     try:
         with path.open("rb") as file:
-            if not file.read(4).startswith(_PICKLES):
-                return False
+            head = file.read(9)
+        if not head.startswith(_PICKLES) or head[8:] == b"{":  # a header's first byte, behind its length
+            return False
         with safe_open(path, "np"):
             return False
     except OSError:

@@ -11,6 +11,7 @@ from esdnet_cli.pipeline.metadata import Density, Metadata, checked_icc, tags, w
 _SOI, _SOS, _APP0, _APP1, _APP2, _APP13, _COM = 0xD8, 0xDA, 0xE0, 0xE1, 0xE2, 0xED, 0xFE
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
+_SOF55 = 0xF7  # JPEG-LS (ITU-T T.87)
 _LARGEST = 65533  # bytes in a segment
 _EXIF, _XMP, _MORE_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
 _ICC, _MPF, _GAIN_MAP = b"ICC_PROFILE\0", b"MPF\0", b"urn:iso:std:iso:ts:21496:-1\0"
@@ -21,9 +22,9 @@ _JFIF_UNITS = {0: 0.0, 1: 1 / 0.0254, 2: 100.0}  # dots by inch and by centimetr
 
 def why_not_decoded(data: bytes) -> str | None:
     """What OpenCV cannot decode about a JPEG: its bits or its process; None if it is an ordinary one."""
-    if data[:4] == b"\xff\xd8\xff\xf7":
-        return "JPEG-LS"
     for marker, content in _segments(data):
+        if marker == _SOF55:
+            return "JPEG-LS"
         if marker in _FRAMES and content:
             if marker in (0xC3, 0xC7, 0xCB, 0xCF):
                 return "lossless JPEG"

@@ -81,8 +81,10 @@ def unread_line(unread: Mapping[str, int]) -> str:
     endings: dict[str, list[str]] = {}
     for ending in sorted(unread):
         endings.setdefault(UNREAD[ending], []).append(ending)
+    counted = {kind: sum(unread[ending] for ending in group) for kind, group in endings.items()}
     counts = ", ".join(
-        f"{sum(unread[ending] for ending in group)} {kind} ({', '.join(group)})" for kind, group in endings.items()
+        f"{counted[kind]} {kind}{'s' * (kind == _CLIP and counted[kind] > 1)} ({', '.join(group)})"
+        for kind, group in endings.items()
     )
     kinds = {UNREAD[ending] for ending in unread}
     mends = ["develop raw files first"] if any(kind.endswith(_RAW) for kind in kinds) else []
