@@ -303,7 +303,7 @@ class Frames:
     def missing(self) -> int:
         """Frames that the file declares and that did not come, after the whole of it was read.
 
-        The count alone is no observer: AVI counts frames that were dropped on purpose, and a tag outlives a cut. It is
+        The count alone proves nothing: AVI counts frames that were dropped on purpose, and a tag outlives a cut. It is
         believed where the times end early, too.
         """
         info, tally = self._info, self._tally
