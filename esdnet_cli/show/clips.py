@@ -31,7 +31,7 @@ from esdnet_cli.video.clip import (
     Interrupted,
     derain_clip,
     plan_clip,
-    remove_leftovers,
+    remove_finished_parts,
 )
 from esdnet_cli.video.inputs import ClipJob
 from esdnet_cli.video.reader import reason
@@ -116,7 +116,7 @@ class _Show:
         try:
             plan = plan_clip(self._derainer, job, self._clip_options, overwrite)
             if plan.done:
-                remove_leftovers(job, plan)
+                remove_finished_parts(job, plan)
                 result = ClipResult(ImageResult.skipped(printable(job.source), printable(job.output)))
             else:
                 result = self._derain(job, plan)
