@@ -265,7 +265,7 @@ class TrainingRun:
         return Validation(psnr_y, ssim_y, **changes)
 
     def _agree(self, value: float) -> float:
-        """The first process's clock is everyone's: all must stop, save and validate at the same step."""
+        """The first process's value is everyone's: all must stop, save and validate at the same step."""
         if self.world == 1:
             return value
         shared = torch.tensor([value], dtype=torch.float64, device=self.device)
