@@ -19,7 +19,7 @@ from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.pipeline.sources import Unusable
 from esdnet_cli.report import figures, page, rows
-from esdnet_cli.report.files import write_text
+from esdnet_cli.report.files import report_ending, write_text
 from esdnet_cli.settings import RunOptions
 from esdnet_cli.show.pictures import show_summary, tell_figures_missing
 from esdnet_cli.show.terminal import libraries_muted, print_rows, tell, typed_command
@@ -216,12 +216,12 @@ def _write_report(
     its frames'.
     """
     images = [result.image for result in results]
-    name = path.name.lower()
-    if name.endswith(".html"):
+    ending = report_ending(path)
+    if ending == ".html":
         text = page.to_html(images, info, totals, each="clip")
-    elif name.endswith(".layers.csv"):
+    elif ending == ".layers.csv":
         text = figures.to_layers_csv(images, info, totals)
-    elif name.endswith(".csv"):
+    elif ending == ".csv":
         fates = (ImageResult(i.input, i.output, i.status, i.error) for i in images if i.status != "ok")
         others = [figures.image_dict(fate, options.costs) for fate in fates]
         text = figures.csv_text((*figures.IMAGE_KEYS, "frame", "time"), [*frames, *others])
