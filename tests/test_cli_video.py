@@ -527,6 +527,7 @@ def test_reports_have_an_entry_for_each_frame(tiny: Path, tmp_path: Path, run: R
     run("video", *sources, *options, "--report", tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert "esdnet report: 2 clips" in page and "<dt>Clips</dt><dd>2" in page
+    assert '<th scope="col">Clip</th>' in page and "Picture" not in page
     merged = run("energy", "--merge", tmp_path / "r.json")
     assert merged.exit_code == 2 and "r.json: is a report of clips" in merged.stderr
 

@@ -52,7 +52,7 @@ def to_html(results: Sequence[ImageResult], run: RunInfo, totals: Totals, each: 
         energy=_energy(totals, run) if counted else None,
         twin=compared,
         layers=_layers(totals.activity.spike_rates) if counted else None,
-        table=_table(results, run),
+        table=_table(results, run, each),
         presets=PRESETS,
         formats={**{name: PRESETS[key] for name, key in _FORMATS.items()}, "bf16 as run": AS_RUN["bf16"]},
         twin_density=TWIN_DENSITY,
@@ -171,8 +171,8 @@ def _layers(rates: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _table(results: Sequence[ImageResult], run: RunInfo) -> dict[str, Any]:
-    """A row for each picture; one that is not done has its fate instead of figures."""
+def _table(results: Sequence[ImageResult], run: RunInfo, each: str) -> dict[str, Any]:
+    """A row for each result; one that is not done has its fate instead of figures."""
     scored, counted = any(result.quality for result in results), any(result.activity for result in results)
     columns = [FIGURES[key] for key in (*(_SCORES if scored else ()), *(_COUNTED if counted else ()))]
     rows = []
@@ -183,7 +183,8 @@ def _table(results: Sequence[ImageResult], run: RunInfo) -> dict[str, Any]:
             rows.append([result.input, size, *(column.text(figures[column.key]) for column in columns)])
         else:
             rows.append([result.input, _fate(result)])
-    return {"head": ["Picture", "Size", *(column.heading(column.title) for column in columns)], "rows": rows}
+    head = [each.capitalize(), "Size", *(column.heading(column.title) for column in columns)]
+    return {"head": head, "rows": rows}
 
 
 def _below(share: float | None) -> str:
