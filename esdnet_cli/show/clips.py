@@ -21,7 +21,7 @@ from esdnet_cli.pipeline.sources import Unusable
 from esdnet_cli.report import figures, page, rows
 from esdnet_cli.report.files import report_ending, write_text
 from esdnet_cli.settings import RunOptions
-from esdnet_cli.show.pictures import show_summary, tell_figures_missing
+from esdnet_cli.show.pictures import show_fates, show_summary, tell_figures_missing
 from esdnet_cli.show.terminal import libraries_muted, print_rows, tell, typed_command
 from esdnet_cli.video.clip import (
     ClipOptions,
@@ -78,22 +78,19 @@ def show_clip_plans(
     clip_options: ClipOptions,
 ) -> int:  # fmt: skip
     """Print what a run would do with each clip, writing nothing; returns the exit code that it would begin with."""
-    failed = len(unusable)
-    for entry in unusable:
-        tell(f"{entry.input}: {entry.error}")
+
+    def fate(job: ClipJob) -> ImageResult:
+        source = printable(job.source)
+        try:
+            plan = plan_clip(derainer, job, clip_options, overwrite)
+        except (PictureError, OSError, av.error.FFmpegError) as error:
+            return ImageResult.failed(source, _why(error))
+        for note in plan.notes:
+            tell(f"{source}: {note}.")
+        return ImageResult(source, printable(job.output), "skipped" if plan.done else "ok")
+
     with libraries_muted():
-        for job in jobs:
-            try:
-                plan = plan_clip(derainer, job, clip_options, overwrite)
-                verb, fate = "skip" if plan.done else "derain", f" -> {printable(job.output)}"
-                for note in plan.notes:
-                    tell(f"{printable(job.source)}: {note}.")
-            except (PictureError, OSError, av.error.FFmpegError) as error:
-                verb, fate = "fail", f": {_why(error)}"
-                failed += 1
-            print_rows(f"{verb:<8} {printable(job.source)}{fate}")
-    tell("Dry run: nothing was written.")
-    return 1 if failed else 0
+        return show_fates(derainer, map(fate, jobs), unusable)
 
 
 class _Show:
