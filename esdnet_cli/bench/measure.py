@@ -186,7 +186,7 @@ def _fired(network: nn.Module) -> set[str]:
 
 def _published_way(derainer: Derainer) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
     network = published(load_network(derainer.checkpoint), derainer.inference.device)
-    tiles = Batches([network], 1, derainer.network.config.multiple, lambda size: None)
+    tiles = Batches([network], 1, derainer.network.config.multiple)
     return lambda image: derain_tiled(image, derainer.tiling, tiles)
 
 

@@ -117,7 +117,7 @@ class Batches:
 
     def __init__(
         self, networks: Sequence[Callable[[Tensor], Tensor]], size: int, multiple: int,
-        on_halved: Callable[[int], None], pool: Executor | None = None,
+        on_halved: Callable[[int], None] = lambda tiles: None, pool: Executor | None = None,
     ) -> None:  # fmt: skip
         self._free: SimpleQueue[Callable[[Tensor], Tensor]] = SimpleQueue()
         for network in networks:

@@ -253,9 +253,9 @@ class TrainingRun:
         for row, precision in enumerate(precisions):
             inference = Inference(copy.deepcopy(stored), self.device, precision)
             size = choose_batch(inference.network, tiling.tile, tiling.tile, self.device, side_by_side=1)
-            tiles = Batches([inference], size, self.recipe.config.multiple, lambda size: None)
+            tiles = Batches([inference], size, self.recipe.config.multiple)
             for _, rainy, target in self._validation[self.rank :: self.world]:
-                figures = quality(derain_tiled(rainy, tiling, tiles, lambda: None), target)
+                figures = quality(derain_tiled(rainy, tiling, tiles), target)
                 sums[row] += torch.tensor([figures.psnr_y, figures.ssim_y])
         if self.world > 1:
             sums = sums.to(self.device)
