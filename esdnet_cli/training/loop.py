@@ -174,8 +174,8 @@ class TrainingRun:
                 raise KeyboardInterrupt
             try:
                 loss, lr = self._train_step()
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
                     raise
                 raise EsdnetError("out of memory in a training step; use a smaller --batch or --crop") from error
             self.step += 1
