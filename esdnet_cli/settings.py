@@ -29,6 +29,12 @@ def max_pixels() -> int:
     return int(os.environ.get(_MAX_PIXELS, MAX_MEGAPIXELS * 1e6))
 
 
+def too_large(frames: bool = False) -> str:
+    """What is wrong with a picture, or a clip's `frames`, of more pixels than that, and the mend."""
+    kind, mend = ("frames of ", "raise") if frames else ("", "split it, or raise")
+    return f"has {kind}more than {max_pixels() / 1e6:g} megapixels; {mend} --max-megapixels"
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """None stands for auto: tile and overlap from the checkpoint, batch from memory. count: spikes and operations."""

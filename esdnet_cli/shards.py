@@ -40,6 +40,11 @@ class Shard:
         )
 
 
+def local_rank() -> int:
+    """This process's number on its machine under torchrun; 0 elsewhere."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def find_shard(given: str | None) -> Shard:
     """What `--shard I/N` says, else the environment of torchrun or SLURM, else everything. Raises EsdnetError."""
     if given is not None:

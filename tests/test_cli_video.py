@@ -220,7 +220,9 @@ def test_a_rerun_skips_and_what_is_not_ours_is_kept(still: Path, tmp_path: Path,
     assert "0 done, 1 skipped, 0 failed" in run(*command).stdout
     assert target.stat().st_mtime_ns == before
     assert "1 done" in run(*command, "--crf", 30).stdout, "other settings: made again"
-    assert "skip" in run(*command, "--crf", 30, "--dry-run").stdout
+    planned = run(*command, "--crf", 30, "--dry-run")
+    assert planned.stdout == f"skip     {source} -> {target}\n"
+    assert planned.stderr == "Dry run: identity, cpu, fp32, one piece; nothing was written.\n"
     target.write_bytes(b"holiday")
     result = run(*command)
     assert result.exit_code == 1 and "already exists" in result.stderr
@@ -527,6 +529,7 @@ def test_reports_have_an_entry_for_each_frame(tiny: Path, tmp_path: Path, run: R
     run("video", *sources, *options, "--report", tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert "esdnet report: 2 clips" in page and "<dt>Clips</dt><dd>2" in page
+    assert '<th scope="col">Clip</th>' in page and "Picture" not in page
     merged = run("energy", "--merge", tmp_path / "r.json")
     assert merged.exit_code == 2 and "r.json: is a report of clips" in merged.stderr
 

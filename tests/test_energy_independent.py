@@ -116,7 +116,7 @@ def test_every_convolution_agrees_with_an_independent_counter(
 
     picture = read_picture(SAMPLE.read_bytes(), SAMPLE).rgb[:height, :width]
     with ActivityCounter(network) as counter:
-        derain_tiled(picture, tiling, Batches([counted], 1, 4, lambda size: None))
+        derain_tiled(picture, tiling, Batches([counted], 1, 4))
     layers = {layer.name: layer for layer in counter.activity().layers}
     products = torch.ops.aten.mm.default
     driven = {conv for convs in network.spiking_convs().values() for conv in convs}

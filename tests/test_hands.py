@@ -195,7 +195,7 @@ def test_out_of_memory_in_several_hands_goes_on_with_fewer_tiles(room: int, size
 def test_a_tile_too_large_even_alone_is_an_error_of_the_picture() -> None:
     network, passes = limited(0)
     with ThreadPoolExecutor(2) as pool:
-        batches = Batches([network, network], 1, 4, lambda _: None, pool)
+        batches = Batches([network, network], 1, 4, pool=pool)
         with pytest.raises(PictureError, match="tile of 16x16; use a smaller --tile"):
             derain_tiled(photo(16, 28), Tiling(16, 4), batches)
     assert len(passes) == 4, "each tile beside the other, then alone"

@@ -65,6 +65,7 @@ def test_holds_the_estimate_against_its_twin_in_many_ways(report: Path) -> None:
     (box,) = re.findall(r"from (\d+ % \w+) to (\d+ % \w+) its ordinary twin", text)
     assert {*box} <= {*shares.values()} and box[0] != box[1], "never one percentage alone"
     assert re.search(r"\d+ channels wide instead of 8\.", text)
+    assert "int8, 32-bit sums 0.3 and 0.1; bf16 as run 2 and 0.9 (Horowitz)" in text, "prices by the same names"
 
 
 def test_costs_set_by_hand_are_said_and_nothing_may_cost_nothing(tiny: Path, tmp_path: Path, run: Run) -> None:

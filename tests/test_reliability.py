@@ -466,7 +466,7 @@ def test_no_shell_no_eval_no_pickle_no_network(path: Path) -> None:
 def test_any_tiling_gives_the_picture_back(height: int, width: int, tile: int, overlap: int, batch: int) -> None:
     pixels = photo(height, width, seed=height * 61 + width)
     tiling = Tiling(tile, overlap % tile)
-    batches = Batches([lambda tiles: pad(tiles, 4)], batch, 4, lambda size: None)
+    batches = Batches([lambda tiles: pad(tiles, 4)], batch, 4)
     np.testing.assert_array_equal(derain_tiled(pixels, tiling, batches), pixels)
     assert tiling.count(height, width) == len(tiling.starts(height)) * len(tiling.starts(width))
 

@@ -19,7 +19,7 @@ from esdnet_cli.pipeline.tiling import Batches, SelfEnsemble, Tiling, blend_weig
 
 
 def batches(network: Callable[[Tensor], Tensor], size: int) -> Batches:
-    return Batches([network], size, 4, lambda _: None)
+    return Batches([network], size, 4)
 
 
 @pytest.mark.parametrize("copies", [1, 2, 4, 8])
@@ -156,7 +156,7 @@ def test_one_network_fills_its_batches_several_share_the_tiles_evenly(
         return tiles
 
     tiles = np.random.default_rng(0).random((65, 4, 4, 3), np.float32)
-    derained = Batches([network] * networks, size, 4, lambda _: None).derain(iter(tiles), 65)
+    derained = Batches([network] * networks, size, 4).derain(iter(tiles), 65)
     assert np.array_equal(torch.stack(list(derained)).permute(0, 2, 3, 1).numpy(), tiles)
     assert seen == sizes
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from esdnet_cli.bench.published import published
 from esdnet_cli.checkpoint.store import load_network
-from esdnet_cli.energy.cost import LayerActivity
+from esdnet_cli.energy.cost import AS_RUN, LayerActivity, NumberFormat
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
 from esdnet_cli.model.low_precision import FiredLIF
 from esdnet_cli.pipeline.derainer import Derainer
@@ -33,7 +33,6 @@ from esdnet_cli.pipeline.tiling import Batches, derain_tiled
 PEAK_SIDE = 2048  # of the square matrices whose product is the peak
 PEAK_SECONDS = 1.0
 COPIED = 30 * 2**20  # bytes that are copied to see how fast memory is: some of the largest activations together
-_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}  # of a spike between layers
 _PARTS: tuple[tuple[type[nn.Module], str], ...] = (
     (LIF, "neurons"),
     (SeqConv2d, "convolutions"),
@@ -138,7 +137,7 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
     height, width = image.shape[:2]
     stages = _stages(derainer, image, device, rounds)
     formats = {layer.precision for layer in layers if layer.dense} | {derainer.precision}
-    peaks = {precision: _matmul_peak(device, precision) for precision in sorted(formats)}
+    peaks: dict[str, float] = {precision: _matmul_peak(device, precision) for precision in sorted(formats)}
     peak = peaks[derainer.precision]
     return Bench(
         device=derainer.device,
@@ -166,7 +165,7 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
 
 
 def bound(
-    layers: Sequence[LayerActivity], precision: str, peaks: Mapping[str, float], bandwidth: float,
+    layers: Sequence[LayerActivity], precision: NumberFormat, peaks: Mapping[str, float], bandwidth: float,
     fired: Collection[str] = (),
 ) -> Bound:  # fmt: skip
     """From a picture's counts; peaks: GMAC/s of each layer's number format. bandwidth: GB/s, read and written.
@@ -177,7 +176,7 @@ def bound(
     numbers = sum(layer.words - layer.weights for layer in layers)
     numbers -= sum(2 * layer.mac for layer in layers if layer.name in fired)  # sums neither written nor read
     spikes = sum(layer.mac if layer.kind == "neuron" else layer.inputs for layer in layers if layer.bits)
-    gigabytes = (4 * numbers + _BYTES[precision] * spikes) / 1e9
+    gigabytes = (4 * numbers + AS_RUN[precision].word_bits // 8 * spikes) / 1e9
     return Bound(operations, gigabytes / bandwidth, gigabytes, bandwidth)
 
 
@@ -187,7 +186,7 @@ def _fired(network: nn.Module) -> set[str]:
 
 def _published_way(derainer: Derainer) -> Callable[[NDArray[np.uint8]], NDArray[Any]]:
     network = published(load_network(derainer.checkpoint), derainer.inference.device)
-    tiles = Batches([network], 1, derainer.network.config.multiple, lambda size: None)
+    tiles = Batches([network], 1, derainer.network.config.multiple)
     return lambda image: derain_tiled(image, derainer.tiling, tiles)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -144,6 +143,7 @@ def command(
     if (steps is None) == (minutes is None):
         raise click.UsageError("Give either --steps or --minutes.")
     from esdnet_cli.model.inference import choose_device, keep_freed_memory
+    from esdnet_cli.shards import local_rank
     from esdnet_cli.show.terminal import tell
     from esdnet_cli.training.loop import Recipe, TrainingRun
     from esdnet_cli.training.start import autocast_precision, join_processes, prepare_folder, starting_point
@@ -152,7 +152,7 @@ def command(
     config, initial, origin = starting_point(size, init, tell)
     if crop % config.multiple:
         raise click.UsageError(f"--crop {crop} is not a multiple of {config.multiple}, which this network needs.")
-    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    chosen = choose_device(device, local_rank())
     from esdnet_cli.training.data import Folder, load_batches, load_validation
 
     masks, couples = ([Folder(*entry) for entry in given] for given in (streaks, pairs))

@@ -31,7 +31,7 @@ from esdnet_cli.model.network import ESDNet
 
 _WIDEST = 64  # times a network's own width: as far as the search for an equal cost goes
 TWIN_DENSITY = 0.5  # of a ReLU's outputs behind batch norm, which centres its inputs
-_FORMATS = {
+FORMATS = {  # what is priced in them is called by these names
     "fp32": PRESETS["fp32-45nm"],
     "fp16": PRESETS["fp16-45nm"],
     "int8, 8-bit sums": PRESETS["int8-45nm"],
@@ -96,16 +96,16 @@ def compare(
 
 def _views(layers: Sequence[LayerActivity], driven: Sequence[LayerActivity], config: ESDNetConfig) -> list[View]:
     # spike_only_mj alone is no sum over layers
-    prices = {name: Activity(1, tuple(layers)).energy(costs) for name, costs in _FORMATS.items()}
+    prices = {name: Activity(1, tuple(layers)).energy(costs) for name, costs in FORMATS.items()}
     skipped = (1 - TWIN_DENSITY) * sum(layer.ann_mac for layer in driven)
     views = []
     for name, energy in prices.items():
         views.append(View(name, energy.strict_mj, energy.ann_mj))
         if name == "fp32":
-            sparse_mj = energy.ann_mj - skipped * _FORMATS[name].pj_mac * MJ_PER_PJ
+            sparse_mj = energy.ann_mj - skipped * FORMATS[name].pj_mac * MJ_PER_PJ
             views.append(View(f"{name}, every neuron firing", energy.dense_snn_mj, energy.ann_mj))
             views.append(View(f"{name}, twin skips its zeros ({TWIN_DENSITY:.0%})", energy.strict_mj, sparse_mj))
-        views += _with_memory(name, energy, _FORMATS[name], config)
+        views += _with_memory(name, energy, FORMATS[name], config)
         if name == "fp32":  # what the network has least of against what the twin has most of
             no_reuse_mj, twin_mj = energy.strict_mj + energy.memory_no_reuse_mj, sparse_mj + energy.ann_memory_mj
             views.append(View(f"{name}, nothing reused, twin reuses and skips", no_reuse_mj, twin_mj))

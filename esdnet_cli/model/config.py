@@ -70,7 +70,7 @@ class ESDNetConfig:
                 raise ValueError(f"{name} must be a whole number of {least} or more, not {value!r}")
             return value
 
-        def levels(name: str, default: tuple[int, int, int]) -> tuple[int, int, int]:
+        def three(name: str, default: tuple[int, int, int]) -> tuple[int, int, int]:
             value = raw.get(name, default)
             if not isinstance(value, (list, tuple)) or len(value) != 3:
                 raise ValueError(f"{name} must be three numbers, not {value!r}")
@@ -92,8 +92,8 @@ class ESDNetConfig:
             )  # fmt: skip
         return cls(
             dim=whole("dim", raw.get("dim", cls.dim), 1),
-            encoder_blocks=levels("encoder_blocks", cls.encoder_blocks),
-            decoder_blocks=levels("decoder_blocks", cls.decoder_blocks),
+            encoder_blocks=three("encoder_blocks", cls.encoder_blocks),
+            decoder_blocks=three("decoder_blocks", cls.decoder_blocks),
             timesteps=whole("timesteps", raw.get("timesteps", cls.timesteps), 1),
             shortcut=one_of("shortcut", SHORTCUTS, cls.shortcut),
             patch=one_of("patch", PATCHES, cls.patch),

@@ -25,6 +25,7 @@ from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.inference import (
     Inference,
+    Precision,
     choose_batch,
     choose_device,
     choose_precision,
@@ -85,8 +86,8 @@ class Derainer:
         return str(self.inference.device)
 
     @property
-    def precision(self) -> str:
-        """`fp32`, `bf16` or `int8`."""
+    def precision(self) -> Precision:
+        """Of the convolutions."""
         return self.inference.precision
 
     @property

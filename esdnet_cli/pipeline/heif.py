@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from esdnet_cli.errors import PictureError, one_line
 from esdnet_cli.pipeline.colour import cicp
 from esdnet_cli.pipeline.metadata import Metadata, checked_icc
-from esdnet_cli.settings import max_pixels
+from esdnet_cli.settings import max_pixels, too_large
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
 _GAIN_MAPS = ("hdrgainmap", "gainmap")  # in the names of Apple's and of ISO's auxiliary pictures
@@ -43,7 +43,7 @@ def read(data: bytes) -> tuple[NDArray[Any], Metadata, set[str]]:
     """
     image = _open(data)
     if image.size[0] * image.size[1] > max_pixels():
-        raise PictureError(f"has more than {max_pixels() / 1e6:g} megapixels; split it, or raise --max-megapixels")
+        raise PictureError(too_large())
     if image.premultiplied_alpha:
         raise PictureError("is HEIF with alpha already multiplied into its colours; save it as PNG")
     try:

@@ -14,7 +14,7 @@ from esdnet_cli.errors import EsdnetError, PictureError, one_line
 from esdnet_cli.pipeline import avif, bmp, colour, heif, jpeg, kinds, mending, png, tiff
 from esdnet_cli.pipeline.metadata import Metadata, checked_icc, icc_space, orientation, upright
 from esdnet_cli.pipeline.sources import READABLE
-from esdnet_cli.settings import max_pixels
+from esdnet_cli.settings import max_pixels, too_large
 
 try:
     import cv2
@@ -140,12 +140,12 @@ def read_picture(data: bytes, path: Path) -> Picture:
         pixels, types, blobs = cv2.imdecodeWithMetadata(encoded, flags)
     except cv2.error as error:
         if "validateInputImageSize" in str(error):
-            raise PictureError(_too_large()) from error
+            raise PictureError(too_large()) from error
         raise PictureError("cannot be decoded; open and save it with another program") from error
     if pixels is None:
         raise PictureError(_why_undecodable(data, path))
     if pixels.shape[0] * pixels.shape[1] > max_pixels():  # OpenCV was loaded under another limit
-        raise PictureError(_too_large())
+        raise PictureError(too_large())
     if pixels.dtype not in (np.uint8, np.uint16):
         raise PictureError(f"has {pixels.dtype} pixels; save it with 8 or 16 bits a channel")
     if _frames(path) > 1:
@@ -267,10 +267,6 @@ def without_hidden_colours(picture: Picture) -> NDArray[Any]:
 def grey_again(rgb: NDArray[Any]) -> NDArray[Any]:
     """[H, W, 3] with its luma (ITU-R BT.601) in all three channels."""
     return np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-
-
-def _too_large() -> str:
-    return f"has more than {max_pixels() / 1e6:g} megapixels; split it, or raise --max-megapixels"
 
 
 def _other(path: Path) -> str:

@@ -114,7 +114,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts over all inputs, sums over those that are ok; quality and spike_rain are means over those scored.
+    """Counts over all inputs, sums over what was computed; quality and spike_rain are means over those scored.
 
     spread: over pictures, of some figures by their keys in reports, as far as they are known and finite.
     """

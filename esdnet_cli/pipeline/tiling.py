@@ -117,7 +117,7 @@ class Batches:
 
     def __init__(
         self, networks: Sequence[Callable[[Tensor], Tensor]], size: int, multiple: int,
-        on_halved: Callable[[int], None], pool: Executor | None = None,
+        on_halved: Callable[[int], None] = lambda tiles: None, pool: Executor | None = None,
     ) -> None:  # fmt: skip
         self._free: SimpleQueue[Callable[[Tensor], Tensor]] = SimpleQueue()
         for network in networks:
@@ -202,18 +202,18 @@ class Batches:
         height, width = batch.shape[2:]
         try:
             return fetch(network(pad(batch, self._multiple))[..., :height, :width])
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            # the CPU allocator has no class of its own for it
-            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
             return None
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether a device's memory did not suffice, as one of its many errors says, or one that another came from."""
+    """Whether memory did not suffice, as one of its many errors says, or one that another came from."""
     if error is None:
         return False
-    if isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in _NO_MEMORY):
+    # the CPU allocator has no class of its own for it
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(text in str(error) for text in _NO_MEMORY):
         return True
     return is_out_of_memory(error.__context__)  # a recording that was cut short says only that
 

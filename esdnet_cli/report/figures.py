@@ -16,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from esdnet_cli import __version__
 from esdnet_cli.energy.cost import (
+    AS_RUN,
     COUNTS,
     LEFT_OUT,
     MEMORY_MODEL,
@@ -38,7 +39,7 @@ from esdnet_cli.pipeline.results import ImageResult, RunInfo, Spread, Totals
 
 T = TypeVar("T")
 SCHEMA = 1
-_BITS = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8}
+_BITS: dict[str, int] = {name: costs.word_bits for name, costs in AS_RUN.items()}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from esdnet_cli.energy.cost import (
     PRESETS,
 )
 from esdnet_cli.energy.spikemap import LEVELS
-from esdnet_cli.energy.twin import TWIN_DENSITY, Comparison
+from esdnet_cli.energy.twin import FORMATS, TWIN_DENSITY, Comparison
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.report.figures import FIGURES, comparison, digits, figures_of, priced
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 _LEVELS = tuple(f"level {level}" for level in range(1, LEVELS + 1))
 _SCORES = ("psnr_y", "ssim_y")
 _COUNTED = ("seconds", "spike_rate", "energy_mj", "energy_spike_only_mj", "energy_ann_mj")
-_FORMATS = {"fp32": "fp32-45nm", "fp16": "fp16-45nm", "int8": "int8-45nm", "int8 into 32 bits": "int8-sum32-45nm"}
 
 
 def to_html(results: Sequence[ImageResult], run: RunInfo, totals: Totals, each: str = "picture") -> str:
@@ -52,9 +51,9 @@ def to_html(results: Sequence[ImageResult], run: RunInfo, totals: Totals, each: 
         energy=_energy(totals, run) if counted else None,
         twin=compared,
         layers=_layers(totals.activity.spike_rates) if counted else None,
-        table=_table(results, run),
+        table=_table(results, run, each),
         presets=PRESETS,
-        formats={**{name: PRESETS[key] for name, key in _FORMATS.items()}, "bf16 as run": AS_RUN["bf16"]},
+        formats={**FORMATS, "bf16 as run": AS_RUN["bf16"]},
         twin_density=TWIN_DENSITY,
         memory={
             "once": MEMORY_MODEL, "no_reuse": NO_REUSE_MODEL, "pj_bit": PJ_PER_BIT, "pj_dram_bit": PJ_PER_DRAM_BIT,
@@ -171,8 +170,8 @@ def _layers(rates: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _table(results: Sequence[ImageResult], run: RunInfo) -> dict[str, Any]:
-    """A row for each picture; one that is not done has its fate instead of figures."""
+def _table(results: Sequence[ImageResult], run: RunInfo, each: str) -> dict[str, Any]:
+    """A row for each result; one that is not done has its fate instead of figures."""
     scored, counted = any(result.quality for result in results), any(result.activity for result in results)
     columns = [FIGURES[key] for key in (*(_SCORES if scored else ()), *(_COUNTED if counted else ()))]
     rows = []
@@ -183,7 +182,8 @@ def _table(results: Sequence[ImageResult], run: RunInfo) -> dict[str, Any]:
             rows.append([result.input, size, *(column.text(figures[column.key]) for column in columns)])
         else:
             rows.append([result.input, _fate(result)])
-    return {"head": ["Picture", "Size", *(column.heading(column.title) for column in columns)], "rows": rows}
+    head = [each.capitalize(), "Size", *(column.heading(column.title) for column in columns)]
+    return {"head": head, "rows": rows}
 
 
 def _below(share: float | None) -> str:

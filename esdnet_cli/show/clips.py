@@ -19,9 +19,9 @@ from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.pipeline.sources import Unusable
 from esdnet_cli.report import figures, page, rows
-from esdnet_cli.report.files import write_text
+from esdnet_cli.report.files import report_ending, write_text
 from esdnet_cli.settings import RunOptions
-from esdnet_cli.show.pictures import show_summary, tell_figures_missing
+from esdnet_cli.show.pictures import show_fates, show_summary, tell_figures_missing
 from esdnet_cli.show.terminal import libraries_muted, print_rows, tell, typed_command
 from esdnet_cli.video.clip import (
     ClipOptions,
@@ -31,7 +31,7 @@ from esdnet_cli.video.clip import (
     Interrupted,
     derain_clip,
     plan_clip,
-    remove_leftovers,
+    remove_finished_parts,
 )
 from esdnet_cli.video.inputs import ClipJob
 from esdnet_cli.video.reader import reason
@@ -78,22 +78,19 @@ def show_clip_plans(
     clip_options: ClipOptions,
 ) -> int:  # fmt: skip
     """Print what a run would do with each clip, writing nothing; returns the exit code that it would begin with."""
-    failed = len(unusable)
-    for entry in unusable:
-        tell(f"{entry.input}: {entry.error}")
+
+    def fate(job: ClipJob) -> ImageResult:
+        source = printable(job.source)
+        try:
+            plan = plan_clip(derainer, job, clip_options, overwrite)
+        except (PictureError, OSError, av.error.FFmpegError) as error:
+            return ImageResult.failed(source, _why(error))
+        for note in plan.notes:
+            tell(f"{source}: {note}.")
+        return ImageResult(source, printable(job.output), "skipped" if plan.done else "ok")
+
     with libraries_muted():
-        for job in jobs:
-            try:
-                plan = plan_clip(derainer, job, clip_options, overwrite)
-                verb, fate = "skip" if plan.done else "derain", f" -> {printable(job.output)}"
-                for note in plan.notes:
-                    tell(f"{printable(job.source)}: {note}.")
-            except (PictureError, OSError, av.error.FFmpegError) as error:
-                verb, fate = "fail", f": {_why(error)}"
-                failed += 1
-            print_rows(f"{verb:<8} {printable(job.source)}{fate}")
-    tell("Dry run: nothing was written.")
-    return 1 if failed else 0
+        return show_fates(derainer, map(fate, jobs), unusable)
 
 
 class _Show:
@@ -116,7 +113,7 @@ class _Show:
         try:
             plan = plan_clip(self._derainer, job, self._clip_options, overwrite)
             if plan.done:
-                remove_leftovers(job, plan)
+                remove_finished_parts(job, plan)
                 result = ClipResult(ImageResult.skipped(printable(job.source), printable(job.output)))
             else:
                 result = self._derain(job, plan)
@@ -216,12 +213,12 @@ def _write_report(
     its frames'.
     """
     images = [result.image for result in results]
-    name = path.name.lower()
-    if name.endswith(".html"):
+    ending = report_ending(path)
+    if ending == ".html":
         text = page.to_html(images, info, totals, each="clip")
-    elif name.endswith(".layers.csv"):
+    elif ending == ".layers.csv":
         text = figures.to_layers_csv(images, info, totals)
-    elif name.endswith(".csv"):
+    elif ending == ".csv":
         fates = (ImageResult(i.input, i.output, i.status, i.error) for i in images if i.status != "ok")
         others = [figures.image_dict(fate, options.costs) for fate in fates]
         text = figures.csv_text((*figures.IMAGE_KEYS, "frame", "time"), [*frames, *others])

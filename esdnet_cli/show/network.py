@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from esdnet_cli.model.inference import choose_device, keep_freed_memory
 from esdnet_cli.pipeline.derainer import Derainer, load
 from esdnet_cli.settings import RunOptions
+from esdnet_cli.shards import local_rank
 from esdnet_cli.show.terminal import tell
 
 
@@ -16,7 +15,7 @@ def load_derainer(options: RunOptions) -> Derainer:
     Under torchrun each process takes a GPU of its own.
     """
     keep_freed_memory()
-    device = choose_device(options.device, int(os.environ.get("LOCAL_RANK", "0")))
+    device = choose_device(options.device, local_rank())
     derainer = load(
         options.weights, device=str(device), precision=options.precision,
         tile=options.tile, overlap=options.overlap, batch=options.batch, ensemble=options.ensemble,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -165,15 +165,22 @@ def show_plan(
     unread: Mapping[str, int] = {},
 ) -> int:  # fmt: skip
     """Print what a run would do with each input, touching nothing; returns the exit code that it would begin with."""
+    return show_fates(derainer, (plan(job, output) for job in jobs), unusable, output.verb, unread)
+
+
+def show_fates(
+    derainer: Derainer | AsIs, fates: Iterable[ImageResult], unusable: Sequence[Unusable], verb: str = "derain",
+    unread: Mapping[str, int] = {},
+) -> int:  # fmt: skip
+    """As `show_plan`, of fates that are known or found as they are asked for; verb: what is done with those ahead."""
     failed = len(unusable)
     for entry in unusable:
         tell(f"{entry.input}: {entry.error}")
-    for job in jobs:
-        fate = plan(job, output)
+    for fate in fates:
         failed += fate.status == "failed"
-        verb = {"ok": output.verb, "skipped": "skip", "failed": "fail"}[fate.status]
+        does = {"ok": verb, "skipped": "skip", "failed": "fail"}[fate.status]
         arrow = f" -> {fate.output}" if fate.output else ""
-        print_rows(f"{verb:<8} {fate.input}{arrow}{f': {fate.error}' if fate.error else ''}")
+        print_rows(f"{does:<8} {fate.input}{arrow}{f': {fate.error}' if fate.error else ''}")
     if unread:
         tell(unread_line(unread))
     tell(f"Dry run: {derainer}; nothing was written.")

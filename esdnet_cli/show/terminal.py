@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from esdnet_cli.errors import printable
+from esdnet_cli.shards import local_rank
 
 BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total_fmt} pictures [{elapsed}<{remaining}]"
 
@@ -32,7 +33,7 @@ def picture_bar(count: int, quiet: bool) -> Any:
     """A tqdm bar over `count` pictures, which takes shares of one, too; none where stderr is no terminal."""
     # disable=None: no bar where stderr is no terminal; miniters=0: shares of a picture count, too
     disable = True if quiet or not count else None
-    row = int(os.environ.get("LOCAL_RANK", "0"))  # processes of one terminal stack their bars
+    row = local_rank()  # processes of one terminal stack their bars
     return tqdm(total=count, bar_format=BAR, disable=disable, miniters=0, dynamic_ncols=True, leave=False, position=row)
 
 

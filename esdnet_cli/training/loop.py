@@ -174,8 +174,8 @@ class TrainingRun:
                 raise KeyboardInterrupt
             try:
                 loss, lr = self._train_step()
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
                     raise
                 raise EsdnetError("out of memory in a training step; use a smaller --batch or --crop") from error
             self.step += 1
@@ -253,9 +253,9 @@ class TrainingRun:
         for row, precision in enumerate(precisions):
             inference = Inference(copy.deepcopy(stored), self.device, precision)
             size = choose_batch(inference.network, tiling.tile, tiling.tile, self.device, side_by_side=1)
-            tiles = Batches([inference], size, self.recipe.config.multiple, lambda size: None)
+            tiles = Batches([inference], size, self.recipe.config.multiple)
             for _, rainy, target in self._validation[self.rank :: self.world]:
-                figures = quality(derain_tiled(rainy, tiling, tiles, lambda: None), target)
+                figures = quality(derain_tiled(rainy, tiling, tiles), target)
                 sums[row] += torch.tensor([figures.psnr_y, figures.ssim_y])
         if self.world > 1:
             sums = sums.to(self.device)
@@ -265,7 +265,7 @@ class TrainingRun:
         return Validation(psnr_y, ssim_y, **changes)
 
     def _agree(self, value: float) -> float:
-        """The first process's clock is everyone's: all must stop, save and validate at the same step."""
+        """The first process's value is everyone's: all must stop, save and validate at the same step."""
         if self.world == 1:
             return value
         shared = torch.tensor([value], dtype=torch.float64, device=self.device)

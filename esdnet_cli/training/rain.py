@@ -117,8 +117,8 @@ def mist(images: Tensor, severity: Tensor, random: torch.Generator) -> Tensor:
     count, _, height, width = images.shape
     clouds = torch.rand(count, 1, 4, 4, generator=random, device=random.device)
     clouds = F.interpolate(clouds, (height, width), mode="bilinear", align_corners=False) * severity.view(-1, 1, 1, 1)
-    light = _uniform(random, count, 1, 1, 1, between=(0.6, 0.95))
-    return images + clouds * (light - images)
+    grey = _uniform(random, count, 1, 1, 1, between=(0.6, 0.95))
+    return images + clouds * (grey - images)
 
 
 def sensor_noise(like: Tensor, random: torch.Generator) -> Tensor:

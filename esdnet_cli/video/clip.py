@@ -199,7 +199,7 @@ def derain_clip(
     return ClipResult(result, len(work.times), work.waited, took)
 
 
-def remove_leftovers(job: ClipJob, plan: ClipPlan) -> None:
+def remove_finished_parts(job: ClipJob, plan: ClipPlan) -> None:
     """The parts of an output that is done: they stay where a run is killed as it ends. Those of other options stay."""
     if parts_folder(job.output).exists() and (parts := _parts(job, plan)).are_ours():
         parts.remove()

@@ -22,7 +22,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError, one_line
-from esdnet_cli.settings import max_pixels
+from esdnet_cli.settings import max_pixels, too_large
 from esdnet_cli.video.clock import Join, find_joins, first_frames, one_clock
 from esdnet_cli.video.dolby import is_bare_dolby_vision
 from esdnet_cli.video.length import declared_end, declared_frames, zero_of
@@ -172,7 +172,7 @@ def read_info(path: Path) -> ClipInfo:
             later = [(frame.width, frame.height) for frame in first_frames(container, stream, joins)]
     with open_clip(path) as (container, stream):
         if stream.codec_context.width * stream.codec_context.height > max_pixels():
-            raise PictureError(f"has frames of more than {max_pixels() / 1e6:g} megapixels; raise --max-megapixels")
+            raise PictureError(too_large(frames=True))
         frame = next(_decode(container, stream, _Tally()), None)
         if frame is None:
             raise PictureError(f"has no frame that decodes ({stream.codec_context.name}); copy it again")
@@ -303,7 +303,7 @@ class Frames:
     def missing(self) -> int:
         """Frames that the file declares and that did not come, after the whole of it was read.
 
-        The count alone is no observer: AVI counts frames that were dropped on purpose, and a tag outlives a cut. It is
+        The count alone proves nothing: AVI counts frames that were dropped on purpose, and a tag outlives a cut. It is
         believed where the times end early, too.
         """
         info, tally = self._info, self._tally
