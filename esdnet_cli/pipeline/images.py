@@ -347,12 +347,9 @@ def _fitted(picture: Picture, writer: Writer) -> tuple[Metadata, set[str]]:
     lost |= {_SAID[name] for name in missing if getattr(picture.metadata, name)}
     if "text" not in writer.holds and (keywords := png.further_keywords(metadata.text)):
         lost.add(f"texts ({', '.join(keywords)})")
-    metadata = replace(metadata, **{name: type(getattr(metadata, name))() for name in missing})
-    if writer is _JPEG:
-        for name, said in _SAID.items():
-            if said in jpeg.unwritable(metadata):
-                lost.add(f"{said}, which is too long")
-                metadata = replace(metadata, **{name: type(getattr(metadata, name))()})
+    too_long = jpeg.unwritable(metadata) if writer is _JPEG else set()
+    lost |= {f"{_SAID[name]}, which is too long" for name in too_long}
+    metadata = replace(metadata, **{name: type(getattr(metadata, name))() for name in missing | too_long})
     grey = _one_channel(picture, writer, metadata) and (writer is _PNG or picture.alpha is None)
     if icc_space(metadata.icc) == b"GRAY" and not grey:
         lost.add("ICC profile of grey")

@@ -84,16 +84,16 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
 
 
 def unwritable(metadata: Metadata) -> set[str]:
-    """What of it no JPEG has room for."""
+    """The fields that no JPEG has room for."""
     parts = {
-        "EXIF": _EXIF + metadata.exif,
-        "XMP": _XMP + metadata.xmp,
-        "comment": max(metadata.comments, key=len, default=b""),
+        "exif": _EXIF + metadata.exif,
+        "xmp": _XMP + metadata.xmp,
+        "comments": max(metadata.comments, key=len, default=b""),
     }
-    lost = {name for name, content in parts.items() if len(content) > _LARGEST}
+    too_long = {name for name, content in parts.items() if len(content) > _LARGEST}
     if len(metadata.icc) > 255 * (_LARGEST - 14):
-        lost.add("ICC profile")
-    return lost
+        too_long.add("icc")
+    return too_long
 
 
 def with_metadata(data: bytes, metadata: Metadata) -> bytes:
