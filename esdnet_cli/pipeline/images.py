@@ -31,7 +31,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a bad file 
 class Writer:
     """What a file format holds, and how OpenCV is asked for it.
 
-    bits: the most of a channel. holds: which of Metadata's fields. longest: side in pixels.
+    bits: the most of a channel. holds: which of Metadata's fields; blobs: OpenCV writes them. longest: side in pixels.
     """
 
     encoder: str
@@ -39,6 +39,7 @@ class Writer:
     alpha: bool = False
     grey: bool = True
     holds: frozenset[str] = frozenset()
+    blobs: bool = False
     longest: int = 1 << 20
     params: tuple[int, ...] = ()
     opaque_params: tuple[int, ...] = ()  # besides, for pictures without alpha
@@ -60,7 +61,7 @@ WRITERS = {
     ".png": _PNG,
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
     ".webp": Writer(
-        ".webp", alpha=True, grey=False, holds=_TAGGED, longest=16383,
+        ".webp", alpha=True, grey=False, holds=_TAGGED, blobs=True, longest=16383,
         # over 100: lossless; colours that alpha hides, too
         params=(
             cv2.IMWRITE_WEBP_QUALITY, 101, cv2.IMWRITE_WEBP_LOSSLESS_MODE, cv2.IMWRITE_WEBP_LOSSLESS_PRESERVE_COLOR,
@@ -70,7 +71,7 @@ WRITERS = {
     **dict.fromkeys((".bmp", ".dib"), _BMP),
     ".jp2": Writer(".jp2", bits=16, alpha=True, params=(cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)),
     ".avif": Writer(
-        ".avif", bits=10, alpha=True, holds=_TAGGED, longest=65535, params=(cv2.IMWRITE_AVIF_QUALITY, 95),
+        ".avif", bits=10, alpha=True, holds=_TAGGED, blobs=True, longest=65535, params=(cv2.IMWRITE_AVIF_QUALITY, 95),
         deep_params=(cv2.IMWRITE_AVIF_DEPTH, 10),  # 12 are of a profile that few programs show
     ),
     ".gif": Writer(
@@ -225,14 +226,12 @@ def encode_picture(picture: Picture, path: Path) -> bytes:
         pixels = np.dstack((picture.rgb[..., ::-1], picture.alpha))
     else:
         pixels = picture.rgb[..., 0] if one_channel else picture.rgb[..., ::-1]
-    blobs: dict[int, bytes] = {}
-    if writer.holds == _TAGGED:
-        blobs = {
-            cv2.IMAGE_METADATA_EXIF: metadata.exif,
-            cv2.IMAGE_METADATA_ICCP: metadata.icc,
-            cv2.IMAGE_METADATA_XMP: metadata.xmp,
-        }
-    types = [kind for kind, blob in blobs.items() if blob]
+    blobs = {
+        cv2.IMAGE_METADATA_EXIF: metadata.exif,
+        cv2.IMAGE_METADATA_ICCP: metadata.icc,
+        cv2.IMAGE_METADATA_XMP: metadata.xmp,
+    }
+    types = [kind for kind, blob in blobs.items() if blob and writer.blobs]
     arrays = [np.frombuffer(blobs[kind], np.uint8) for kind in types]
     try:
         done, data = cv2.imencodeWithMetadata(writer.encoder, np.ascontiguousarray(pixels), types, arrays, params)
