@@ -76,7 +76,7 @@ def test_the_bound_follows_from_counts() -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("absent.png",), "absent.png: No such file or directory; name a picture"),
+        (("absent.png",), "absent.png: No such file or directory; check that it exists, "),
         (("--report", "bench.csv"), "bench.csv: unknown file name ending; use .json"),
         (("bad.png",), "bad.png: "),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet_cli.errors import EsdnetError, PictureError, one_line
+from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable, system_error
 from esdnet_cli.pipeline import avif, bmp, colour, heif, jpeg, kinds, mending, png, tiff
 from esdnet_cli.pipeline.metadata import Metadata, checked_icc, icc_space, orientation, upright
 from esdnet_cli.pipeline.sources import READABLE
@@ -162,6 +162,15 @@ def read_picture(data: bytes, path: Path) -> Picture:
     if icc_space(metadata.icc) not in (b"RGB ", b"GRAY", b""):  # it describes inks, and OpenCV has made RGB of them
         metadata, lost = replace(metadata, icc=b""), lost | {"ICC profile of other colours than RGB"}
     return _picture(pixels, metadata, lost, turned)
+
+
+def open_picture(path: Path) -> Picture:
+    """Decode a file, as `read_picture`. Raises EsdnetError, with the file's name, if that cannot be."""
+    try:
+        return read_picture(path.read_bytes(), path)
+    except (PictureError, OSError) as error:
+        reason = system_error(error) if isinstance(error, OSError) else error
+        raise EsdnetError(f"{printable(path)}: {reason}") from error
 
 
 def ending_of(data: bytes) -> str:
