@@ -157,7 +157,7 @@ def read_picture(data: bytes, path: Path) -> Picture:
     if avif.is_avif(data):  # AVIF has turns of its own, and readers pass over its EXIF's
         pixels, turned = avif.turned(pixels, data)
     else:
-        turn = tiff.orientation(data) if tiff.is_tiff(data) else orientation(metadata.exif)
+        turn = orientation(data if tiff.is_tiff(data) else metadata.exif)
         pixels, turned = _turned(pixels, turn), turn >= 5
     if icc_space(metadata.icc) not in (b"RGB ", b"GRAY", b""):  # it describes inks, and OpenCV has made RGB of them
         metadata, lost = replace(metadata, icc=b""), lost | {"ICC profile of other colours than RGB"}
