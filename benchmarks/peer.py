@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import esdnet_cli
 from esdnet_cli.bench.pattern import read_or_make
 from esdnet_cli.energy.cost import MJ_PER_PJ, EnergyCosts
-from esdnet_cli.energy.counter import geometry_of, windows
+from esdnet_cli.energy.spikes import geometry_of, windows
 from esdnet_cli.model.inference import keep_freed_memory
 from esdnet_cli.settings import DEFAULT_WEIGHTS
 

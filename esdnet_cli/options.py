@@ -8,12 +8,19 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from esdnet_cli.energy.cost import PRESETS
-from esdnet_cli.settings import DEFAULT_WEIGHTS, ENSEMBLES, MAX_MEGAPIXELS, RunOptions, limit_megapixels
+from esdnet_cli.settings import (
+    DEFAULT_WEIGHTS,
+    ENSEMBLES,
+    MAX_MEGAPIXELS,
+    PrecisionChoice,
+    RunOptions,
+    limit_megapixels,
+)
 
 Command = Callable[..., Any]
 
@@ -128,7 +135,7 @@ _RUN_OPTIONS = {
     "device": device_option,
     "precision": option(
         "--precision",
-        type=click.Choice(["auto", "fp32", "bf16", "int8"]),
+        type=click.Choice(get_args(PrecisionChoice)),
         default="auto",
         show_default=True,
         help="Number format of the convolutions; auto takes the fastest within 0.05 dB of fp32.",

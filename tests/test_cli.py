@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -16,6 +18,8 @@ from conftest import Run, photo, write
 
 from esdnet_cli import __version__
 from esdnet_cli.cli import COMMANDS, cli
+from esdnet_cli.training.rain import Strength
+from esdnet_cli.video.encoder import CODECS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -40,6 +44,15 @@ def test_every_option_has_its_environment_variable(command: str) -> None:
     for option in (each for each in found.params if isinstance(each, click.Option)):
         long = next(name for name in option.opts if name.startswith("--"))
         assert option.envvar == "ESDNET_" + long[2:].replace("-", "_").upper(), long
+
+
+@pytest.mark.parametrize("command, name, known", [("video", "codec", CODECS), ("synth", "rain", get_args(Strength))])
+def test_choices_that_help_shows_are_those_that_are_known(command: str, name: str, known: Collection[str]) -> None:
+    """Where they are known takes too long to import for a help text."""
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None
+    (choice,) = (each.type for each in found.params if each.name == name)
+    assert isinstance(choice, click.Choice) and [*choice.choices] == [*known]
 
 
 @pytest.mark.parametrize(

@@ -94,10 +94,12 @@ def test_what_is_there_is_kept_or_said(clean: Path, tmp_path: Path, run: Run) ->
 
 def test_a_bad_photograph_costs_only_itself(clean: Path, tmp_path: Path, run: Run) -> None:
     (clean / "torn.png").write_bytes(b"no picture")
+    (clean / "gone.png").symlink_to("nowhere.png")
     done = run("synth", clean, "-o", tmp_path / "out")
     assert done.exit_code == 1
     assert "torn.png: is damaged" in done.stderr
-    assert "1 pairs written, 0 already there, 1 failed" in done.stdout
+    assert "gone.png: No such file or directory; check that it exists, " in done.stderr
+    assert "1 pairs written, 0 already there, 2 failed" in done.stdout
 
 
 def test_an_unusable_folder_of_masks_is_said(clean: Path, tmp_path: Path, run: Run) -> None:

@@ -130,6 +130,13 @@ def test_what_makes_no_sense_is_said_at_once(
     refused = run("train", "-o", tmp_path / "run", *options)
     assert refused.exit_code == 2
     assert message in refused.stderr
+
+
+def test_a_photograph_that_is_not_there_reads_as_in_every_command(clean: Path, tmp_path: Path, run: Run) -> None:
+    (clean / "gone.png").symlink_to("nowhere.png")
+    refused = run("train", "--clean", clean, "-o", tmp_path / "run", *FEW, "--steps", 1)
+    assert refused.exit_code == 2
+    assert f"{clean / 'gone.png'}: No such file or directory; check that it exists, " in refused.stderr
     assert not (tmp_path / "run").exists()
 
 

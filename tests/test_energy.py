@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from esdnet_cli.energy import counter
 from esdnet_cli.energy.cost import PRESETS, Activity, EnergyCosts, LayerActivity, break_even_rate, total
-from esdnet_cli.energy.counter import ActivityCounter, count_nonzero, fan_out, over_rows, spikes_by_place
+from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.energy.spikemap import SpikeMapper
+from esdnet_cli.energy.spikes import count_nonzero, fan_out, over_rows, spikes_by_place
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.layers import LIF
 from esdnet_cli.model.low_precision import int8_works, lower

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import awkward as made
 import cv2
 import numpy as np
 import pytest
@@ -106,6 +108,14 @@ def test_orientation_is_shown_right_and_turned_once(ending: str, orientation: in
     with Image.open(output) as image:
         assert image.getexif()[0x0112] == 1
         assert image.getexif()[0x010E] == "a rainy day"
+
+
+def test_an_orientation_is_honoured_whatever_kind_of_number_it_is(tmp_path: Path) -> None:
+    short, long = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0), struct.pack(">HHII", 0x0112, 4, 1, 6)
+    path = pillow(tmp_path / "in.jpg", pixels=photo(40, 56), exif=b"Exif\0\0" + made.exif(6).replace(short, long))
+    assert through(path, tmp_path / "out.jpg").shape == (56, 40, 3)
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert image.getexif()[0x0112] == 1
 
 
 def _transposed(path: Path) -> Image.Image:

@@ -314,6 +314,9 @@ def test_evaluate_measures_flicker(tmp_path: Path, run: Run) -> None:
     assert float(rows[2][2]) == pytest.approx(errors[1] / errors[2], rel=0.01)
     without = run(*command)
     assert without.exit_code == 0 and without.stdout.splitlines()[2].split()[2] == "-"
+    (tmp_path / "derained" / "4.png").write_bytes(b"no picture")
+    bad = run(*command)
+    assert bad.exit_code == 2 and f"{tmp_path / 'derained' / '4.png'}: is damaged" in bad.stderr
     (tmp_path / "derained" / "4.png").unlink()
     short = run(*command)
     assert short.exit_code == 2 and "has 4 frames, fewer than the others" in short.stderr

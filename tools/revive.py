@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from esdnet_cli.checkpoint.store import as_shipped, load_network, open_checkpoint, save
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.network import ESDNet
-from esdnet_cli.pipeline.images import eight_bit, read_picture
+from esdnet_cli.pipeline.images import eight_bit, open_picture
 
 SIDE = 160  # pixels; of the piece of each picture that is looked at
 
@@ -30,7 +30,7 @@ def hidden(network: ESDNet, pictures: list[Path]) -> tuple[Tensor, Tensor]:
     hook = network.refinement.sa[1].register_forward_hook(lambda _, args, out: seen.append((args[0], out)))
     with torch.inference_mode():
         for path in pictures:
-            rgb = eight_bit(read_picture(path.read_bytes(), path).rgb)[:SIDE, :SIDE]
+            rgb = eight_bit(open_picture(path).rgb)[:SIDE, :SIDE]
             if rgb.shape[:2] != (SIDE, SIDE):
                 raise click.ClickException(f"{path}: is smaller than {SIDE}x{SIDE}; name a larger picture")
             network(torch.from_numpy(rgb.copy()).movedim(-1, 0)[None].float() / 255)

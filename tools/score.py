@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet_cli.checkpoint.store import as_shipped, load_network, open_checkpoint, save
-from esdnet_cli.errors import EsdnetError, PictureError
+from esdnet_cli.errors import EsdnetError
 from esdnet_cli.metrics import quality
 from esdnet_cli.model.inference import LOWERED, is_fast, keep_freed_memory
 from esdnet_cli.pipeline.derainer import Derainer, load
-from esdnet_cli.pipeline.images import eight_bit, read_picture
+from esdnet_cli.pipeline.images import eight_bit, open_picture
 from esdnet_cli.settings import ENSEMBLES
 from esdnet_cli.training.synth import Rainmaker
 
@@ -58,10 +58,7 @@ def paths(data: Path) -> dict[str, list[tuple[Path, Path]]]:
 
 def read(path: Path) -> NDArray[np.uint8]:
     """RGB [H, W, 3]."""
-    try:
-        return eight_bit(read_picture(path.read_bytes(), path).rgb)
-    except PictureError as error:
-        raise click.ClickException(f"{path}: {error}") from error
+    return eight_bit(open_picture(path).rgb)
 
 
 def sets(data: Path) -> dict[str, list[Pair]]:

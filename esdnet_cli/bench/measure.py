@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from threading import get_ident
 from typing import Any
 
@@ -78,8 +78,7 @@ class Bench:
     """One checkpoint on one device. seconds: medians over rounds, of one picture; stages add up to about the whole.
 
     gmac: dense multiply-accumulates of the picture's convolutions over all T steps, tiles and overlap included.
-    peak_gmac_per_s: of a large matrix product in the same number format; peak_share: how much of it the whole reaches,
-    convolution_peak_share: how much the convolutions alone. peak_memory_mib: of the process, or the GPU.
+    peak_gmac_per_s: of a large matrix product in the same number format. peak_memory_mib: of the process, or the GPU.
     """
 
     device: str
@@ -92,17 +91,40 @@ class Bench:
     height: int
     rounds: int
     seconds: float
-    images_per_s: float
-    megapixels_per_s: float
     gmac: float
-    gmac_per_s: float
     peak_gmac_per_s: float
-    peak_share: float
-    convolution_peak_share: float
     peak_memory_mib: float
     stages_s: dict[str, float]
     bound: Bound
     published: AgainstPublished | None
+
+    @property
+    def images_per_s(self) -> float:
+        return 1 / self.seconds
+
+    @property
+    def megapixels_per_s(self) -> float:
+        return self.width * self.height / 1e6 / self.seconds
+
+    @property
+    def gmac_per_s(self) -> float:
+        return self.gmac / self.seconds
+
+    @property
+    def peak_share(self) -> float:
+        """How much of the peak the whole reaches."""
+        return self.gmac_per_s / self.peak_gmac_per_s
+
+    @property
+    def convolution_peak_share(self) -> float:
+        """How much of it the convolutions alone reach."""
+        return self.gmac / self.stages_s["convolutions"] / self.peak_gmac_per_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: what was measured and what follows from it."""
+        follows = ("images_per_s", "megapixels_per_s", "gmac_per_s", "peak_share", "convolution_peak_share")
+        bound = {**asdict(self.bound), "seconds": self.bound.seconds}
+        return {**asdict(self), **{name: getattr(self, name) for name in follows}, "bound": bound}
 
 
 def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_published: bool) -> Bench:
@@ -111,7 +133,6 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
     warm_up = derainer(image)
     assert warm_up.activity is not None
     ours, layers = warm_up.image, warm_up.activity.layers
-    gmac = sum(layer.dense for layer in layers) / 1e9
     plain = _published_way(derainer) if against_published else None
     theirs = plain(image) if plain else None
     mine, other = [], []
@@ -122,7 +143,6 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
         mine.append(_seconds(lambda: derainer(image, count=False), device))
         if plain and not turn % 2:
             other.append(_seconds(lambda: plain(image), device))
-    seconds = statistics.median(mine)
     comparison = None
     if theirs is not None:
         ratios = sorted(b / a for a, b in zip(mine, other))
@@ -138,7 +158,6 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
     stages = _stages(derainer, image, device, rounds)
     formats = {layer.precision for layer in layers if layer.dense} | {derainer.precision}
     peaks: dict[str, float] = {precision: _matmul_peak(device, precision) for precision in sorted(formats)}
-    peak = peaks[derainer.precision]
     return Bench(
         device=derainer.device,
         processor=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
@@ -149,14 +168,9 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
         width=width,
         height=height,
         rounds=rounds,
-        seconds=seconds,
-        images_per_s=1 / seconds,
-        megapixels_per_s=height * width / 1e6 / seconds,
-        gmac=gmac,
-        gmac_per_s=gmac / seconds,
-        peak_gmac_per_s=peak,
-        peak_share=gmac / seconds / peak,
-        convolution_peak_share=gmac / stages["convolutions"] / peak,
+        seconds=statistics.median(mine),
+        gmac=sum(layer.dense for layer in layers) / 1e9,
+        peak_gmac_per_s=peaks[derainer.precision],
         peak_memory_mib=_peak_memory(device),
         stages_s=stages,
         bound=bound(layers, derainer.precision, peaks, _bandwidth(device), _fired(derainer.network)),

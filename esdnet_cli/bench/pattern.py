@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet_cli.errors import EsdnetError, PictureError, printable
-from esdnet_cli.pipeline.images import eight_bit, read_picture
+from esdnet_cli.pipeline.images import eight_bit, open_picture
 
 WIDTH, HEIGHT = 481, 321  # of BSDS500's photographs
 
@@ -21,9 +20,4 @@ def read_or_make(path: Path | None) -> NDArray[Any]:
         noise = np.random.default_rng(0).normal(0, 60, (HEIGHT, WIDTH, 3)).astype(np.float32)
         smooth = cv2.GaussianBlur(noise, (0, 0), 2) * 5 + 0.2 * noise + 128
         return np.clip(smooth, 0, 255).astype(np.uint8)
-    try:
-        return eight_bit(read_picture(path.read_bytes(), path).rgb)
-    except OSError as error:
-        raise EsdnetError(f"{printable(path)}: {error.strerror}; name a picture") from error
-    except PictureError as error:
-        raise EsdnetError(f"{printable(path)}: {error}") from error
+    return eight_bit(open_picture(path).rgb)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,13 +48,14 @@ def command(picture: Path | None, rounds: int, against_published: bool, options:
     derainer = load_derainer(options)
     measured = bench(derainer, image, rounds, against_published)
     if not options.quiet:
-        click.echo("\n".join(_lines(measured, derainer.checkpoint.name)))
+        click.echo("\n".join(lines(measured, derainer.checkpoint.name)))
     if options.report is not None:
         weights = {"name": derainer.checkpoint.name, "sha256": derainer.checkpoint.sha256}
-        write_text(options.report, json.dumps({"weights": weights, **asdict(measured)}, indent=1) + "\n")
+        write_text(options.report, json.dumps({"weights": weights, **measured.to_dict()}, indent=1) + "\n")
 
 
-def _lines(measured: Bench, weights: str) -> list[str]:
+def lines(measured: Bench, weights: str) -> list[str]:
+    """For a terminal, with the name of the weights."""
     side = f"tiles of {measured.tile}, overlap {measured.overlap}" if measured.tile else "one piece"
     lines = [
         f"{weights}, {measured.precision}, {measured.width}x{measured.height}, {side}",

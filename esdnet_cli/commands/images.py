@@ -16,6 +16,7 @@ from esdnet_cli.options import (
     run_options,
     shard_option,
 )
+from esdnet_cli.pipeline.sources import FORMAT_ENDINGS
 from esdnet_cli.settings import RunOptions
 
 
@@ -33,7 +34,7 @@ from esdnet_cli.settings import RunOptions
 @option(
     "--format",
     "file_format",
-    type=click.Choice(["png", "jpg", "webp", "tiff"]),
+    type=click.Choice(list(FORMAT_ENDINGS)),
     help="Write this format.  [default: the input's]",
 )
 @overwrite_option

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esdnet_cli.errors import PictureError, printable
+from esdnet_cli.errors import PictureError, printable, system_error
 from esdnet_cli.options import option, overwrite_option, quiet_option, recursive_option
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def command(
             name = job.output.relative_to(rainy)
             written += write_pair(output, name, rainmaker(job.source.path, name), overwrite)
         except (PictureError, OSError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason = system_error(error) if isinstance(error, OSError) else error
             failed.append(f"{printable(job.source.path)}: {reason}")
             tell(failed[-1])
     if not quiet:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from esdnet_cli.energy.counter import spikes_by_place
+from esdnet_cli.energy.spikes import spikes_by_place
 from esdnet_cli.model.layers import LIF
 from esdnet_cli.model.network import ESDNet
 

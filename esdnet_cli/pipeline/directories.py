@@ -8,11 +8,14 @@ from collections.abc import Iterator, Mapping
 STRUCT_FORMATS = {1: "B", 2: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
 STRUCT_FORMATS |= {13: "I", 16: "Q", 17: "q", 18: "Q"}
 LONG = 4
+_WHOLE = STRUCT_FORMATS.keys() - {2, 5, 7, 10, 11, 12}  # numbers that are no text, bytes, fractions or floats
 Directory = dict[int, tuple[int, int, bytes]]  # of each tag: kind, count, content in Intel's byte order
 
 
 def byte_order(data: bytes) -> str:
-    """As struct wants it, by a file's first two bytes."""
+    """As struct wants it, by a file's first two bytes. Raises struct.error if they say neither."""
+    if data[:2] not in (b"II", b"MM"):
+        raise struct.error("no byte order")
     return "<" if data[:2] == b"II" else ">"
 
 
@@ -21,9 +24,10 @@ def entries(data: bytes, start: int | None = None) -> Iterator[tuple[int, int, i
 
     A file that is cut short or nonsense yields what it holds.
     """
-    order, big = byte_order(data), data[2:4] in (b"+\0", b"\0+")
+    big = data[2:4] in (b"+\0", b"\0+")
     offset, counts, head, inline = ("Q", "Q", 20, 8) if big else ("I", "H", 12, 4)
     try:
+        order = byte_order(data)
         if start is None:
             (start,) = struct.unpack_from(order + offset, data, 8 if big else 4)
         (count_of_all,) = struct.unpack_from(order + counts, data, start)
@@ -38,6 +42,25 @@ def entries(data: bytes, start: int | None = None) -> Iterator[tuple[int, int, i
                 yield tag, kind, count, place
     except (struct.error, OverflowError):  # BigTIFF's numbers may be larger than any file
         return
+
+
+def numbers(data: bytes, start: int | None = None) -> Iterator[tuple[int, int, int, str]]:
+    """Tag, value, place and form (as struct takes it) of each entry that is one whole number, of whatever kind."""
+    for tag, kind, count, place in entries(data, start):
+        if count == 1 and kind in _WHOLE:
+            form = byte_order(data) + STRUCT_FORMATS[kind]
+            yield tag, struct.unpack_from(form, data, place)[0], place, form
+
+
+def next_directory(data: bytes) -> tuple[int, int]:
+    """Where the second directory of a classic file begins, and where that is said; zeros if there is none."""
+    try:
+        order = byte_order(data)
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        place = start + 2 + 12 * struct.unpack_from(order + "H", data, start)[0]
+        return struct.unpack_from(order + "I", data, place)[0], place
+    except struct.error:
+        return 0, 0
 
 
 def values(data: bytes, kind: int, count: int, place: int) -> tuple[float, ...] | bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet_cli.errors import EsdnetError, PictureError, one_line
+from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable, system_error
 from esdnet_cli.pipeline import avif, bmp, colour, heif, jpeg, kinds, mending, png, tiff
 from esdnet_cli.pipeline.metadata import Metadata, checked_icc, icc_space, orientation, upright
 from esdnet_cli.pipeline.sources import READABLE
@@ -31,7 +31,7 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a bad file 
 class Writer:
     """What a file format holds, and how OpenCV is asked for it.
 
-    bits: the most of a channel. holds: which of Metadata's fields. longest: side in pixels.
+    bits: the most of a channel. holds: which of Metadata's fields; blobs: OpenCV writes them. longest: side in pixels.
     """
 
     encoder: str
@@ -39,6 +39,7 @@ class Writer:
     alpha: bool = False
     grey: bool = True
     holds: frozenset[str] = frozenset()
+    blobs: bool = False
     longest: int = 1 << 20
     params: tuple[int, ...] = ()
     opaque_params: tuple[int, ...] = ()  # besides, for pictures without alpha
@@ -60,7 +61,7 @@ WRITERS = {
     ".png": _PNG,
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
     ".webp": Writer(
-        ".webp", alpha=True, grey=False, holds=_TAGGED, longest=16383,
+        ".webp", alpha=True, grey=False, holds=_TAGGED, blobs=True, longest=16383,
         # over 100: lossless; colours that alpha hides, too
         params=(
             cv2.IMWRITE_WEBP_QUALITY, 101, cv2.IMWRITE_WEBP_LOSSLESS_MODE, cv2.IMWRITE_WEBP_LOSSLESS_PRESERVE_COLOR,
@@ -70,7 +71,7 @@ WRITERS = {
     **dict.fromkeys((".bmp", ".dib"), _BMP),
     ".jp2": Writer(".jp2", bits=16, alpha=True, params=(cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000)),
     ".avif": Writer(
-        ".avif", bits=10, alpha=True, holds=_TAGGED, longest=65535, params=(cv2.IMWRITE_AVIF_QUALITY, 95),
+        ".avif", bits=10, alpha=True, holds=_TAGGED, blobs=True, longest=65535, params=(cv2.IMWRITE_AVIF_QUALITY, 95),
         deep_params=(cv2.IMWRITE_AVIF_DEPTH, 10),  # 12 are of a profile that few programs show
     ),
     ".gif": Writer(
@@ -156,11 +157,20 @@ def read_picture(data: bytes, path: Path) -> Picture:
     if avif.is_avif(data):  # AVIF has turns of its own, and readers pass over its EXIF's
         pixels, turned = avif.turned(pixels, data)
     else:
-        turn = tiff.orientation(data) if tiff.is_tiff(data) else orientation(metadata.exif)
+        turn = orientation(data if tiff.is_tiff(data) else metadata.exif)
         pixels, turned = _turned(pixels, turn), turn >= 5
     if icc_space(metadata.icc) not in (b"RGB ", b"GRAY", b""):  # it describes inks, and OpenCV has made RGB of them
         metadata, lost = replace(metadata, icc=b""), lost | {"ICC profile of other colours than RGB"}
     return _picture(pixels, metadata, lost, turned)
+
+
+def open_picture(path: Path) -> Picture:
+    """Decode a file, as `read_picture`. Raises EsdnetError, with the file's name, if that cannot be."""
+    try:
+        return read_picture(path.read_bytes(), path)
+    except (PictureError, OSError) as error:
+        reason = system_error(error) if isinstance(error, OSError) else error
+        raise EsdnetError(f"{printable(path)}: {reason}") from error
 
 
 def ending_of(data: bytes) -> str:
@@ -225,14 +235,12 @@ def encode_picture(picture: Picture, path: Path) -> bytes:
         pixels = np.dstack((picture.rgb[..., ::-1], picture.alpha))
     else:
         pixels = picture.rgb[..., 0] if one_channel else picture.rgb[..., ::-1]
-    blobs: dict[int, bytes] = {}
-    if writer.holds == _TAGGED:
-        blobs = {
-            cv2.IMAGE_METADATA_EXIF: metadata.exif,
-            cv2.IMAGE_METADATA_ICCP: metadata.icc,
-            cv2.IMAGE_METADATA_XMP: metadata.xmp,
-        }
-    types = [kind for kind, blob in blobs.items() if blob]
+    blobs = {
+        cv2.IMAGE_METADATA_EXIF: metadata.exif,
+        cv2.IMAGE_METADATA_ICCP: metadata.icc,
+        cv2.IMAGE_METADATA_XMP: metadata.xmp,
+    }
+    types = [kind for kind, blob in blobs.items() if blob and writer.blobs]
     arrays = [np.frombuffer(blobs[kind], np.uint8) for kind in types]
     try:
         done, data = cv2.imencodeWithMetadata(writer.encoder, np.ascontiguousarray(pixels), types, arrays, params)
@@ -347,12 +355,9 @@ def _fitted(picture: Picture, writer: Writer) -> tuple[Metadata, set[str]]:
     lost |= {_SAID[name] for name in missing if getattr(picture.metadata, name)}
     if "text" not in writer.holds and (keywords := png.further_keywords(metadata.text)):
         lost.add(f"texts ({', '.join(keywords)})")
-    metadata = replace(metadata, **{name: type(getattr(metadata, name))() for name in missing})
-    if writer is _JPEG:
-        for name, said in _SAID.items():
-            if said in jpeg.unwritable(metadata):
-                lost.add(f"{said}, which is too long")
-                metadata = replace(metadata, **{name: type(getattr(metadata, name))()})
+    too_long = jpeg.unwritable(metadata) if writer is _JPEG else set()
+    lost |= {f"{_SAID[name]}, which is too long" for name in too_long}
+    metadata = replace(metadata, **{name: type(getattr(metadata, name))() for name in missing | too_long})
     grey = _one_channel(picture, writer, metadata) and (writer is _PNG or picture.alpha is None)
     if icc_space(metadata.icc) == b"GRAY" and not grey:
         lost.add("ICC profile of grey")

@@ -6,7 +6,8 @@ import struct
 from collections.abc import Iterator
 
 from esdnet_cli.pipeline import tiff
-from esdnet_cli.pipeline.metadata import Density, Metadata, checked_icc, tags, without_thumbnails
+from esdnet_cli.pipeline.directories import numbers
+from esdnet_cli.pipeline.metadata import Density, Metadata, checked_icc, without_thumbnails
 
 _SOI, _SOS, _APP0, _APP1, _APP2, _APP13, _COM = 0xD8, 0xDA, 0xE0, 0xE1, 0xE2, 0xED, 0xFE
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
@@ -85,16 +86,16 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
 
 
 def unwritable(metadata: Metadata) -> set[str]:
-    """What of it no JPEG has room for."""
+    """The fields that no JPEG has room for."""
     parts = {
-        "EXIF": _EXIF + metadata.exif,
-        "XMP": _XMP + metadata.xmp,
-        "comment": max(metadata.comments, key=len, default=b""),
+        "exif": _EXIF + metadata.exif,
+        "xmp": _XMP + metadata.xmp,
+        "comments": max(metadata.comments, key=len, default=b""),
     }
-    lost = {name for name, content in parts.items() if len(content) > _LARGEST}
+    too_long = {name for name, content in parts.items() if len(content) > _LARGEST}
     if len(metadata.icc) > 255 * (_LARGEST - 14):
-        lost.add("ICC profile")
-    return lost
+        too_long.add("icc")
+    return too_long
 
 
 def with_metadata(data: bytes, metadata: Metadata) -> bytes:
@@ -141,4 +142,4 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _pictures(block: bytes) -> int:
-    return next((value for tag, _, _, value, _ in tags(block) if tag == _PICTURES), 1)
+    return next((value for tag, value, *_ in numbers(block) if tag == _PICTURES), 1)

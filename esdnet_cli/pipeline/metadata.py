@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from xml.etree import ElementTree
+
+from esdnet_cli.pipeline.directories import next_directory, numbers
 
 ORIENTATION = 0x0112
 _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)  # ImageWidth, PixelXDimension; ImageLength, PixelYDimension
 _EXIF_DIRECTORY = 0x8769
 _THUMBNAIL, _THUMBNAIL_LENGTH = 0x0201, 0x0202
-_SHORT, _LONG = 3, 4
 _RESOURCE, IPTC_RESOURCE, _RESOURCE_THUMBNAILS = b"8BIM", 1028, (1033, 1036)
 
 _TIFF_NS, _EXIF_NS = "{http://ns.adobe.com/tiff/1.0/}", "{http://ns.adobe.com/exif/1.0/}"
@@ -107,12 +109,9 @@ def _resources(block: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         position = end
 
 
-def orientation(exif: bytes) -> int:
-    """1 to 8, as EXIF asks for; 1 if it says nothing or nonsense."""
-    for tag, kind, count, value, _ in tags(exif):
-        if (tag, kind, count) == (ORIENTATION, _SHORT, 1) and 1 <= value <= 8:
-            return value
-    return 1
+def orientation(block: bytes) -> int:
+    """1 to 8, as EXIF or a whole TIFF asks for; 1 if it says nothing or nonsense."""
+    return next((value for tag, value, *_ in numbers(block) if tag == ORIENTATION and 1 <= value <= 8), 1)
 
 
 def upright(metadata: Metadata, width: int, height: int, turned: bool) -> tuple[Metadata, set[str]]:
@@ -127,59 +126,27 @@ def upright(metadata: Metadata, width: int, height: int, turned: bool) -> tuple[
     return replace(metadata, exif=_upright_exif(metadata.exif, width, height), xmp=xmp, density=density), gone
 
 
-def tags(block: bytes) -> Iterator[tuple[int, int, int, int, int]]:
-    """Tag, kind, count, value (as a number of its kind, if one fits) and position of each entry of the first directory.
-
-    A block that is cut short or nonsense yields what it has: it says nothing then, and is kept.
-    """
-    order = _order(block)
-    if order:
-        with_next = _directory(block, order, struct.unpack_from(f"{order}I", block, 4)[0])
-        yield from (entry for entry in with_next if entry[0] >= 0)
-
-
-def _order(block: bytes) -> str:
-    return {b"II": "<", b"MM": ">"}.get(block[:2], "") if len(block) >= 8 else ""
-
-
-def _directory(block: bytes, order: str, start: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """As `tags`, of the directory at `start`; last an entry of tag -1: where the next one begins, and who says so."""
-    try:
-        (entries,) = struct.unpack_from(f"{order}H", block, start)
-        for entry in range(entries):
-            position = start + 2 + 12 * entry
-            tag, kind, count = struct.unpack_from(f"{order}HHI", block, position)
-            form = "H" if kind == _SHORT else "I"
-            yield tag, kind, count, struct.unpack_from(f"{order}{form}", block, position + 8)[0], position + 8
-        position = start + 2 + 12 * entries
-        yield -1, _LONG, 1, struct.unpack_from(f"{order}I", block, position)[0], position
-    except struct.error:
-        return
-
-
 def _upright_exif(exif: bytes, width: int, height: int) -> bytes:
     """EXIF with orientation 1, this size, and without its thumbnail, which shows the rain, and may lie on its side."""
-    order = _order(exif)
-    if not order:
-        return exif
     patched = bytearray(exif)
-    first = list(_directory(exif, order, struct.unpack_from(f"{order}I", exif, 4)[0]))
-    places = [entry[3] for entry in first if entry[0] == _EXIF_DIRECTORY]
-    details = [entry for start in places for entry in _directory(exif, order, start)]
+    first = list(numbers(exif))
+    places = [value for tag, value, *_ in first if tag == _EXIF_DIRECTORY and value > 0]
+    details = [entry for start in places for entry in numbers(exif, start)]
     sizes = {**dict.fromkeys(_WIDTHS, width), **dict.fromkeys(_HEIGHTS, height), ORIENTATION: 1}
-    for tag, kind, count, _, position in first + details:
-        if tag in sizes and count == 1 and kind in (_SHORT, _LONG) and sizes[tag] < 1 << (16 if kind == _SHORT else 32):
-            struct.pack_into(f"{order}{'H' if kind == _SHORT else 'I'}", patched, position, sizes[tag])
-    for tag, _, _, start, position in first:
-        if tag == -1 and start:
-            struct.pack_into(f"{order}I", patched, position, 0)
-            second = {tag: value for tag, _, _, value, _ in _directory(exif, order, start)}
-            begin = second.get(_THUMBNAIL, 0)
-            end = min(begin + second.get(_THUMBNAIL_LENGTH, 0), len(patched))
-            if begin >= 8 and begin < end:
-                patched[begin:end] = bytes(end - begin)
-                if end == len(patched):
-                    del patched[begin:]
+    for tag, _, place, form in first + details:
+        if tag in sizes:
+            with suppress(struct.error):  # a number too small for it
+                struct.pack_into(form, patched, place, sizes[tag])
+    start, place = next_directory(exif)
+    if start:
+        patched[place : place + 4] = bytes(4)
+        second = {tag: value for tag, value, *_ in numbers(exif, start)}
+        begin = second.get(_THUMBNAIL, 0)
+        end = min(begin + second.get(_THUMBNAIL_LENGTH, 0), len(patched))
+        if begin >= 8 and begin < end:
+            patched[begin:end] = bytes(end - begin)
+            if end == len(patched):
+                del patched[begin:]
     return bytes(patched)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet_cli.pipeline.directories import LONG, Directory, byte_order, entries, packed, read_directory, values
+from esdnet_cli.pipeline.directories import LONG, Directory, entries, numbers, packed, read_directory, values
 from esdnet_cli.pipeline.metadata import Density, Metadata, as_resource, checked_icc, iptc_of, without_thumbnails
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _DESCRIPTION, _ORIENTATION, _SAMPLES = 258, 259, 262, 270, 274, 277
@@ -31,7 +31,6 @@ _COMPRESSION_NAMES = {
     34933: "PNG", 34934: "JPEG XR", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
     33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 32809: "ThunderScan", 32766: "NeXT",
 }  # fmt: skip
-_WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I"}
 _DEFLATE, _NO_LONG_ZEROS = {8, 32946}, {5, 32773}
 _FILL_ORDER = 266
 _HOLE = 512  # bytes; LZW and PackBits make few of many zeros
@@ -60,17 +59,11 @@ def plain(data: bytes) -> bytes:
     turned, else tiles of 8 bits are, each by itself.
     """
     meanings = {_EXTRA_SAMPLES: 0, _ORIENTATION: 1}
-    for tag, kind, count, place in entries(data):
-        if tag in meanings and count == 1 and kind in _WHOLE_NUMBERS:  # SHORT as it should be, or what is taken for it
-            value = struct.pack(byte_order(data) + _WHOLE_NUMBERS[kind], meanings[tag])
+    for tag, _, place, form in numbers(data):
+        if tag in meanings:
+            value = struct.pack(form, meanings[tag])
             data = data[:place] + value + data[place + len(value) :]
     return data
-
-
-def orientation(data: bytes) -> int:
-    """1 to 8, as EXIF counts them; 1 if it says nothing or nonsense."""
-    turn = _one(read_tags(data), _ORIENTATION, 1)
-    return turn if 1 <= turn <= 8 else 1
 
 
 def is_damaged(data: bytes, tags: Tags) -> bool:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable
+from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.metrics import SMALLEST
-from esdnet_cli.pipeline.images import eight_bit, read_picture
+from esdnet_cli.pipeline.images import eight_bit, open_picture
 from esdnet_cli.pipeline.sources import Source, find_sources, pair_up
 from esdnet_cli.training.rain import camera_rain, light, photograph, streak_layers
 
@@ -231,10 +231,7 @@ def _around(size: int) -> int:
 
 
 def _read(path: Path, least: int) -> NDArray[np.uint8]:
-    try:
-        rgb: NDArray[np.uint8] = eight_bit(read_picture(path.read_bytes(), path).rgb)
-    except (PictureError, OSError) as error:
-        raise EsdnetError(f"{printable(path)}: {one_line(error)}") from error
+    rgb = eight_bit(open_picture(path).rgb)
     if min(rgb.shape[:2]) < least:
         raise EsdnetError(
             f"{printable(path)}: is {rgb.shape[1]}x{rgb.shape[0]}, smaller than {least} pixels; "

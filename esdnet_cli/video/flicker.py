@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import EsdnetError, PictureError, printable
-from esdnet_cli.pipeline.images import read_picture
+from esdnet_cli.pipeline.images import open_picture
 from esdnet_cli.pipeline.sources import find_sources
 from esdnet_cli.video.flow import Image, flow, inside, warp
 from esdnet_cli.video.frames import in_order
@@ -96,7 +96,7 @@ def _frames(path: Path) -> Iterator[NDArray[Any]]:
             for entry in unusable:
                 raise PictureError(entry.error)
             for source in in_order(sources):
-                yield read_picture(source.path.read_bytes(), source.path).rgb
+                yield open_picture(source.path).rgb
         else:
             for frame in Frames(path, read_info(path), Selection(), 0):
                 yield frame.rgb
