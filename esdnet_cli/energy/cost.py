@@ -8,7 +8,7 @@ does, take 0.2 + 0.1 pJ; 16-bit numbers added up in 32 bits 1.1 + 0.9 pJ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -200,6 +200,13 @@ class Activity:
         return self.spikes / max(self.neurons * self.virtual_steps, 1)
 
     @property
+    def spike_rates(self) -> dict[str, float]:
+        """Of each neuron layer, in the order of the data."""
+        return {
+            layer.name: layer.spikes / (layer.neurons * self.virtual_steps) for layer in self.layers if layer.neurons
+        }
+
+    @property
     def mac(self) -> int:
         return sum(layer.mac for layer in self.layers)
 
@@ -255,43 +262,16 @@ class Activity:
         return shares
 
 
-@dataclass(frozen=True)
-class ActivityTotal:
-    """Sums over pictures. Rates divide the sums once: a mean of rates is not the rate of the whole.
-
-    spike_rates: of each neuron layer, in the order of the data. layers: sums of each.
-    """
-
-    spikes: int
-    neuron_steps: int
-    mac: int
-    ac: int
-    pixels: int
-    energy: Energy
-    by_cause: dict[Cause, float]
-    spike_rates: dict[str, float]
-    layers: tuple[LayerActivity, ...]
-
-    @property
-    def spike_rate(self) -> float | None:
-        return self.spikes / self.neuron_steps if self.neuron_steps else None
-
-    @property
-    def fixed_ac(self) -> int:
-        """As `Activity.fixed_ac`."""
-        return sum(layer.ac for layer in self.layers if layer.kind == "neuron")
-
-
-def break_even_rate(activity: Activity | ActivityTotal, energy: Energy, costs: EnergyCosts) -> float | None:
+def break_even_rate(activity: Activity, energy: Energy, costs: EnergyCosts) -> float | None:
     """The spike rate at which the strict figure would equal the ordinary network's; 1 if it is below at any rate.
 
     Accumulations are known at three rates, and grow evenly in between: in silence those of the neurons themselves,
-    those counted, and those of all neurons firing. None if silence alone costs more, or if nothing was counted.
+    those counted, and those of all neurons firing. None if silence alone costs more.
     """
     silence = (activity.mac * costs.pj_mac + activity.fixed_ac * costs.pj_ac) * MJ_PER_PJ
     counted, all_firing, left = (mj - silence for mj in (energy.strict_mj, energy.dense_snn_mj, energy.ann_mj))
     rate = activity.spike_rate
-    if rate is None or left < 0:
+    if left < 0:
         return None
     if left >= all_firing:
         return 1.0
@@ -300,38 +280,18 @@ def break_even_rate(activity: Activity | ActivityTotal, energy: Energy, costs: E
     return rate * left / counted
 
 
-def _sum(figures: Sequence[Any]) -> Any:
-    """Of numbers; None if one is not known."""
-    return None if None in figures else sum(figures)
-
-
-def _summed(activities: Iterable[Activity]) -> tuple[LayerActivity, ...]:
-    sums: dict[str, LayerActivity] = {}
+def total(activities: Iterable[Activity]) -> Activity:
+    """Several pictures' activity by one network, added up: rates then divide the sums once, as they should."""
+    virtual_steps, sums = 1, dict[str, LayerActivity]()
     for activity in activities:
+        virtual_steps = activity.virtual_steps
         for layer in activity.layers:
             sums[layer.name] = layer.added(sums[layer.name]) if layer.name in sums else layer
-    return tuple(sums.values())
+    return Activity(virtual_steps, tuple(sums.values()))
 
 
-def total(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) -> ActivityTotal:
-    """Add the activity of several pictures up."""
-    activities = list(activities)
-    shares = [activity.by_cause(costs) for activity in activities]
-    fired: dict[str, list[int]] = {}
-    for activity in activities:
-        for layer in activity.layers:
-            if layer.neurons:
-                counts = fired.setdefault(layer.name, [0, 0])
-                counts[0] += layer.spikes
-                counts[1] += layer.neurons * activity.virtual_steps
-    return ActivityTotal(
-        spikes=sum(activity.spikes for activity in activities),
-        neuron_steps=sum(activity.neurons * activity.virtual_steps for activity in activities),
-        mac=sum(activity.mac for activity in activities),
-        ac=sum(activity.ac for activity in activities),
-        pixels=sum(activity.pixels for activity in activities),
-        energy=Energy(*map(_sum, zip(*(astuple(activity.energy(costs)) for activity in activities)))),
-        by_cause={cause: sum(share[cause] for share in shares) for cause in CAUSES},
-        spike_rates={name: spikes / steps for name, (spikes, steps) in fired.items()},
-        layers=_summed(activities),
-    )
+def total_energy(activities: Iterable[Activity], costs: EnergyCosts = EnergyCosts()) -> Energy:
+    """The sum of their energies, which is not that of their sum: spike-only is no sum over layers."""
+    figures = zip(*(astuple(activity.energy(costs)) for activity in activities))
+    sums: list[Any] = [None if None in figure else sum(figure) for figure in figures]
+    return Energy(*sums)

@@ -21,7 +21,6 @@ from esdnet_cli.energy.cost import (
     PRESETS,
     SRAM_BYTES,
     Activity,
-    Cause,
     Energy,
     EnergyCosts,
     LayerActivity,
@@ -77,15 +76,14 @@ class Comparison:
         return (min(shares), max(shares)) if shares else None
 
 
-def compare(
-    layers: Sequence[LayerActivity], by_cause: dict[Cause, float], config: ESDNetConfig, costs: EnergyCosts
-) -> Comparison:
-    """Hold a run, summed by layer, against its twin. by_cause, costs: of the strict figure, for what is no view."""
+def compare(activity: Activity, config: ESDNetConfig, costs: EnergyCosts) -> Comparison:
+    """Hold a run, summed by layer, against its twin. costs: of the strict figure, for what is no view."""
+    layers, by_cause = activity.layers, activity.by_cause(costs)
     driven = [layer for layer in layers if layer.cause == "spike-driven convolutions"]
     strict = sum(by_cause.values())
     spiking = by_cause["spike-driven convolutions"] + by_cause["membrane updates"]
     return Comparison(
-        views=tuple(_views(layers, driven, config)),
+        views=tuple(_views(activity, driven, config)),
         dim=config.dim,
         equal_cost_dim=equal_cost_dim(layers, config, strict, costs),
         accumulations_per_synapse=sum(layer.ac for layer in driven) / max(sum(layer.ann_mac for layer in driven), 1),
@@ -94,9 +92,9 @@ def compare(
     )
 
 
-def _views(layers: Sequence[LayerActivity], driven: Sequence[LayerActivity], config: ESDNetConfig) -> list[View]:
+def _views(activity: Activity, driven: Sequence[LayerActivity], config: ESDNetConfig) -> list[View]:
     # spike_only_mj alone is no sum over layers
-    prices = {name: Activity(1, tuple(layers)).energy(costs) for name, costs in FORMATS.items()}
+    prices = {name: activity.energy(costs) for name, costs in FORMATS.items()}
     skipped = (1 - TWIN_DENSITY) * sum(layer.ann_mac for layer in driven)
     views = []
     for name, energy in prices.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from esdnet_cli.energy.cost import Activity, ActivityTotal, EnergyCosts
+from esdnet_cli.energy.cost import Activity, Energy, EnergyCosts
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.metrics import Quality, SpikeRain
 
@@ -123,7 +123,8 @@ class Totals:
     skipped: int
     failed: int
     megapixels: float
-    activity: ActivityTotal
+    activity: Activity
+    energy: Energy
     quality: Quality | None = None
     spike_rain: SpikeRain | None = None
     spread: dict[str, Spread] = field(default_factory=dict)

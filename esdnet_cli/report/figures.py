@@ -24,12 +24,12 @@ from esdnet_cli.energy.cost import (
     PJ_PER_BIT,
     PJ_PER_DRAM_BIT,
     Activity,
-    ActivityTotal,
     Energy,
     EnergyCosts,
     LayerActivity,
     break_even_rate,
     total,
+    total_energy,
 )
 from esdnet_cli.energy.names import FieldCounts, field_counts, footprint_bytes, state_bytes
 from esdnet_cli.energy.twin import Comparison, compare
@@ -84,7 +84,7 @@ class Figure(Generic[T]):
 class Counted:
     """What was counted of one picture, or of all, and its price: what most figures follow from."""
 
-    activity: Activity | ActivityTotal
+    activity: Activity
     energy: Energy
     costs: EnergyCosts
     tiling_share: float | None
@@ -175,10 +175,9 @@ def figures_of(shown: ImageResult | Totals, costs: EnergyCosts) -> dict[str, Any
     """All figures of one picture, or of all but the seconds: None where nothing was counted, or scored."""
     activity, counted = shown.activity, None
     timed = values([SECONDS], shown) if isinstance(shown, ImageResult) else {}
-    if isinstance(activity, ActivityTotal):
-        counted = Counted(activity, activity.energy, costs, shown.tiling_share) if activity.neuron_steps else None
-    elif activity is not None:
-        counted = Counted(activity, activity.energy(costs), costs, shown.tiling_share)
+    if activity is not None and activity.layers:
+        energy = shown.energy if isinstance(shown, Totals) else activity.energy(costs)
+        counted = Counted(activity, energy, costs, shown.tiling_share)
     scores = values(QUALITY, shown.quality) | values(SPIKE_RAIN, shown.spike_rain)
     return timed | values((*COUNTED, *FIELD), counted) | scores
 
@@ -186,12 +185,14 @@ def figures_of(shown: ImageResult | Totals, costs: EnergyCosts) -> dict[str, Any
 def totals(results: Sequence[ImageResult], costs: EnergyCosts) -> Totals:
     """Add a run's results up."""
     done = [result for result in results if result.status == "ok"]
+    counted = [result.activity for result in done if result.activity]
     return Totals(
         ok=len(done),
         skipped=sum(result.status == "skipped" for result in results),
         failed=sum(result.status == "failed" for result in results),
         megapixels=sum((result.width or 0) * (result.height or 0) for result in done) / 1e6,
-        activity=total((result.activity for result in done if result.activity), costs),
+        activity=total(counted),
+        energy=total_energy(counted, costs),
         quality=mean_quality([result.quality for result in done if result.quality]),
         spike_rain=mean_spike_rain([result.spike_rain for result in done if result.spike_rain]),
         spread=_spread([figures_of(result, costs) for result in done]),
@@ -209,16 +210,16 @@ def _spread(pictures: Sequence[dict[str, Any]]) -> dict[str, Spread]:
 
 def comparison(totals: Totals, run: RunInfo) -> Comparison | None:
     """The run held against its ordinary twin; None if nothing was counted."""
-    if run.model is None or totals.activity.spike_rate is None:
+    if run.model is None or not totals.activity.layers:
         return None
     config = ESDNetConfig.from_dict(run.model.config)
-    return compare(totals.activity.layers, totals.activity.by_cause, config, run.costs)
+    return compare(totals.activity, config, run.costs)
 
 
 def priced(totals: Totals, run: RunInfo) -> str:
     """A line that says so where the number format that ran, of the whole or of some layers, is not the one that is
     priced; else empty."""
-    if run.model is None or totals.activity.spike_rate is None:
+    if run.model is None or not totals.activity.layers:
         return ""
     numbers = f"{run.costs.word_bits}-bit numbers"
     if _BITS.get(run.model.precision) != run.costs.word_bits:
@@ -230,7 +231,7 @@ def priced(totals: Totals, run: RunInfo) -> str:
             others[layer.precision] = others.get(layer.precision, 0.0) + layer.strict_mj(run.costs)
     if not any(others.values()):
         return ""
-    share = 100 * sum(others.values()) / totals.activity.energy.strict_mj
+    share = 100 * sum(others.values()) / totals.energy.strict_mj
     return f"priced as {numbers}, yet layers in {' and '.join(sorted(others))} are {share:.0f} % of strict"
 
 
@@ -257,8 +258,7 @@ def json_text(report: dict[str, Any]) -> str:
 
 def report_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> dict[str, Any]:
     """The report as JSON takes it, schema 1."""
-    by_cause, model, figures = totals.activity.by_cause, run.model, figures_of(totals, run.costs)
-    counted = figures["spike_rate"] is not None
+    by_cause, model, figures = totals.activity.by_cause(run.costs), run.model, figures_of(totals, run.costs)
     return {
         "schema": SCHEMA,
         "tool": {"name": "esdnet-cli", "version": __version__},
@@ -294,7 +294,7 @@ def report_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) ->
             "megapixels": totals.megapixels,
             "seconds": run.seconds,
             **{figure.key: figures[figure.key] for figure in COUNTED},
-            "energy_by_cause_mj": by_cause if counted else dict.fromkeys(by_cause),
+            "energy_by_cause_mj": by_cause if totals.activity.layers else dict.fromkeys(by_cause),
             **_network_dict(results, run, totals, figures),
             "mean": {name: spread.mean for name, spread in totals.spread.items()},
             "std": {name: spread.std for name, spread in totals.spread.items()},

@@ -36,7 +36,7 @@ _COUNTED = ("seconds", "spike_rate", "energy_mj", "energy_spike_only_mj", "energ
 
 def to_html(results: Sequence[ImageResult], run: RunInfo, totals: Totals, each: str = "picture") -> str:
     """The report as one HTML page; pictures are those that a `previews` observer made. each: what a result is of."""
-    counted = totals.activity.spike_rate is not None
+    counted = bool(totals.activity.layers)
     compared = comparison(totals, run)
     return _template().render(
         title=f"esdnet report: {totals.ok} {each}{'' if totals.ok == 1 else 's'}",
@@ -81,7 +81,7 @@ def _facts(totals: Totals, run: RunInfo, compared: Comparison | None, each: str)
     if totals.quality:
         ssim = f"SSIM {FIGURES['ssim_y'].text(figures['ssim_y'])} (Y channel)"
         facts.append(("PSNR, mean", FIGURES["psnr_y"].with_unit(figures["psnr_y"]), ssim))
-    if totals.activity.spike_rate is not None:
+    if totals.activity.layers:
         against = "by counted operations"
         if compared is not None and compared.range is not None:
             least, most = map(_below, compared.range)
@@ -124,7 +124,7 @@ def _picture(result: ImageResult, run: RunInfo) -> dict[str, Any]:
 
 def _energy(totals: Totals, run: RunInfo) -> dict[str, Any]:
     """Bars of one scale, strict in the colours of its causes, and the legend."""
-    figures, causes = figures_of(totals, run.costs), totals.activity.by_cause
+    figures, causes = figures_of(totals, run.costs), totals.activity.by_cause(run.costs)
     strict = [(f"c{index}", cause, causes[cause]) for index, cause in enumerate(CAUSES)]
     bars = {key: [("plain", figures[key])] for key in ("energy_spike_only_mj", "energy_ann_mj", "energy_dense_snn_mj")}
     bars = {"energy_mj": [(style, mj) for style, _, mj in strict], **bars}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from esdnet_cli import __version__
-from esdnet_cli.energy.cost import EnergyCosts, LayerActivity
+from esdnet_cli.energy.cost import Activity, EnergyCosts
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.report.figures import (
@@ -86,11 +86,10 @@ def compare_rows(first: Path, second: Path, costs: EnergyCosts | None, command: 
             for figures in (figures_of(side[name], run_a.costs) for side in (a, b))
         )
         lines.append(_compared(mj_a, mj_b, rate_a, rate_b, name))
-    sums_a, sums_b = (totals([side[name] for name in both], run_a.costs).activity for side in (a, b))
-    lines.append(
-        _compared(sums_a.energy.strict_mj, sums_b.energy.strict_mj, sums_a.spike_rate, sums_b.spike_rate, "total")
-    )
-    layers_a, layers_b = (_by_layer(sums.layers, sums.spike_rates, run_a.costs) for sums in (sums_a, sums_b))
+    sums_a, sums_b = (totals([side[name] for name in both], run_a.costs) for side in (a, b))
+    rate_a, rate_b = sums_a.activity.spike_rate, sums_b.activity.spike_rate
+    lines.append(_compared(sums_a.energy.strict_mj, sums_b.energy.strict_mj, rate_a, rate_b, "total"))
+    layers_a, layers_b = (_by_layer(sums.activity, run_a.costs) for sums in (sums_a, sums_b))
     lines.append(f"{'':>41}  layer")
     for name in dict.fromkeys((*layers_a, *layers_b)):
         (mj_a, rate_a), (mj_b, rate_b) = (layers.get(name, (None, None)) for layers in (layers_a, layers_b))
@@ -105,11 +104,9 @@ def _about(run: RunInfo) -> str:
     return f"{model.weights_name}, {model.precision}, {model.tiling}"
 
 
-def _by_layer(
-    layers: Iterable[LayerActivity], rates: Mapping[str, float], costs: EnergyCosts
-) -> dict[str, tuple[float, float | None]]:
+def _by_layer(activity: Activity, costs: EnergyCosts) -> dict[str, tuple[float, float | None]]:
     """Strict millijoules and spike rate of each layer, attention as one."""
-    shown = attention_as_one(layers)
+    shown, rates = attention_as_one(activity.layers), activity.spike_rates
     return {name: (sum(layer.strict_mj(costs) for layer in group), rates.get(name)) for name, group in shown}
 
 

@@ -65,11 +65,11 @@ def layer_rows(activity: Activity, costs: EnergyCosts) -> list[str]:
 
 def summary_rows(totals: Totals, run: RunInfo) -> list[str]:
     """What the run's energy is made of, and what it is held against: at most 80 columns."""
-    energy, activity = totals.activity.energy, totals.activity
-    if activity.spike_rate is None:
+    if not totals.activity.layers:
         return []
-    parts = sorted(((cause, mj) for cause, mj in activity.by_cause.items() if mj), key=lambda part: -part[1])
-    lines = [_fact("" if index else "strict, by cause", share, cause, 100 * share / energy.strict_mj)
+    causes = totals.activity.by_cause(run.costs)
+    parts = sorted(((cause, mj) for cause, mj in causes.items() if mj), key=lambda part: -part[1])
+    lines = [_fact("" if index else "strict, by cause", share, cause, 100 * share / totals.energy.strict_mj)
              for index, (cause, share) in enumerate(parts)]  # fmt: skip
     lines += _spread_rows(totals)
     if compared := comparison(totals, run):

@@ -13,7 +13,7 @@ import av.error
 from tqdm import tqdm
 
 from esdnet_cli.energy import meter
-from esdnet_cli.energy.cost import total
+from esdnet_cli.energy.cost import total, total_energy
 from esdnet_cli.errors import EsdnetError, PictureError, printable, system_error, unexpected
 from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
@@ -186,12 +186,14 @@ class _Show:
 
 def _totals(results: Sequence[ClipResult], options: RunOptions) -> Totals:
     images = [result.image for result in results]
+    counted = [image.activity for image in images if image.activity]
     return Totals(
         ok=sum(image.status == "ok" for image in images),
         skipped=sum(image.status == "skipped" for image in images),
         failed=sum(image.status == "failed" for image in images),
         megapixels=sum(_pixels(result) for result in results) / 1e6,
-        activity=total((image.activity for image in images if image.activity), options.costs),
+        activity=total(counted),
+        energy=total_energy(counted, options.costs),
     )
 
 
