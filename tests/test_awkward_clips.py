@@ -83,6 +83,23 @@ def joined(*parts: Made) -> Made:
     return made
 
 
+def in_avi(whole: Made) -> Made:
+    """Its packets as they are in an AVI, whose clock has a place for each of 600 ticks of a second."""
+
+    def made(folder: Path) -> Path:
+        old, path = whole(folder), folder / "copied.avi"
+        with av.open(str(old)) as source, av.open(str(path), "w") as target:
+            copies = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+            copies[0].time_base = Fraction(1, 600)
+            for packet in source.demux():
+                if packet.size:
+                    packet.stream = copies[packet.stream_index]
+                    target.mux(packet)
+        return path
+
+    return made
+
+
 def beside(codec: str, whole: Made, early: float = 0) -> Made:
     """With one more stream, of a codec that nobody encodes here: its packets are noise. early: seconds before all."""
 
@@ -336,6 +353,14 @@ def test_another_codec_on_the_same_clock_is_counted_as_missing(tmp_path: Path) -
     info = read_info(source)
     frames = Frames(source, info, Selection(), 0)
     assert not info.joins and len(list(frames)) <= 50 and frames.missing() >= 49
+
+
+def test_empty_places_of_an_avi_are_no_missing_frames(tmp_path: Path) -> None:
+    source = in_avi(clip("x.ts", 50, sound="mp2"))(tmp_path)
+    info = read_info(source)
+    frames = Frames(source, info, Selection(), 0)
+    assert info.time_base == Fraction(1, 600) and info.rate == 25 and abs((info.expected or 0) - 50) <= 2
+    assert len(list(frames)) == 50 and frames.missing() == 0
 
 
 @pytest.mark.parametrize("lost", ["audio", "video"])

@@ -195,11 +195,12 @@ def read_info(path: Path) -> ClipInfo:
         ends, by_file = declared_end(path, container, stream)
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         assert stream.time_base is not None
+        rate = _rate(stream, 1 / stream.time_base)
         return ClipInfo(
             width=frame.width,
             height=frame.height,
             time_base=stream.time_base,
-            rate=_rate(stream, 1 / stream.time_base),
+            rate=rate,
             first=frame.pts or 0,
             zero=zero_of(container, (frame.pts or 0) * stream.time_base),
             depth=max(8, min(bits, 16)),
@@ -212,7 +213,7 @@ def read_info(path: Path) -> ClipInfo:
             aspect=stream.sample_aspect_ratio or None,
             display_matrix=None if matrix is None else tuple(np.frombuffer(bytes(matrix), np.int32).tolist()),
             turns=round(frame.rotation / 90) % 4,
-            frames=declared_frames(container, stream),
+            frames=None if stream.average_rate and rate < stream.average_rate else declared_frames(container, stream),
             ends=None if joins else ends,  # what a header or the last packet says is one part's
             ends_with_file=by_file,
             joins=joins,
@@ -232,7 +233,21 @@ class _Tally:
     video_ends: Fraction = Fraction(0)
     file_ends: Fraction = Fraction(0)
     awaited: list[int] = field(default_factory=list)
+    _first: Fraction | None = None
+    _last: Fraction = Fraction(0)
     _stamps: dict[int, Fraction] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Packets of a second of the video."""
+        if self._first is None or self._last == self._first:
+            return None
+        return (self.packets - 1) / (self._last - self._first)
+
+    def note(self, begins: Fraction, ends: Fraction) -> None:
+        """One packet of the video, from second to second."""
+        self._first = begins if self._first is None else min(self._first, begins)
+        self._last, self.video_ends = max(self._last, begins), max(self.video_ends, ends)
 
     def end_of(self, packet: Packet[Any], stamp: int) -> Fraction:
         """When a packet ends, in seconds: where its length is not said, it is taken for as long as the one before."""
@@ -322,11 +337,13 @@ class Frames:
             lost = max(lost, len(tally.awaited))
         if info.ends is None:
             return lost
-        uncounted = max(0, (info.frames or 0) - tally.packets)
+        uncounted, rate = max(0, (info.frames or 0) - tally.packets), info.rate
+        if (seen := tally.rate) and seen * 4 / 3 < rate:  # empty places of an AVI, which are declared as frames
+            uncounted, rate = 0, seen
         reached = tally.file_ends if info.ends_with_file else tally.video_ends
-        if (info.ends - reached) * info.rate < Fraction(1 if uncounted else 3, 2):  # ends are rounded
+        if (info.ends - reached) * rate < Fraction(1 if uncounted else 3, 2):  # ends are rounded
             return lost
-        return (uncounted or max(1, round((info.ends - tally.video_ends) * info.rate))) + lost
+        return (uncounted or max(1, round((info.ends - tally.video_ends) * rate))) + lost
 
     def _from(self, start: Fraction | None) -> Generator[VideoFrame]:
         """What decodes, from the key frame before a pts; from the beginning where the file's index leads past it."""
@@ -392,7 +409,7 @@ def _decode(
             tally.packets += 1
             tally.reached = max(tally.reached, (packet.pos or 0) + packet.size)
             if stamp is not None:
-                tally.video_ends = max(tally.video_ends, ends)
+                tally.note(stamp * packet.time_base, ends)
             if packet.pts is not None:
                 tally.awaited.append(packet.pts)
         if stamp is not None and not packet.size:
@@ -409,8 +426,13 @@ def _decode(
 
 
 def _rate(stream: VideoStream, most: Fraction) -> Fraction:
-    """Frames of a second by the header, which may say more than the clock has ticks, as after a remux to Matroska."""
+    """Frames of a second by the header, which may say more than the clock has ticks, as after a remux to Matroska.
+
+    An AVI's may count empty places of its clock.
+    """
     rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate] or [Fraction(25)]
+    if stream.container.format.name == "avi":
+        return min(rates)
     return next((rate for rate in rates if rate <= most), most)
 
 
