@@ -749,6 +749,22 @@ def test_a_folder_of_numbered_frames(tiny: Path, tmp_path: Path, run: Run) -> No
         assert (tmp_path / "images" / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
 
 
+def test_what_lies_beside_frames_is_said(tiny: Path, tmp_path: Path, run: Run) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in ("2", "10", "cover"):
+        write(folder / f"{name}.png", scene(1, 32, 48))
+    make_clip(folder / "x.mp4", 2)
+    for extra in ("--dry-run", "--verbose"):
+        result = run("video", folder, "-o", out, "--weights", tiny, "--tile", "0", extra)
+        assert result.exit_code == 0 and "Not read: 1 clip (.mp4)" in result.stderr
+        assert "Left out, without a number among numbered frames: " in result.stderr and "cover.png." in result.stderr
+    assert files(out) == [JOURNAL, "10.png", "2.png"]
+    for name in ("2.png", "10.png", "x.mp4"):
+        (folder / name).unlink()
+    assert run("video", folder, "-o", out, "--weights", tiny, "--tile", "0").exit_code == 0
+    assert "cover.png" in files(out), "no frame has a number"
+
+
 def test_frames_smoothed_compared_and_resumed(tiny: Path, tmp_path: Path, run: Run) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     for number in range(6):
@@ -773,6 +789,7 @@ USAGE = {
     "order": (("x.mp4", "-o", "y.mp4", "--start", "2", "--end", "1"), "--start must come before --end"),
     "lossless": (("x.mp4", "-o", "y.mkv", "--codec", "ffv1", "--crf", "5"), "--crf does not go with ffv1"),
     "frames": (("sub", "-o", "out", "--codec", "vp9"), "--codec does not go with a folder of frames"),
+    "frames into a clip": (("sub", "-o", "y.mp4"), "becomes a folder of frames, not a clip; name a folder"),
     "folder of clips": (("sub", "-o", "out"), "a folder is taken as numbered frames; name the clips"),
     "folder beside a clip": (("sub", "x.mp4", "-o", "out"), "is a folder of frames; give it as the only input"),
 }
