@@ -246,6 +246,10 @@ TABLE = {
         joined(CATTED, clip("x.ts", size=(64, 48), sound="aac")), ".mkv",
         "changes its size midway, from 48x32 to 64x48; split it there", refused=True,
     ),
+    "joined, sound only after it": Case(
+        joined(clip("x.ts", 150), CATTED), ".mkv",
+        "has no sound in the first part; split it at the join", frames=162,
+    ),
     "joined, of two codecs": Case(
         joined(clip("x.ts", codec="mpeg2video", unit=Fraction(1, 25), sound="mp2"), clip("x.ts", sound="mp2")), ".mkv",
         "changes its codec midway, from mpeg2video to h264; split it there", refused=True,

@@ -787,6 +787,8 @@ USAGE = {
     "one name": (("x.mp4", "sub/x.mp4", "-o", "out"), "would both become"),
     "time": (("x.mp4", "-o", "y.mp4", "--start", "soon"), "'soon' is not a valid time"),
     "order": (("x.mp4", "-o", "y.mp4", "--start", "2", "--end", "1"), "--start must come before --end"),
+    "quality": (("x.mp4", "-o", "y.mp4", "--crf", "70"), "70 is out of range; use 0 to 51 for h264"),
+    "quality of VP9": (("x.mp4", "-o", "y.webm", "--crf", "70"), "70 is out of range; use 0 to 63 for vp9"),
     "lossless": (("x.mp4", "-o", "y.mkv", "--codec", "ffv1", "--crf", "5"), "--crf does not go with ffv1"),
     "frames": (("sub", "-o", "out", "--codec", "vp9"), "--codec does not go with a folder of frames"),
     "frames into a clip": (("sub", "-o", "y.mp4"), "becomes a folder of frames, not a clip; name a folder"),
@@ -809,6 +811,35 @@ def test_wrong_usage_is_one_line_and_code_2(
     assert result.exit_code == 2
     assert message in result.stderr.splitlines()[-1] and result.stdout == ""
     assert files(tmp_path) == before
+
+
+def test_where_nothing_was_computed_nothing_is_summed_up(still: Path, tmp_path: Path, run: Run) -> None:
+    result = run("video", tmp_path / "nosuch.mp4", "-o", tmp_path / "y.mp4", "--weights", still)
+    assert result.exit_code == 1 and result.stdout == "" and len(result.stderr.splitlines()) == 1
+    (tmp_path / "x.mp4").write_bytes(b"no clip")
+    result = run("video", tmp_path / "x.mp4", "-o", tmp_path / "y.mp4", "--weights", still)
+    assert result.exit_code == 1 and "Energy is estimated" not in result.stderr
+
+
+def test_a_timecode_that_is_written_anew_is_not_called_left_out(still: Path, tmp_path: Path, run: Run) -> None:
+    source, target = tmp_path / "x.mov", tmp_path / "y.mov"
+    make_clip(source, 2, tags_of_file={"timecode": "01:02:03:04"})
+    result = run("video", source, "-o", target, "--weights", still)
+    assert result.exit_code == 0 and "a data stream" not in result.stderr
+    with av.open(str(target)) as container:
+        assert container.streams.video[0].metadata["timecode"] == "01:02:03:04"
+    result = run("video", source, "-o", tmp_path / "y.mkv", "--weights", still)
+    assert "left out: a data stream" in result.stderr
+
+
+def test_an_opaque_gif_is_not_called_transparent(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "x.gif"), "w") as target:
+        stream: Any = target.add_stream("gif", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "rgb8"
+        for index in range(2):
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(scene(index, 32, 48), "rgb24").reformat(format="rgb8")))
+        target.mux(stream.encode(None))
+    assert not read_info(tmp_path / "x.gif").alpha
 
 
 def test_a_codec_that_does_not_fit_is_said_before_the_work(still: Path, tmp_path: Path, run: Run) -> None:

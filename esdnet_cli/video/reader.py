@@ -205,8 +205,10 @@ def read_info(path: Path) -> ClipInfo:
             zero=zero_of(container, (frame.pts or 0) * stream.time_base),
             depth=max(8, min(bits, 16)),
             chroma=_chroma(frame),
-            # FFmpeg's own decoder of VP9 does not show it
-            alpha=any(component.is_alpha for component in frame.format.components)
+            # FFmpeg's own decoder of VP9 does not show it; that of GIF does where there is none
+            alpha=(
+                stream.codec_context.name != "gif" and any(component.is_alpha for component in frame.format.components)
+            )
             or stream.metadata.get("alpha_mode") == "1",
             interlaced=frame.interlaced_frame,
             colour=_colour(frame),
