@@ -83,6 +83,23 @@ def joined(*parts: Made) -> Made:
     return made
 
 
+def in_avi(whole: Made) -> Made:
+    """Its packets as they are in an AVI, whose clock has a place for each of 600 ticks of a second."""
+
+    def made(folder: Path) -> Path:
+        old, path = whole(folder), folder / "copied.avi"
+        with av.open(str(old)) as source, av.open(str(path), "w") as target:
+            copies = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+            copies[0].time_base = Fraction(1, 600)
+            for packet in source.demux():
+                if packet.size:
+                    packet.stream = copies[packet.stream_index]
+                    target.mux(packet)
+        return path
+
+    return made
+
+
 def beside(codec: str, whole: Made, early: float = 0) -> Made:
     """With one more stream, of a codec that nobody encodes here: its packets are noise. early: seconds before all."""
 
@@ -229,6 +246,18 @@ TABLE = {
         joined(CATTED, clip("x.ts", size=(64, 48), sound="aac")), ".mkv",
         "changes its size midway, from 48x32 to 64x48; split it there", refused=True,
     ),
+    "joined, sound only after it": Case(
+        joined(clip("x.ts", 150), CATTED), ".mkv",
+        "has no sound in the first part; split it at the join", frames=162,
+    ),
+    "joined, of two codecs": Case(
+        joined(clip("x.ts", codec="mpeg2video", unit=Fraction(1, 25), sound="mp2"), clip("x.ts", sound="mp2")), ".mkv",
+        "changes its codec midway, from mpeg2video to h264; split it there", refused=True,
+    ),
+    "joined, of two codecs that leave errors": Case(
+        joined(clip("x.ts", sound="mp2"), clip("x.ts", codec="libx265", size=(64, 64), sound="mp2")), ".mkv",
+        "changes its codec midway, from h264 to hevc; split it there", refused=True,
+    ),
     "trimmed": Case(edited(WHOLE, [(1.2, 0.4)]), ".mkv", frames=30, sound=[("aac", 0, 1.2)]),
     "trimmed, .mp4 to .mp4": Case(edited(WHOLE, [(1.2, 0.4)]), ".mp4", frames=30, sound=[("aac", 0, 1.2)]),
     "trimmed at its end": Case(edited(WHOLE, [(0.8, 0)]), ".mkv", frames=20, sound=[("aac", 0, 0.8)]),
@@ -320,6 +349,22 @@ def test_a_part_of_a_joined_clip(tmp_path: Path) -> None:
     for start in (Fraction(1, 5), Fraction(9, 10), Fraction(1)):
         part = [frame.pts for frame in Frames(source, info, Selection(start), 0)]
         assert part == [pts for pts in whole if pts - info.first >= start / info.time_base] and part
+
+
+def test_another_codec_on_the_same_clock_is_counted_as_missing(tmp_path: Path) -> None:
+    first = clip("x.ts", 50, size=(320, 240), codec="mpeg2video", unit=Fraction(1, 25))
+    source = joined(first, clip("x.ts", 50, size=(320, 240), offset=2))(tmp_path)
+    info = read_info(source)
+    frames = Frames(source, info, Selection(), 0)
+    assert not info.joins and len(list(frames)) <= 50 and frames.missing() >= 49
+
+
+def test_empty_places_of_an_avi_are_no_missing_frames(tmp_path: Path) -> None:
+    source = in_avi(clip("x.ts", 50, sound="mp2"))(tmp_path)
+    info = read_info(source)
+    frames = Frames(source, info, Selection(), 0)
+    assert info.time_base == Fraction(1, 600) and info.rate == 25 and abs((info.expected or 0) - 50) <= 2
+    assert len(list(frames)) == 50 and frames.missing() == 0
 
 
 @pytest.mark.parametrize("lost", ["audio", "video"])

@@ -752,6 +752,22 @@ def test_a_folder_of_numbered_frames(tiny: Path, tmp_path: Path, run: Run) -> No
         assert (tmp_path / "images" / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
 
 
+def test_what_lies_beside_frames_is_said(tiny: Path, tmp_path: Path, run: Run) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in ("2", "10", "cover"):
+        write(folder / f"{name}.png", scene(1, 32, 48))
+    make_clip(folder / "x.mp4", 2)
+    for extra in ("--dry-run", "--verbose"):
+        result = run("video", folder, "-o", out, "--weights", tiny, "--tile", "0", extra)
+        assert result.exit_code == 0 and "Not read: 1 clip (.mp4)" in result.stderr
+        assert "Left out, without a number among numbered frames: " in result.stderr and "cover.png." in result.stderr
+    assert files(out) == [JOURNAL, "10.png", "2.png"]
+    for name in ("2.png", "10.png", "x.mp4"):
+        (folder / name).unlink()
+    assert run("video", folder, "-o", out, "--weights", tiny, "--tile", "0").exit_code == 0
+    assert "cover.png" in files(out), "no frame has a number"
+
+
 def test_frames_smoothed_compared_and_resumed(tiny: Path, tmp_path: Path, run: Run) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     for number in range(6):
@@ -774,8 +790,11 @@ USAGE = {
     "one name": (("x.mp4", "sub/x.mp4", "-o", "out"), "would both become"),
     "time": (("x.mp4", "-o", "y.mp4", "--start", "soon"), "'soon' is not a valid time"),
     "order": (("x.mp4", "-o", "y.mp4", "--start", "2", "--end", "1"), "--start must come before --end"),
+    "quality": (("x.mp4", "-o", "y.mp4", "--crf", "70"), "70 is out of range; use 0 to 51 for h264"),
+    "quality of VP9": (("x.mp4", "-o", "y.webm", "--crf", "70"), "70 is out of range; use 0 to 63 for vp9"),
     "lossless": (("x.mp4", "-o", "y.mkv", "--codec", "ffv1", "--crf", "5"), "--crf does not go with ffv1"),
     "frames": (("sub", "-o", "out", "--codec", "vp9"), "--codec does not go with a folder of frames"),
+    "frames into a clip": (("sub", "-o", "y.mp4"), "becomes a folder of frames, not a clip; name a folder"),
     "folder of clips": (("sub", "-o", "out"), "a folder is taken as numbered frames; name the clips"),
     "folder beside a clip": (("sub", "x.mp4", "-o", "out"), "is a folder of frames; give it as the only input"),
 }
@@ -795,6 +814,35 @@ def test_wrong_usage_is_one_line_and_code_2(
     assert result.exit_code == 2
     assert message in result.stderr.splitlines()[-1] and result.stdout == ""
     assert files(tmp_path) == before
+
+
+def test_where_nothing_was_computed_nothing_is_summed_up(still: Path, tmp_path: Path, run: Run) -> None:
+    result = run("video", tmp_path / "nosuch.mp4", "-o", tmp_path / "y.mp4", "--weights", still)
+    assert result.exit_code == 1 and result.stdout == "" and len(result.stderr.splitlines()) == 1
+    (tmp_path / "x.mp4").write_bytes(b"no clip")
+    result = run("video", tmp_path / "x.mp4", "-o", tmp_path / "y.mp4", "--weights", still)
+    assert result.exit_code == 1 and "Energy is estimated" not in result.stderr
+
+
+def test_a_timecode_that_is_written_anew_is_not_called_left_out(still: Path, tmp_path: Path, run: Run) -> None:
+    source, target = tmp_path / "x.mov", tmp_path / "y.mov"
+    make_clip(source, 2, tags_of_file={"timecode": "01:02:03:04"})
+    result = run("video", source, "-o", target, "--weights", still)
+    assert result.exit_code == 0 and "a data stream" not in result.stderr
+    with av.open(str(target)) as container:
+        assert container.streams.video[0].metadata["timecode"] == "01:02:03:04"
+    result = run("video", source, "-o", tmp_path / "y.mkv", "--weights", still)
+    assert "left out: a data stream" in result.stderr
+
+
+def test_an_opaque_gif_is_not_called_transparent(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "x.gif"), "w") as target:
+        stream: Any = target.add_stream("gif", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "rgb8"
+        for index in range(2):
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(scene(index, 32, 48), "rgb24").reformat(format="rgb8")))
+        target.mux(stream.encode(None))
+    assert not read_info(tmp_path / "x.gif").alpha
 
 
 def test_a_codec_that_does_not_fit_is_said_before_the_work(still: Path, tmp_path: Path, run: Run) -> None:

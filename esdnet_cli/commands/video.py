@@ -33,10 +33,18 @@ class _Time(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         return seconds
 
 
-def _crf(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
-    if value is not None and not 0 <= value <= 63:
-        raise click.BadParameter(f"{value} is out of range; use 0 to 63")
-    return value
+def _check_crf(crf: int, codec: str | None, output: Path) -> None:
+    """Refuse what no codec takes, with the range of the one that is chosen; the others are asked clip by clip."""
+    if 0 <= crf <= 63:
+        return
+    from esdnet_cli.video.encoder import CODECS, default_codec
+    from esdnet_cli.video.inputs import CONTAINERS
+
+    name = codec or default_codec(CONTAINERS.get(output.suffix.lower(), ""))
+    chosen = CODECS[name]
+    raise click.BadParameter(
+        f"{crf} is out of range; use {chosen.least} to {chosen.most} for {name}", param_hint="'--crf'"
+    )
 
 
 @click.command(name="video")
@@ -53,7 +61,6 @@ def _crf(ctx: click.Context, param: click.Parameter, value: int | None) -> int |
 @option(
     "--crf",
     type=int,
-    callback=_crf,
     metavar="N",
     help="Quality, lower is better: 0 to 51 for h264 and hevc, 0 to 63 for vp9, 1 to 63 for av1.  "
     "[default: 17 for h264, 19 hevc, 24 vp9, 23 av1]",
@@ -91,6 +98,8 @@ def command(
         raise click.UsageError("--start must come before --end.")
     if crf is not None and codec == "ffv1":
         raise click.UsageError("--crf does not go with ffv1, which is lossless.")
+    if crf is not None:
+        _check_crf(crf, codec, output)
     from esdnet_cli.video.inputs import find_clips, is_frames
 
     if is_frames(inputs):

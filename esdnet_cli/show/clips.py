@@ -47,7 +47,7 @@ def show_clips(
     """
     show = _Show(derainer, options, clip_options)
     for entry in unusable:
-        show.done(ClipResult(ImageResult.failed(entry.input, entry.error)))
+        show.done(ClipResult(ImageResult.failed(entry.input, entry.error)), row=bool(jobs))
     interrupted = False
     with libraries_muted():
         if not options.quiet and jobs:
@@ -67,7 +67,7 @@ def show_clips(
                 interrupted = True
             if interrupted:
                 break
-    show.summary()
+    show.summary(bool(jobs))
     if interrupted:
         raise KeyboardInterrupt
     return 1 if any(result.image.status == "failed" for result in show.results) else 0
@@ -150,7 +150,7 @@ class _Show:
         with bar:
             return derain_clip(self._derainer, job, plan, self._clip_options, on_frame, self._tell)
 
-    def done(self, result: ClipResult) -> None:
+    def done(self, result: ClipResult, row: bool = True) -> None:
         """Print and remember it."""
         self.results.append(result)
         image = result.image
@@ -159,7 +159,8 @@ class _Show:
         what = f"{image.input} ({result.frames} frames)" if result.frames else image.input
         # a truncated clip has figures all the same
         shown = replace(image, input=what, status=image.status if image.seconds is None else "ok")
-        self.print(rows.row(shown, self._options.costs))
+        if row:  # else there is no heading above it
+            self.print(rows.row(shown, self._options.costs))
         if self._options.verbose and image.activity is not None:
             self.print(*rows.layer_rows(image.activity, self._options.costs))
             share = result.waited / result.took if result.took else 0.0
@@ -167,14 +168,15 @@ class _Show:
                 f"The network waited {result.waited:.2f} s of {result.took:.2f} s for frames ({100 * share:.1f} %)."
             )
 
-    def summary(self) -> None:
-        """Totals, what the figures leave out, failures again, and the report."""
+    def summary(self, named: bool) -> None:
+        """Totals, what the figures leave out and failures again, if any clip was `named`; and the report."""
         options = self._options
         totals = _totals(self.results, options)
         seconds = time.perf_counter() - self._clock
         measured = meter.end(self._meters)
         info = RunInfo(self._derainer.info, options.costs, typed_command(), self._started, seconds, measured)
-        show_summary([result.image for result in self.results], info, totals, options, short=True)
+        if named:
+            show_summary([result.image for result in self.results], info, totals, options, short=True)
         if options.report is not None:
             _write_report(options.report, self.results, self._rows, info, totals, options)
             tell_figures_missing(options, totals, "clips")

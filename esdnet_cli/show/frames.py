@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError, printable
@@ -11,10 +12,10 @@ from esdnet_cli.pipeline.sources import find_sources, plan_outputs
 from esdnet_cli.settings import RunOptions
 from esdnet_cli.show.network import load_derainer
 from esdnet_cli.show.pictures import show_plan, show_run
-from esdnet_cli.show.terminal import print_rows
+from esdnet_cli.show.terminal import print_rows, tell
 from esdnet_cli.video.flicker import warping_errors
-from esdnet_cli.video.frames import FrameDeflicker, FrameOutput, in_order, unsmoothed
-from esdnet_cli.video.inputs import holds_clips
+from esdnet_cli.video.frames import FrameDeflicker, FrameOutput, in_order, numbered, unsmoothed
+from esdnet_cli.video.inputs import check_folder, holds_clips
 
 
 def show_frames(
@@ -29,10 +30,16 @@ def show_frames(
     dates: bool,
 ) -> int:
     """Derain the pictures of a folder in the order of their numbers; names and formats stay. Returns the exit code."""
-    sources, unusable = find_sources([folder], recursive=False, leave_out=[output])
+    check_folder(output)
+    unread: Counter[str] = Counter()
+    sources, unusable = find_sources([folder], recursive=False, leave_out=[output], unread=unread)
     if not sources and holds_clips(folder):
         raise EsdnetError(f"{folder}: contains clips, but a folder is taken as numbered frames; name the clips")
-    jobs = plan_outputs(in_order(sources)[::every], output, None)
+    frames, others = numbered(sources)
+    if others and not options.quiet:
+        names = ", ".join(source.name for source in others[:3]) + (", ..." if len(others) > 3 else "")
+        tell(f"Left out, without a number among numbered frames: {names}.")
+    jobs = plan_outputs(in_order(frames)[::every], output, None)
     derainer = load_derainer(options)
     settings = pixel_settings(derainer.info)
     if compare or deflicker:  # without them, frames are pictures like others
@@ -41,9 +48,9 @@ def show_frames(
     smooth = FrameDeflicker(jobs, compare) if deflicker else unsmoothed
     target = FrameOutput(Journal(output, settings), overwrite, jobs, places, compare, smooth, dates=dates)
     if options.dry_run:
-        return show_plan(derainer, jobs, unusable, target)
+        return show_plan(derainer, jobs, unusable, target, unread)
     target.prepare()
-    return show_run(derainer, jobs, unusable, target, options)
+    return show_run(derainer, jobs, unusable, target, options, unread=unread)
 
 
 def show_flicker(rainy: Path, derained: Path, clean: Path | None) -> None:

@@ -135,7 +135,7 @@ def show_summary(
     print_rows(*rows.total_rows(summary, info))
     if not short or options.verbose:  # who came for a picture wants it short
         print_rows(*rows.summary_rows(summary, info))
-    if info.model is not None and options.count:
+    if info.model is not None and any(result.activity is not None for result in results):
         tell("Energy is estimated from counted operations; left out: " + ", ".join(LEFT_OUT) + ".")
     for result in results:
         if result.status == "failed":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, BinaryIO
 
 import av.error
 from av.container import InputContainer
@@ -16,6 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 _BACK, _AHEAD = Fraction(1, 10), 10  # seconds by which a clock must jump; ahead as FFmpeg has it, a gap is shorter
+_TABLE, _TABLES = b"\x47\x40\0", 2048  # how a program table of MPEG-TS begins; bytes before packets in which it lies
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,31 @@ class _Stretch:
     start: Fraction
     end: Fraction
     step: Fraction = Fraction(0)
+
+
+class Part:
+    """A stretch of a file, to be opened as one of its own: with the tables that stand before it (MPEG-TS)."""
+
+    def __init__(self, file: BinaryIO, begin: int, end: int) -> None:
+        start = max(0, begin - _TABLES)
+        file.seek(start)
+        table = file.read(begin - start).rfind(_TABLE)
+        self._file = file
+        self._begin, self._end = start + table if table >= 0 else begin, end
+        self.seek(0)
+
+    def read(self, size: int) -> bytes:
+        """As of a file."""
+        return self._file.read(max(0, min(size, self._end - self._file.tell())))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As of a file."""
+        begin = {os.SEEK_SET: self._begin, os.SEEK_CUR: self._file.tell(), os.SEEK_END: self._end}[whence]
+        return self._file.seek(begin + offset) - self._begin
+
+    def tell(self) -> int:
+        """As of a file."""
+        return self._file.tell() - self._begin
 
 
 def find_joins(container: InputContainer) -> tuple[Join, ...]:

@@ -28,6 +28,13 @@ def in_order(sources: Sequence[Source]) -> list[Source]:
     return sorted(sources, key=key)
 
 
+def numbered(sources: Sequence[Source]) -> tuple[list[Source], list[Source]]:
+    """Frames, and what lies beside them, such as a cover: the fewer without a number among more that have one."""
+    frames = [source for source in sources if re.search(r"\d", source.relative.stem)]
+    others = [source for source in sources if not re.search(r"\d", source.relative.stem)]
+    return (frames, others) if len(frames) > len(others) else (list(sources), [])
+
+
 @dataclass(frozen=True)
 class FrameOutput(Output):
     """Pictures written as the frames of a sequence, in order: `smooth` and `compare` come between.

@@ -33,6 +33,12 @@ def is_frames(inputs: Sequence[str]) -> bool:
     return bool(folders)
 
 
+def check_folder(output: Path) -> None:
+    """Raises EsdnetError if frames would go into a folder that is called like a clip."""
+    if output.suffix.lower() in CONTAINERS and not output.is_dir():
+        raise EsdnetError(f"{output}: a folder of frames becomes a folder of frames, not a clip; name a folder")
+
+
 def holds_clips(folder: str) -> bool:
     """Are there clips in a folder, by their endings?"""
     return any(map(is_clip, Path(folder).glob("*")))

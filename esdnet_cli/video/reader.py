@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError, one_line
 from esdnet_cli.settings import max_pixels, too_large
-from esdnet_cli.video.clock import Join, find_joins, first_frames, one_clock
+from esdnet_cli.video.clock import Join, Part, find_joins, first_frames, one_clock
 from esdnet_cli.video.dolby import is_bare_dolby_vision
 from esdnet_cli.video.length import declared_end, declared_frames, zero_of
 
@@ -38,6 +38,7 @@ EXACT = int(
 )
 # a playlist in a video's clothes opens nothing else; joined MPEG-TS is one clip even where parts number streams anew
 _OPTIONS = {"protocol_whitelist": "none", "merge_pmt_versions": "1"}
+_UNSHOWN = 4  # packets at the end of a clip that give no frame and no error: second fields, references, a frame cut off
 UNSPECIFIED = 2  # of a matrix, primaries or transfer (ITU-T H.273)
 _BT709, _BT601 = 1, 6
 # swscale's names of the matrices of H.273: 1 BT.709, 4 FCC, 5 and 6 BT.601, 7 SMPTE 240M, 9 BT.2020
@@ -139,14 +140,18 @@ class Frame:
 
 
 @contextmanager
-def open_clip(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The file and its video stream (no cover picture). Raises PictureError if it has none, OSError if unreadable."""
+def open_clip(path: Path, part: tuple[int, int] | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The file and its video stream (no cover picture). part: only from one byte to another.
+
+    Raises PictureError if it has none, OSError if unreadable.
+    """
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             raise PictureError("is empty; copy it again")
         try:
             # from a file object: FFmpeg opens nothing by name
-            container = av.open(file, "r", metadata_errors="replace", options=_OPTIONS, buffer_size=2**20)
+            opened = file if part is None else Part(file, *part)
+            container = av.open(opened, "r", metadata_errors="replace", options=_OPTIONS, buffer_size=2**20)
         except av.error.FFmpegError as error:
             raise PictureError(f"cannot be opened as video ({error.strerror}); copy it again or convert it") from error
         with container:
@@ -170,6 +175,7 @@ def read_info(path: Path) -> ClipInfo:
     if joins:
         with open_clip(path) as (container, stream):
             later = [(frame.width, frame.height) for frame in first_frames(container, stream, joins)]
+        _check_codecs(path, joins)
     with open_clip(path) as (container, stream):
         if stream.codec_context.width * stream.codec_context.height > max_pixels():
             raise PictureError(too_large(frames=True))
@@ -189,24 +195,27 @@ def read_info(path: Path) -> ClipInfo:
         ends, by_file = declared_end(path, container, stream)
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         assert stream.time_base is not None
+        rate = _rate(stream, 1 / stream.time_base)
         return ClipInfo(
             width=frame.width,
             height=frame.height,
             time_base=stream.time_base,
-            rate=_rate(stream, 1 / stream.time_base),
+            rate=rate,
             first=frame.pts or 0,
             zero=zero_of(container, (frame.pts or 0) * stream.time_base),
             depth=max(8, min(bits, 16)),
             chroma=_chroma(frame),
-            # FFmpeg's own decoder of VP9 does not show it
-            alpha=any(component.is_alpha for component in frame.format.components)
+            # FFmpeg's own decoder of VP9 does not show it; that of GIF does where there is none
+            alpha=(
+                stream.codec_context.name != "gif" and any(component.is_alpha for component in frame.format.components)
+            )
             or stream.metadata.get("alpha_mode") == "1",
             interlaced=frame.interlaced_frame,
             colour=_colour(frame),
             aspect=stream.sample_aspect_ratio or None,
             display_matrix=None if matrix is None else tuple(np.frombuffer(bytes(matrix), np.int32).tolist()),
             turns=round(frame.rotation / 90) % 4,
-            frames=declared_frames(container, stream),
+            frames=None if stream.average_rate and rate < stream.average_rate else declared_frames(container, stream),
             ends=None if joins else ends,  # what a header or the last packet says is one part's
             ends_with_file=by_file,
             joins=joins,
@@ -217,7 +226,7 @@ def read_info(path: Path) -> ClipInfo:
 class _Tally:
     """What demuxing saw, without what an edit list hides. ends: last second of the video and of all streams.
 
-    reached: bytes of the file up to the last packet.
+    reached: bytes of the file up to the last packet. awaited: pts of packets after the last frame that came.
     """
 
     packets: int = 0
@@ -225,7 +234,22 @@ class _Tally:
     reached: int = 0
     video_ends: Fraction = Fraction(0)
     file_ends: Fraction = Fraction(0)
+    awaited: list[int] = field(default_factory=list)
+    _first: Fraction | None = None
+    _last: Fraction = Fraction(0)
     _stamps: dict[int, Fraction] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Packets of a second of the video."""
+        if self._first is None or self._last == self._first:
+            return None
+        return (self.packets - 1) / (self._last - self._first)
+
+    def note(self, begins: Fraction, ends: Fraction) -> None:
+        """One packet of the video, from second to second."""
+        self._first = begins if self._first is None else min(self._first, begins)
+        self._last, self.video_ends = max(self._last, begins), max(self.video_ends, ends)
 
     def end_of(self, packet: Packet[Any], stamp: int) -> Fraction:
         """When a packet ends, in seconds: where its length is not said, it is taken for as long as the one before."""
@@ -311,13 +335,17 @@ class Frames:
             return tally.damaged
         # a damaged packet may cost more frames than its own
         lost = max(tally.damaged, tally.packets - self.decoded) if tally.damaged else 0
+        if len(tally.awaited) > _UNSHOWN:  # nothing is damaged, as where another codec follows
+            lost = max(lost, len(tally.awaited))
         if info.ends is None:
             return lost
-        uncounted = max(0, (info.frames or 0) - tally.packets)
+        uncounted, rate = max(0, (info.frames or 0) - tally.packets), info.rate
+        if (seen := tally.rate) and seen * 4 / 3 < rate:  # empty places of an AVI, which are declared as frames
+            uncounted, rate = 0, seen
         reached = tally.file_ends if info.ends_with_file else tally.video_ends
-        if (info.ends - reached) * info.rate < Fraction(1 if uncounted else 3, 2):  # ends are rounded
+        if (info.ends - reached) * rate < Fraction(1 if uncounted else 3, 2):  # ends are rounded
             return lost
-        return (uncounted or max(1, round((info.ends - tally.video_ends) * info.rate))) + lost
+        return (uncounted or max(1, round((info.ends - tally.video_ends) * rate))) + lost
 
     def _from(self, start: Fraction | None) -> Generator[VideoFrame]:
         """What decodes, from the key frame before a pts; from the beginning where the file's index leads past it."""
@@ -383,7 +411,9 @@ def _decode(
             tally.packets += 1
             tally.reached = max(tally.reached, (packet.pos or 0) + packet.size)
             if stamp is not None:
-                tally.video_ends = max(tally.video_ends, ends)
+                tally.note(stamp * packet.time_base, ends)
+            if packet.pts is not None:
+                tally.awaited.append(packet.pts)
         if stamp is not None and not packet.size:
             continue  # a frame that was dropped; taken as the end, it would cost all that follow
         try:
@@ -391,12 +421,20 @@ def _decode(
         except av.error.FFmpegError:
             tally.damaged += 1
             continue
-        yield from frames
+        for frame in frames:
+            if frame.pts is not None:
+                tally.awaited = [pts for pts in tally.awaited if pts > frame.pts]
+            yield frame
 
 
 def _rate(stream: VideoStream, most: Fraction) -> Fraction:
-    """Frames of a second by the header, which may say more than the clock has ticks, as after a remux to Matroska."""
+    """Frames of a second by the header, which may say more than the clock has ticks, as after a remux to Matroska.
+
+    An AVI's may count empty places of its clock.
+    """
     rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate] or [Fraction(25)]
+    if stream.container.format.name == "avi":
+        return min(rates)
     return next((rate for rate in rates if rate <= most), most)
 
 
@@ -406,6 +444,21 @@ def _check_size(first: tuple[int, int], later: tuple[int, int]) -> None:
         raise PictureError(
             f"changes its size midway, from {width}x{height} to {new_width}x{new_height}; split it there"
         )
+
+
+def _check_codecs(path: Path, joins: Sequence[Join]) -> None:
+    # part by part: of a whole file FFmpeg knows one, whose decoder may take the other's packets and give no frame
+    first = None
+    for begin, end in pairwise((0, *(join.position for join in joins), path.stat().st_size)):
+        half = begin, (begin + end) // 2  # not to the end: where codecs change, a join is found late
+        with suppress(PictureError), open_clip(path, half) as (_, stream):  # some are of sound alone
+            codec = stream.codec_context.name
+            first = first or codec
+            if codec != first:
+                break
+    else:
+        return
+    raise PictureError(f"changes its codec midway, from {first} to {codec}; split it there")
 
 
 def _colour(frame: VideoFrame) -> Colour:

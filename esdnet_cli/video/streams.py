@@ -68,11 +68,15 @@ def choose_streams(source: Path, info: ClipInfo, container: str) -> tuple[dict[i
                 else:
                     notes.append(f"left out: the attachment {stream.metadata.get('filename', stream.index)}")
             elif stream.type not in ("audio", "subtitle"):
-                # QuickTime files hold their chapters' names in such a stream, too
-                if not (stream.type == "data" and origin.chapters()):
+                # QuickTime files hold chapters' names in such streams, and the timecode: both are written anew
+                named = stream.type == "data" and origin.chapters()
+                timed = stream.type == "data" and container == "mov" and "timecode" in stream.metadata
+                if not (named or timed):
                     notes.append(f"left out: a {stream.type} stream")
             elif isinstance(stream, AudioStream) and stream.codec_context and not stream.codec_context.sample_rate:
-                notes.append(f"left out: {_name(stream)}, which contains no sound")  # files that break off early
+                # files that break off early
+                why = "has no sound in the first part; split it at the join" if info.joins else "contains no sound"
+                notes.append(f"left out: {_name(stream)}, which {why}")
             elif _takes(container, stream, packets):
                 kept[stream.index] = None
             elif encoder := _encoder(container, stream, packets):
