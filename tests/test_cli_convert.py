@@ -125,6 +125,19 @@ def test_averaged_counters_are_whole_numbers_again(tmp_path: Path, run: Run) -> 
     assert all(torch.equal(loaded[name], state[name]) for name in state if name.endswith("num_batches_tracked"))
 
 
+def test_the_same_source_gives_the_same_file_whatever_its_layout(tmp_path: Path, run: Run) -> None:
+    state = tiny_network().state_dict()
+    last = {name: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for name, t in state.items()}
+    written = []
+    for source in (state, state, {"model_state_dict": last}):
+        torch.save(source, tmp_path / "a.pth")
+        done = run("convert", tmp_path / "a.pth", tmp_path / "a.safetensors", "--overwrite")
+        assert done.exit_code == 0, done.output
+        written.append((tmp_path / "a.safetensors").read_bytes())
+    assert written[0] == written[1] == written[2]
+    assert open_checkpoint(str(tmp_path / "a.safetensors")).config == TINY
+
+
 def test_one_name_twice_is_refused(tmp_path: Path, run: Run) -> None:
     state = tiny_network().state_dict()
     torch.save({**state, "module.output.0.bias": torch.ones(3)}, tmp_path / "twice.pth")

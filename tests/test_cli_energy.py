@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import statistics
 from dataclasses import replace
@@ -292,3 +293,27 @@ def test_terminal_fits_80_columns_and_says_what_energy_is_made_of(
     shares = [float(share) for share in re.findall(r" mJ +([0-9.]+) %  ", result.stdout)]
     assert sum(shares) == pytest.approx(100, abs=0.5)
     assert shares == sorted(shares, reverse=True)
+
+
+def test_reports_of_the_same_weights_under_two_names_merge(tiny: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "renamed.safetensors").write_bytes(tiny.read_bytes())
+    reports = []
+    for weights in (tiny, tmp_path / "renamed.safetensors"):
+        picture = write(tmp_path / f"{weights.stem}.png", photo(16, 16))
+        reports.append(tmp_path / f"{weights.stem}.json")
+        assert run("energy", picture, "--weights", weights, "--report", reports[-1]).exit_code == 0
+    merged = run("energy", "--merge", *reports)
+    assert merged.exit_code == 0 and "2 done" in merged.stdout, merged.output
+
+
+@pytest.mark.parametrize("change", [{"config": []}, {"config": None}, {"config": {"levels": 10**400}}], ids=str)
+def test_a_report_with_nonsense_for_weights_is_refused(
+    change: dict[str, object], tiny: Path, tmp_path: Path, run: Run
+) -> None:
+    report = tmp_path / "r.json"
+    run("energy", write(tmp_path / "a.png", photo(16, 16)), "--weights", tiny, "--report", report)
+    content = load_json(report)
+    content["weights"] |= change
+    report.write_text(json.dumps(content))
+    result = run("energy", "--merge", report)
+    assert result.exit_code == 2 and "unexpected" not in result.stderr, result.output

@@ -19,7 +19,9 @@ from esdnet_cli.errors import CheckpointError, one_line
 from esdnet_cli.model.config import ESDNetConfig
 
 _DEEPEST = 8  # state dicts in dicts; what goes deeper holds itself
-NESTED_UNDER = ("params_ema", "ema", "params", "state_dict", "net_g", "generator", "model")  # the first one is taken
+NESTED_UNDER = (  # the first one is taken
+    "params_ema", "ema", "params", "state_dict", "model_state_dict", "net_g", "generator", "model", "net",
+)  # fmt: skip
 WRAPPERS = ("module.", "_orig_mod.")  # of a parallel and of a compiled network
 NETWORKS = ("net_g.", "generator.", "model.", "ema.")
 _FIRST = "patch_embed.proj.weight"

@@ -77,4 +77,15 @@ def as_shipped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def save(path: Path, state: dict[str, Tensor], config: ESDNetConfig, metadata: dict[str, str]) -> None:
     """Write a checkpoint, under its final name only when it is whole; `metadata` stands beside format and config."""
     header = {"format": "esdnet", "config": json.dumps(config.to_dict()), **metadata}
-    write_atomically(path, safetensors.torch.save({key: tensor.clone() for key, tensor in state.items()}, header))
+    tensors = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in state.items()}
+    write_atomically(path, _in_order(safetensors.torch.save(tensors, header)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file whose metadata stand in the order of their names: the library's order is another each time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + data[end:]

@@ -30,7 +30,7 @@ LEFT_OUT = (
     "batch norm (folded into the convolutions; fp32 runs it unfolded)",
     "residual and bias additions, the mean over steps",
     "upsampling",
-    "pooling, comparisons and sigmoids",
+    "pooling, comparisons of LIF neurons, sigmoids",
     "leakage and idle power",
 )
 MEMORY_MODEL = (

@@ -85,7 +85,8 @@ class ModelInfo:
     @property
     def tiling(self) -> str:
         """In words."""
-        return f"tiles of {self.tile}, overlap {self.overlap}" if self.tile else "one piece"
+        pieces = f"tiles of {self.tile}, overlap {self.overlap}" if self.tile else "one piece"
+        return f"{pieces}, mean of {self.ensemble} copies" if self.ensemble > 1 else pieces
 
 
 @dataclass(frozen=True)

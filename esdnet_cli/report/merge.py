@@ -29,7 +29,7 @@ def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tup
     runs: list[RunInfo] = []
     for path in paths:
         results, run = _read(path)
-        if runs and replace(_model(run, path), device="") != replace(_model(runs[0], paths[0]), device=""):
+        if runs and _settings(run, path) != _settings(runs[0], paths[0]):
             raise EsdnetError(
                 f"{printable(path)}: was made with other weights, precision or tiling than {printable(paths[0])}; "
                 "merge only reports with the same settings"
@@ -63,6 +63,11 @@ def _worth(result: ImageResult) -> tuple[bool, int]:
     return result.activity is not None, ("failed", "skipped", "ok").index(result.status)
 
 
+def _settings(run: RunInfo, path: Path) -> ModelInfo:
+    """What two reports must agree in: the same weights may have another name, and run elsewhere."""
+    return replace(_model(run, path), device="", weights_name="")
+
+
 def _model(run: RunInfo, path: Path) -> ModelInfo:
     if run.model is None:
         raise EsdnetError(f"{printable(path)}: contains no energy figures (made with --as-is); leave it out")
@@ -83,7 +88,7 @@ def _read(path: Path) -> tuple[list[ImageResult], RunInfo]:
         return [_result(image, virtual_steps, older) for image in report["images"]], _run(report)
     except OSError as error:
         raise EsdnetError(f"{printable(path)}: {error.strerror}; name a JSON report") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise EsdnetError(
             f"{printable(path)}: is not a JSON report of this version; give a .json file written by --report"
         ) from error

@@ -24,9 +24,14 @@ def tell(message: str) -> None:
 
 
 def print_rows(*lines: str) -> None:
-    """Results, on stdout, above the progress bar if there is one."""
-    for line in lines:
-        tqdm.write(line, file=sys.stdout)
+    """Results, on stdout, above the progress bar if there is one. A reader who has gone ends no work."""
+    try:
+        for line in lines:
+            tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def picture_bar(count: int, quiet: bool) -> Any:
