@@ -78,13 +78,13 @@ def train(dim: int, weights: str, options: Sequence[str]) -> None:
 
     config = twin_config(open_checkpoint(weights).config, dim)
 
-    def starting_point(size: str | None, init: str | None, say: Any) -> tuple[ESDNetConfig, Any]:
+    def starting_point(size: str | None, init: str | None, say: Any) -> tuple[ESDNetConfig, Any, dict[str, str]]:
         if size is not None:
             raise EsdnetError("--size: --dim and --weights say it")
         initial = None if init is None else read_twin(Path(init))
         if initial is not None and initial.config != config:
             raise EsdnetError(f"--init {init}: is of {initial.config.to_dict()}, not of {config.to_dict()}")
-        return config, None if initial is None else initial.state_dict()
+        return config, None if initial is None else initial.state_dict(), {}
 
     # nothing drives its convolutions with spikes, so there is nothing for int8 or bf16 to validate
     others = mock.patch.multiple(loop, ESDNet=Twin, LOWERED=())
