@@ -19,7 +19,7 @@ from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import Inference, Lowered
-from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
+from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d, folded, unfolded
 from esdnet_cli.model.low_precision import FiredLIF, Int8SeqConv2d, QuantisedLIF, int8_works, quantisation_works
 from esdnet_cli.model.network import ESDNet, FeatureRefinement
 from esdnet_cli.model.neurons import CACHED, integer_lif
@@ -138,6 +138,15 @@ def test_equal_steps_are_computed_once_and_alike() -> None:
         each, once = layer(x_seq.contiguous()), layer(x_seq)
         assert once.stride(0) == 0 and torch.equal(once, each)
         x_seq = once
+
+
+@pytest.mark.parametrize(("steps", "tiles"), [(1, 1), (1, 3), (2, 1)])
+def test_folding_steps_keeps_the_layout(steps: int, tiles: int) -> None:
+    # by the strides of a batch of one PyTorch tells channels last from planes, and copies where it takes them for these
+    x = torch.rand(steps * tiles, 8, 4, 6).contiguous(memory_format=torch.channels_last)
+    again = folded(unfolded(x, steps))
+    assert unfolded(x, steps).shape == (steps, tiles, 8, 4, 6)
+    assert torch.equal(again, x) and again.stride() == x.stride() and again.data_ptr() == x.data_ptr()
 
 
 @torch.inference_mode()

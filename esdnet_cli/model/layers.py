@@ -42,6 +42,20 @@ class IntegerLIF(LIF):
         return f"levels={self.levels}"
 
 
+def folded(x_seq: Tensor) -> Tensor:
+    """The steps in the batch: [T, N, ...] -> [T N, ...], a view.
+
+    A single step is taken as it is: `flatten` gives a batch of one the stride of a channel, by which PyTorch no longer
+    knows that its channels come last, and every layer after it would copy.
+    """
+    return x_seq[0] if len(x_seq) == 1 else x_seq.flatten(0, 1)
+
+
+def unfolded(x: Tensor, steps: int) -> Tensor:
+    """What `folded` folded: [T N, ...] -> [T, N, ...], for T = steps."""
+    return x[None] if steps == 1 else x.unflatten(0, (steps, -1))
+
+
 def over_steps(layer: Callable[[Tensor], Tensor], x_seq: Tensor) -> Tensor:
     """A layer without memory on every step: T is folded into the batch, so it is one call, and one tensor.
 
@@ -49,7 +63,7 @@ def over_steps(layer: Callable[[Tensor], Tensor], x_seq: Tensor) -> Tensor:
     """
     if x_seq.stride(0) == 0 and not torch.is_grad_enabled():
         return layer(x_seq[0]).expand(len(x_seq), -1, -1, -1, -1)
-    return layer(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
+    return unfolded(layer(folded(x_seq)), len(x_seq))
 
 
 def convolved(conv: nn.Conv2d, kernel: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esdnet_cli.model.layers import LIF, IntegerLIF, SeqConv2d, TDBatchNorm2d, convolved
+from esdnet_cli.model.layers import LIF, IntegerLIF, SeqConv2d, TDBatchNorm2d, convolved, folded, unfolded
 from esdnet_cli.model.network import ESDNet, SpikingResidualBlock
 from esdnet_cli.model.neurons import V_THRESHOLD, integer_lif
 
@@ -42,10 +42,10 @@ class Int8SeqConv2d(SeqConv2d):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         # unsigned is what the processor multiplies by signed; a view, since a copy from int8 to uint8 is slow
-        result = convolved(self, self._sums, x_seq.flatten(0, 1).view(torch.uint8))
+        result = convolved(self, self._sums, folded(x_seq).view(torch.uint8))
         if result.dtype == torch.uint8:
             result = result.view(x_seq.dtype)
-        return result.unflatten(0, x_seq.shape[:2])
+        return unfolded(result, len(x_seq))
 
     def _sums(self, spikes: Tensor) -> Tensor:
         sums: Tensor = torch.ops.onednn.qconv2d_pointwise(
@@ -62,12 +62,12 @@ class QuantisedLIF(IntegerLIF):
     """
 
     def forward(self, x_seq: Tensor) -> Tensor:
-        quantised = torch.quantize_per_tensor(x_seq.flatten(0, 1), V_THRESHOLD, 0, torch.quint8)
+        quantised = torch.quantize_per_tensor(folded(x_seq), V_THRESHOLD, 0, torch.quint8)
         # the same memory: `int_repr` copies it, which takes longer than the pass itself
         spikes = torch.empty(0, dtype=torch.uint8)
         spikes.set_(quantised.untyped_storage(), 0, quantised.shape, quantised.stride())
         spikes.clamp_(max=self.levels)
-        return spikes.view(self.spike_dtype or torch.uint8).unflatten(0, x_seq.shape[:2])
+        return unfolded(spikes.view(self.spike_dtype or torch.uint8), len(x_seq))
 
 
 class FiredLIF(IntegerLIF):

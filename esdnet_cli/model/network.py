@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esdnet_cli.model.config import ESDNetConfig
-from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d, scu
+from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d, folded, scu, unfolded
 from esdnet_cli.model.neurons import cached_piece
 
 
@@ -73,8 +73,8 @@ class Up(nn.Module):
         self.up = nn.Sequential(*scu(config, channels, channels // 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        larger = F.interpolate(x.flatten(0, 1), scale_factor=2, mode="bilinear", align_corners=False)
-        return self.up(larger.unflatten(0, x.shape[:2]))
+        larger = F.interpolate(folded(x), scale_factor=2, mode="bilinear", align_corners=False)
+        return self.up(unfolded(larger, len(x)))
 
 
 class FeatureRefinement(nn.Module):
@@ -119,7 +119,7 @@ class FeatureRefinement(nn.Module):
 
 def joined(x: Tensor, y: Tensor) -> Tensor:
     """The channels of both [T, N, C, H, W], in the layout of their planes (five dimensions have none of their own)."""
-    return torch.cat((x.flatten(0, 1).to(y.dtype), y.flatten(0, 1)), dim=1).unflatten(0, x.shape[:2])
+    return unfolded(torch.cat((folded(x).to(y.dtype), folded(y)), dim=1), len(x))
 
 
 class ESDNet(nn.Module):
