@@ -329,8 +329,8 @@ def test_memory_traffic_of_a_tiny_network_by_hand() -> None:
     assert (first.words, first.ann_words) == (weights + 2 * pixels * d, weights + 2 * pixels * d)
     later = layers["decoder_level1.0.shortcut.0"]
     assert (later.words, later.ann_words) == (4 * weights + 4 * steps * pixels * d, 4 * weights + 4 * pixels * d)
-    attention = layers["encoder_level1.0.attn.ta.sharedMLP.0"]  # mean and maximum, each T -> 1
-    assert (attention.words, attention.ann_words) == (2 * 2 * (steps + steps + 1), 2 * 2 * 3)
+    attention = layers["encoder_level1.0.attn.ta.sharedMLP.0"]  # mean and maximum, each T -> 1, by the same weights
+    assert (attention.words, attention.ann_words) == (2 * (steps + 2 * (steps + 1)), 2 * (1 + 2 * (1 + 1)))
     energy = Activity(steps, (conv,)).energy(EnergyCosts(word_bits=16))
     assert energy.memory_mj == pytest.approx((conv.words * 16 + conv.bits) * 100 / 64 * 1e-9)
     assert energy.ann_memory_mj == pytest.approx(conv.ann_words * 16 * 100 / 64 * 1e-9)

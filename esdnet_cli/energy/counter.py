@@ -252,13 +252,13 @@ class ActivityCounter:
             if isinstance(conv, nn.Conv2d):
                 planes = output.numel() // steps // (output.shape[-2] * output.shape[-1])
                 ann_mac = planes * conv.in_channels * windows(*inputs[0].shape[-2:], geometry_of(conv))
-            tiles = inputs[0].shape[1] if isinstance(conv, SeqConv2d) else inputs[0].shape[0]
-            weights = tiles * conv.weight.numel()
+            tiles = self._pass.shape[0]
+            weights = tiles * conv.weight.numel()  # a perceptron's once for mean and maximum
             self._pass.layers.append(
                 LayerActivity(
                     name, kind, cause, _NUMBER_FORMATS.get(conv.weight.dtype, "fp32"), mac=dense * ran // steps,
                     dense=dense, ann_mac=ann_mac, inputs=inputs[0].numel(), words=weights + moved * ran // steps,
-                    ann_words=3 * tiles if temporal else weights + moved // steps, weights=weights,
+                    ann_words=5 * tiles if temporal else weights + moved // steps, weights=weights,
                 )
             )  # fmt: skip
 
