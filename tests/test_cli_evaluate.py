@@ -49,6 +49,9 @@ def test_merged_reports_keep_their_scores(pairs: tuple[Path, Path], tmp_path: Pa
     run("evaluate", "--input", inputs, "--target", targets, "-r", "--weights", tiny, "--report", whole)
     done = run("energy", "--merge", whole, "--report", merged)
     assert done.exit_code == 0 and "PSNR" in done.stdout.splitlines()[0]
+    run("energy", targets, "-r", "--weights", tiny, "--report", tmp_path / "unscored.json")
+    mixed = run("energy", "--merge", whole, tmp_path / "unscored.json").stdout.splitlines()
+    assert {line.index(str(tmp_path)) for line in mixed if str(tmp_path) in line} == {mixed[0].index("picture")}
     assert load_json(merged)["images"] == load_json(whole)["images"]
     before, after = load_json(whole)["totals"], load_json(merged)["totals"]
     scores = {key for key in before if key.startswith(("psnr", "ssim", "spike_rain"))}

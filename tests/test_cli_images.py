@@ -550,8 +550,9 @@ def test_an_ensemble_is_the_mean_of_its_copies_and_costs_their_sum(tiny: Path, t
     reports = {}
     for copies in ((), ("--ensemble", 4)):
         out = tmp_path / f"out{len(copies)}"
-        done = run("images", picture, "-o", out, "--weights", tiny, *copies, "--report", tmp_path / "r.json")
+        done = run("images", picture, "-v", "-o", out, "--weights", tiny, *copies, "--report", tmp_path / "r.json")
         assert done.exit_code == 0, done.output
+        assert ("the ensemble's copies" in done.stdout) == bool(copies)
         reports[copies] = (load_json(tmp_path / "r.json"), read(out / "a.png").astype(int))
     (once, plain), (four, averaged) = reports.values()
     assert (once["run"]["ensemble"], four["run"]["ensemble"]) == (1, 4)

@@ -73,17 +73,22 @@ def test_every_kind_of_report_says_the_same() -> None:
     for key in ("energy_mj", "spike_rate", "psnr_y"):
         assert float(cells[key]) == entry[key]
     shown = "9x10 31.23 0.9123 29.00 2.50 3.12 0.01 0.0092 0.0092 a.png"
-    assert row(results[0], COSTS).split() == shown.split()
+    assert row(results[0], COSTS, scored=True).split() == shown.split()
     table = re.search(r'id="table".*?</table>', to_html(results, RUN, summed), re.DOTALL)
     assert table and '<th scope="col">Strict, mJ</th>' in table[0]
     assert "<td>31.23</td><td>0.9123</td><td>2.50</td><td>3.12</td><td>0.01</td>" in table[0]
-    assert r"a.png & 3.12 & 0.01 & 31.23 & 0.9123 \\" in to_tex(results, RUN, summed)
-    assert r"Picture & Rate, \% & Strict, mJ & PSNR, dB & SSIM \\" in to_tex(results, RUN, summed)
+    assert r"a.png & 3.12 & 0.01 & 0.0092 & 0.0092 & 31.23 & 0.9123 \\" in to_tex(results, RUN, summed)
+    head = r"Picture & Spike rate, \% & Strict, mJ & Spike-only, mJ & ANN, mJ & PSNR, dB & SSIM \\"
+    assert head in to_tex(results, RUN, summed)
 
 
 def test_mean_and_deviation_are_of_what_is_finite() -> None:
     summed = totals([picture(), picture("b.png", math.inf)], COSTS)
-    assert [*summed.spread] == ["spike_rate", "energy_mj", "ssim_y"], "equal pictures have no mean PSNR"
+    energies = ["energy_mj", "energy_spike_only_mj", "energy_ann_mj"]
+    assert [*summed.spread] == ["spike_rate", *energies, "ssim_y"], "equal pictures have no mean PSNR"
+    table = to_tex([picture(), picture("b.png", math.inf)], RUN, summed).splitlines()
+    assert next(line for line in table if line.startswith("b.png")).split(" & ")[5] == r"$\infty$"
+    assert next(line for line in table if line.startswith("Mean")).split(" & ")[5] == "--"
     assert report_dict([picture(psnr=math.inf)], RUN, summed)["images"][0]["psnr_y"] is None
-    assert "inf" in row(picture(psnr=math.inf), COSTS)
+    assert "inf" in row(picture(psnr=math.inf), COSTS, scored=True)
     assert "2 done" in total_rows(summed, RUN)[1]

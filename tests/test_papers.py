@@ -39,6 +39,8 @@ def test_two_reports_side_by_side(reports: tuple[Path, Path], tmp_path: Path, ru
         )
     total = sum(by_name[0][str(tmp_path / "in" / name)]["energy_mj"] for name in ("x.png", "y.png"))
     assert float(rows["total"][0]) == pytest.approx(total, abs=6e-4)
+    of_ann = sum(by_name[1][str(tmp_path / "in" / name)]["energy_ann_mj"] for name in ("x.png", "y.png"))
+    assert float(rows["ann"][1]) == pytest.approx(of_ann, abs=6e-4) and "spike-only" in rows
     layers = [row for row in result.stdout.splitlines() if "encoder_level1.0" in row]
     assert len(layers) == 6, "attention is one"
     assert not (tmp_path / "in").joinpath("a.json").exists()
@@ -53,10 +55,13 @@ def test_both_sides_are_priced_alike(reports: tuple[Path, Path], run: Run, tmp_p
 
 
 def test_what_does_not_compare(reports: tuple[Path, Path], tiny: Path, tmp_path: Path, run: Run) -> None:
-    run("energy", tmp_path / "in" / "w.png", "--weights", tiny, "--report", tmp_path / "w.json")
+    command = (tmp_path / "in" / "w.png", "--weights", tiny, "--report")
+    run("energy", *command, tmp_path / "w.json")
+    run("images", "-o", tmp_path / "out", *command, tmp_path / "uncounted.json", "--no-energy")
     for arguments, message in (
         (reports[:1], "takes two JSON reports, not 1"),
         ((reports[0], tmp_path / "w.json"), "have no picture in common"),
+        ((reports[0], tmp_path / "uncounted.json"), "uncounted.json: has no energy figures of any picture"),
         ((*reports, "--merge"), "exclude each other"),
         ((*reports, "--report", tmp_path / "r.csv"), "leave out --report"),
     ):
@@ -76,7 +81,7 @@ def test_latex(reports: tuple[Path, Path], tmp_path: Path, run: Run) -> None:
         name = view["name"].replace("%", r"\%")
         assert re.search(rf"^{re.escape(name)} & [\d.]+ & [\d.]+ & {100 * view['below']:.0f} \\\\$", text, re.MULTILINE)
     body = [line for line in text.splitlines() if line.endswith(r" \\")]
-    assert {line.count("&") - line.count(r"\&") for line in body} == {2, 3}
+    assert {line.count("&") - line.count(r"\&") for line in body} == {3, 4}
 
 
 def test_latex_of_scores(tiny: Path, tmp_path: Path, run: Run) -> None:
@@ -85,6 +90,7 @@ def test_latex_of_scores(tiny: Path, tmp_path: Path, run: Run) -> None:
             write(tmp_path / folder / name, photo(24, 30, seed + len(name)))
     pairs = ("--input", tmp_path / "in", "--target", tmp_path / "clean")
     assert run("evaluate", *pairs, "--weights", tiny, "--report", tmp_path / "r.tex").exit_code == 0
-    assert r"Picture & Rate, \% & Strict, mJ & PSNR, dB & SSIM \\" in (tmp_path / "r.tex").read_text()
+    head = r"Picture & Spike rate, \% & Strict, mJ & Spike-only, mJ & ANN, mJ & PSNR, dB & SSIM \\"
+    assert head in (tmp_path / "r.tex").read_text()
     assert run("evaluate", *pairs, "--as-is", "--report", tmp_path / "s.tex").exit_code == 0
     assert "Picture & PSNR, dB & SSIM" in (tmp_path / "s.tex").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -137,11 +138,17 @@ def test_reports_that_do_not_merge(rainy: Path, tiny: Path, tmp_path: Path, run:
     report = load_json(tmp_path / "a.json")
     report["images"][0]["layers"][0]["cause"] = "rain"
     (tmp_path / "cause.json").write_text(json.dumps(report))
+    report = load_json(tmp_path / "a.json")
+    for name, cost in (("nan", math.nan), ("negative", -1.0)):
+        report["run"]["pj_mac"] = cost
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
     (tmp_path / "schema.json").write_text(json.dumps(load_json(tmp_path / "a.json") | {"schema": 9}))
     for other, message in {
         "b.json": "was made with other weights, precision or tiling",
         "config.json": "is not a JSON report of this version",
         "cause.json": "is not a JSON report of this version",
+        "nan.json": "is not a JSON report of this version",
+        "negative.json": "is not a JSON report of this version",
         "list.json": "is not a JSON report of this version",
         "schema.json": "is not a JSON report of this version",
         "absent.json": "No such file",

@@ -116,9 +116,9 @@ COUNTED: tuple[Figure[Counted], ...] = (
     Figure("energy_mj", lambda of: of.energy.strict_mj, "strict", "mJ", None, "Strict", "operations as executed", True),
     Figure(
         "energy_spike_only_mj", lambda of: of.energy.spike_only_mj, "sp-only", "mJ", None, "Spike-only",
-        "the literature's habit",
+        "the literature's habit", True,
     ),
-    Figure("energy_ann_mj", lambda of: of.energy.ann_mj, "ann", "mJ", None, "ANN", "the same graph, not spiking"),
+    Figure("energy_ann_mj", lambda of: of.energy.ann_mj, "ann", "mJ", None, "ANN", "the same graph, not spiking", True),
     Figure("energy_ann_int8_mj", lambda of: of.energy.ann_int8_mj),
     Figure(
         "energy_dense_snn_mj", lambda of: of.energy.dense_snn_mj, "", "mJ", None, "Strict", "every neuron firing",

@@ -144,11 +144,11 @@ def _run(report: dict[str, Any]) -> RunInfo:
         for entry in run["measured"]
     ]
     command, started = (_text(run[key]) for key in ("command", "started"))
-    return RunInfo(model, _costs(run), command, started, float(run["seconds"]), tuple(measured))
+    return RunInfo(model, _costs(run), command, started, _amount(run["seconds"]), tuple(measured))
 
 
 def _costs(run: dict[str, Any]) -> EnergyCosts:
-    pj_mac, pj_ac, word_bits = float(run["pj_mac"]), float(run["pj_ac"]), _count(run["word_bits"])
+    pj_mac, pj_ac, word_bits = _amount(run["pj_mac"]), _amount(run["pj_ac"]), _count(run["word_bits"])
     if "sum_bits" in run:
         return EnergyCosts(pj_mac, pj_ac, word_bits, _count(run["sum_bits"]))
     older = EnergyCosts(pj_mac, pj_ac, word_bits, word_bits)
@@ -168,4 +168,10 @@ def _count(value: Any) -> int:
     return value
 
 
-_READ: dict[type, Callable[[Any], Any]] = {str: _text, int: _count, float: float}
+def _amount(value: Any) -> float:
+    if not 0 <= (amount := float(value)) < math.inf:  # nor NaN
+        raise ValueError
+    return amount
+
+
+_READ: dict[type, Callable[[Any], Any]] = {str: _text, int: _count, float: _amount}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,16 @@ _SPECIAL = {
 
 def to_tex(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     """Two tables for LaTeX with booktabs: pictures with mean and deviation, and the run against its ordinary twin."""
-    columns = [FIGURES[key] for key in totals.spread]
-    rows = []
-    for result in results:
-        if result.status == "ok":
-            figures = figures_of(result, run.costs)
-            rows.append([_escaped(result.input), *(_number(column, figures[column.key]) for column in columns)])
+    pictures = {_escaped(result.input): figures_of(result, run.costs) for result in results if result.status == "ok"}
+    # not only what has a mean: a picture that equals its target has a PSNR, which is infinite
+    columns = [
+        figure for figure in FIGURES.values()
+        if figure.spread and any(figures[figure.key] is not None for figures in pictures.values())
+    ]  # fmt: skip
+    rows = [[name, *(_number(column, figures[column.key]) for column in columns)] for name, figures in pictures.items()]
     spread = [
-        rf"{_number(FIGURES[key], over.mean)} $\pm$ {_number(FIGURES[key], over.std)}"
-        for key, over in totals.spread.items()
+        rf"{_number(column, over.mean)} $\pm$ {_number(column, over.std)}" if over else _number(column, None)
+        for column, over in ((column, totals.spread.get(column.key)) for column in columns)
     ]
     network = f"; network {run.model.weights_name}, SHA-256 {run.model.weights_sha256}" if run.model else ""
     note = priced(totals, run)
@@ -52,7 +54,7 @@ def to_tex(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     if compared is not None:
         views = [
             [_escaped(view.name), *(digits(mj).replace(",", "") for mj in (view.network_mj, view.twin_mj)),
-             "" if view.below is None else f"{100 * view.below:.0f}"]
+             "" if view.below is None else f"{round(100 * view.below)}"]
             for view in compared.views
         ]  # fmt: skip
         equal = [f"Width at equal cost: {compared.equal_cost_dim} instead of {compared.dim}", "", "", ""]
@@ -67,7 +69,7 @@ def compare_rows(first: Path, second: Path, costs: EnergyCosts | None, command: 
     """
     results_a, run_a = merge([first], costs, command)
     results_b, run_b = merge([second], run_a.costs, command)
-    a, b = ({result.input: result for result in results if result.activity} for results in (results_a, results_b))
+    a, b = (_counted(results, path) for results, path in ((results_a, first), (results_b, second)))
     both = [name for name in a if name in b]
     if not both:
         raise EsdnetError(
@@ -76,7 +78,8 @@ def compare_rows(first: Path, second: Path, costs: EnergyCosts | None, command: 
     lines = [
         f"A: {_about(run_a)}: {printable(first)}",
         f"B: {_about(run_b)}: {printable(second)}",
-        f"strict, {run_a.costs.pj_mac:g} pJ a MAC, {run_a.costs.pj_ac:g} pJ an AC; {len(both)} pictures in both, "
+        f"strict, {run_a.costs.pj_mac:g} pJ a MAC, {run_a.costs.pj_ac:g} pJ an AC; "
+        f"{len(both)} picture{'s' if len(both) != 1 else ''} in both, "
         f"{len(a) - len(both)} in A alone, {len(b) - len(both)} in B alone",
         f"{'A, mJ':>8} {'B, mJ':>8} {'B to A':>8} {'A, %':>6} {'B, %':>6}  picture",
     ]
@@ -88,13 +91,25 @@ def compare_rows(first: Path, second: Path, costs: EnergyCosts | None, command: 
         lines.append(_compared(mj_a, mj_b, rate_a, rate_b, name))
     sums_a, sums_b = (totals([side[name] for name in both], run_a.costs) for side in (a, b))
     rate_a, rate_b = sums_a.activity.spike_rate, sums_b.activity.spike_rate
-    lines.append(_compared(sums_a.energy.strict_mj, sums_b.energy.strict_mj, rate_a, rate_b, "total"))
+    energy_a, energy_b = sums_a.energy, sums_b.energy
+    lines += [
+        _compared(energy_a.strict_mj, energy_b.strict_mj, rate_a, rate_b, "total"),
+        _compared(energy_a.spike_only_mj, energy_b.spike_only_mj, None, None, "total, spike-only"),
+        _compared(energy_a.ann_mj, energy_b.ann_mj, None, None, "total, ann"),
+    ]
     layers_a, layers_b = (_by_layer(sums.activity, run_a.costs) for sums in (sums_a, sums_b))
     lines.append(f"{'':>41}  layer")
     for name in dict.fromkeys((*layers_a, *layers_b)):
         (mj_a, rate_a), (mj_b, rate_b) = (layers.get(name, (None, None)) for layers in (layers_a, layers_b))
         lines.append(_compared(mj_a, mj_b, rate_a, rate_b, name))
     return lines
+
+
+def _counted(results: Sequence[ImageResult], path: Path) -> dict[str, ImageResult]:
+    counted = {result.input: result for result in results if result.activity}
+    if not counted:
+        raise EsdnetError(f"{printable(path)}: has no energy figures of any picture; run without --no-energy")
+    return counted
 
 
 def _about(run: RunInfo) -> str:
@@ -118,11 +133,13 @@ def _compared(mj_a: float | None, mj_b: float | None, rate_a: float | None, rate
 
 
 def _heading(figure: Figure[Any]) -> str:
-    return _escaped(figure.heading(figure.name[0].upper() + figure.name[1:]))
+    return _escaped(figure.heading(figure.title))
 
 
 def _number(figure: Figure[Any], value: float | None) -> str:
-    return "--" if value is None else figure.text(value).replace(",", "")
+    if value is None:
+        return "--"
+    return r"$\infty$" if math.isinf(value) else figure.text(value).replace(",", "")
 
 
 def _tabular(head: Sequence[str], rows: Sequence[Sequence[str]], last: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ _BAR = 12  # characters of a spike rate of 100 %
 _DONE = 46  # of the columns that what was skipped or failed leaves empty
 _SCORES = {"psnr_y": 5, "ssim_y": 6, "psnr_rgb": 5}  # widths: with 13 characters of a name, 80 columns in all
 _COUNTED = {"seconds": 6, "spike_rate": 5, "energy_mj": 7, "energy_spike_only_mj": 7, "energy_ann_mj": 7}
+_BESIDE = 58  # characters of a fact, beside its name
 _UNDER = {"psnr_rgb": "RGB", "seconds": ""}  # a heading, where it is not the unit
 
 
@@ -25,13 +26,16 @@ def heading(scored: bool, network: bool) -> tuple[str, str]:
     return " ".join([f"{'size':>9}", *names]) + "  picture", " ".join([f"{'px':>9}", *units])
 
 
-def row(result: ImageResult, costs: EnergyCosts) -> str:
-    """One picture's line under the heading; what was skipped or failed says so instead of figures."""
+def row(result: ImageResult, costs: EnergyCosts, scored: bool) -> str:
+    """One picture's line under the heading; what was skipped or failed says so instead of figures.
+
+    scored: whether the heading has scores, which in merged reports not every picture has.
+    """
     if result.status == "skipped":
         return f"{'skipped: done before':>{_DONE}}  {result.input}"
     if result.status == "failed":
         return f"{'failed':>{_DONE}}  {result.input}"
-    columns = (_SCORES if result.quality else {}) | ({} if result.seconds is None else _COUNTED)
+    columns = (_SCORES if scored else {}) | ({} if result.seconds is None else _COUNTED)
     return _row(f"{result.width}x{result.height}", columns, figures_of(result, costs), result.input)
 
 
@@ -83,7 +87,7 @@ def summary_rows(totals: Totals, run: RunInfo) -> list[str]:
     spikes, tiling = (FIGURES[key].text(figures[key]) for key in ("spike_rate", "tiling_share"))
     lines.append(f"{'spike rate':<19} {spikes:>7} %           strict is {against}")
     if totals.tiling_share is not None:
-        lines.append(f"{'tiling':<19} {tiling:>7} %           of the pixels: overlap and padding")
+        lines.append(f"{'tiling':<19} {tiling:>7} %           of the pixels: {_added(run)}")
     if totals.spike_rain is not None:
         over_all, *levels = ("-" if r is None else f"{r:.2f}" for r in astuple(totals.spike_rain))
         lines.append(f"{'spikes and rain':<19} {over_all:>7} r           by level: {', '.join(levels)}")
@@ -98,7 +102,7 @@ def _twin_rows(compared: Comparison) -> list[str]:
     """The table of views, and what an ordinary network of the same cost would be."""
     lines = [f"{'against its ordinary twin':<45} {'network':>8} {'twin, mJ':>8} {'below':>9}"]
     for view in compared.views:
-        share = "" if view.below is None else f"{100 * view.below:>7.0f} %"
+        share = "" if view.below is None else f"{round(100 * view.below):>7} %"  # an integer has no negative zero
         lines.append(f"  {view.name:<43} {digits(view.network_mj):>8} {digits(view.twin_mj):>8} {share:>9}")
     equal = f"widest ordinary network of that cost ({compared.dim})"
     per_synapse = "accumulations a synapse and inference"
@@ -115,12 +119,21 @@ def _spread_rows(totals: Totals) -> list[str]:
     """Mean and standard deviation over pictures, where there are several."""
     if totals.ok < 2 or not totals.spread:
         return []
-    parts = []
+    lines, name = [""], "mean ± deviation"
     for key, spread in totals.spread.items():
         figure = FIGURES[key]
         mean, std = (digits(figure.in_unit(value)) for value in (spread.mean, spread.std))
-        parts.append(f"{figure.name} {mean} ± {std} {figure.unit}".rstrip())
-    return [f"{'mean ± deviation':<19} {', '.join(parts)}"]
+        part = f"{figure.name} {mean} ± {std} {figure.unit}".rstrip()
+        if lines[-1] and len(lines[-1]) + len(part) > _BESIDE:
+            lines.append("")
+        lines[-1] += f"{', ' if lines[-1] else ''}{part}"
+    return [f"{'' if index else name:<19} {line}" for index, line in enumerate(lines)]
+
+
+def _added(run: RunInfo) -> str:
+    """What was computed besides each pixel once."""
+    copies = run.model is not None and run.model.ensemble > 1
+    return "overlap, padding, the ensemble's copies" if copies else "overlap and padding"
 
 
 def _fact(name: str, millijoules: float, what: str, percent: float | None = None) -> str:

@@ -145,7 +145,7 @@ class _Show:
             if self._options.report is not None:
                 self._rows.append(_frame_row(frame, self._options))
             if self._options.verbose:
-                self.print(rows.row(frame.image, self._options.costs))
+                self.print(rows.row(frame.image, self._options.costs, scored=False))
 
         with bar:
             return derain_clip(self._derainer, job, plan, self._clip_options, on_frame, self._tell)
@@ -160,7 +160,7 @@ class _Show:
         # a truncated clip has figures all the same
         shown = replace(image, input=what, status=image.status if image.seconds is None else "ok")
         if row:  # else there is no heading above it
-            self.print(rows.row(shown, self._options.costs))
+            self.print(rows.row(shown, self._options.costs, scored=False))
         if self._options.verbose and image.activity is not None:
             self.print(*rows.layer_rows(image.activity, self._options.costs))
             share = result.waited / result.took if result.took else 0.0

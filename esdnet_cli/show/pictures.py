@@ -73,7 +73,7 @@ def show_run(
         try:
             for result in derain_files(derainer, jobs, output, on_progress, observers, options.count):
                 results.append(result)
-                _show(result, options)
+                _show(result, options, bool(targets))
         except KeyboardInterrupt:
             interrupted = True
     seconds = time.perf_counter() - clock
@@ -99,10 +99,11 @@ def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOp
     results, info = merge(paths, costs, typed_command())
     options = replace(options, costs=info.costs)
     summary = totals(results, info.costs)
+    scored = any(result.quality for result in results)
     if not options.quiet:
-        print_rows(*rows.heading(scored=any(result.quality for result in results), network=True))
+        print_rows(*rows.heading(scored, network=True))
     for result in results:
-        _show(result, options)
+        _show(result, options, scored)
     show_summary(results, info, summary, options, short=False)
     if options.report is not None and not options.dry_run:
         write_report(options.report, results, info, summary)
@@ -187,13 +188,13 @@ def show_fates(
     return 1 if failed else 0
 
 
-def _show(result: ImageResult, options: RunOptions) -> None:
+def _show(result: ImageResult, options: RunOptions, scored: bool) -> None:
     if result.status == "failed":
         tell(f"{result.input}: {result.error}")
     if options.quiet:
         return
     if result.lost:
         tell(f"{result.input}: not in the output: {', '.join(result.lost)}.")
-    print_rows(rows.row(result, options.costs))
+    print_rows(rows.row(result, options.costs, scored))
     if options.verbose and result.activity is not None:
         print_rows(*rows.layer_rows(result.activity, options.costs))
