@@ -134,7 +134,7 @@ def over_rows(spike_seq: Tensor, levels: int, geometry: Geometry) -> tuple[Tenso
         return sums, Alike(sums.shape, axis, tuple(range(height)), height, geometry)
     rows = rows_alike(height, geometry, at_once)
     # eight bytes at a time, none reaches 256; planes first, which is by far the fastest
-    by_row = words.sum(0)
+    by_row = words[0] if len(words) == 1 else words.sum(0)
     sums = torch.cat([by_row[some].unflatten(0, (len(parts), -1)).sum(1) for some, parts in rows])
     first = tuple(row for _, parts in rows for row in parts)
     sums = sums.view(torch.uint8).view(1, len(first), width, -1)
