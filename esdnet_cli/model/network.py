@@ -112,7 +112,7 @@ class FeatureRefinement(nn.Module):
         group = max(cached_piece(x) // x[0].numel(), 1)  # on a CPU a few tiles at a time, which its cache holds
         of_tiles = (y.split(group) for y in (x, channels, pixels, result))
         for tile, channel, pixel, blended in zip(*of_tiles):
-            f = gate(pixel.to(x.dtype))
+            f = pixel.to(x.dtype).sigmoid_()  # the gate, which needs no memory of its own
             blended.copy_(torch.lerp(channel, tile, f, out=f))
         return result
 

@@ -240,31 +240,34 @@ def derain_and_blend(
     derained = batches.derain(cut, tiling.count(height, width))
     result = np.empty_like(pixels)
     more = np.empty((height, width, 0), np.float16)
-    # the row of tiles being blended, from its top, and the sum of its weights, for each channel
+    # the row of tiles being blended, from its top, and the sum of its weights
     band = norm = weight = torch.empty(0)
     for top, following in zip(tops, [*tops[1:], height]):
         for left in lefts:
             tile = next(derained).permute(1, 2, 0)
             if not len(band):
                 channels = tile.shape[2]
-                band, norm = torch.zeros(h, width, channels), torch.zeros(h, width, channels)
+                band, norm = torch.zeros(h, width, channels), torch.zeros(h, width, 1)
                 weight = blend_weight(h, w)[..., None].expand_as(tile).contiguous()
                 more = np.empty((height, width, channels - 3), np.float16)
             band[:, left : left + w] += tile * weight
-            norm[:, left : left + w] += weight
+            norm[:, left : left + w] += weight[..., :1]
             on_tile()
         done = following - top  # no later tile reaches these rows
-        rows = band[:done] / norm[:done]
+        rows = band[:done].div_(norm[:done])
         if not np.isfinite(rows.numpy()).all():  # PyTorch's takes fifteen times as long
             raise PictureError("the network returned NaN or infinity; try --precision fp32 or another checkpoint")
         rows.clamp_(0, 1)
         more[top:following] = rows[..., 3:].numpy()
         image = rows[..., :3].mul_(peak(pixels))
         result[top:following] = (image.round_() if peak(pixels) > 1 else image).numpy()
-        band, norm = _next_band(band, done), _next_band(norm, done)
+        for rows_of in (band, norm):
+            _drop(rows_of, done)
     return result, more
 
 
-def _next_band(band: Tensor, done: int) -> Tensor:
-    """Drop the finished rows at the top, make room at the bottom."""
-    return torch.cat((band[done:], torch.zeros_like(band[:done])))
+def _drop(band: Tensor, done: int) -> None:
+    """Drop the finished rows at the top, in place: the others move up, and zeros follow."""
+    left = band[done:].clone()  # where more than half is left, it would overwrite itself
+    band[: len(left)] = left
+    band[len(left) :] = 0
