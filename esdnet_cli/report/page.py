@@ -188,7 +188,7 @@ def _table(results: Sequence[ImageResult], run: RunInfo, each: str) -> dict[str,
 
 def _below(share: float | None) -> str:
     """A share of the twin's energy in words: 0.8 is "80 % below"."""
-    return "" if share is None else f"{abs(100 * share):.0f} % {'above' if share < 0 else 'below'}"
+    return "" if share is None else f"{abs(100 * share):,.0f} % {'above' if share < 0 else 'below'}"
 
 
 def _data(webp: bytes) -> str:
