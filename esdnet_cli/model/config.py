@@ -13,6 +13,7 @@ PATCHES = (1, 2)
 MOST_LEVELS = 255  # what 8 bits hold, in which spikes travel at low precision
 USUAL_LEVELS = 4  # of integer neurons where nothing is said (Luo et al., ECCV 2024)
 _HALVINGS = 4  # two strides of 2
+_MOST = 4096  # channels, blocks of a level and steps: some 80 times the published ones; more is a slip of the pen
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class ESDNetConfig:
 
     dim: channels d of the first level, a multiple of 8 (the channel attention divides d by 16 or,
         at d = 8, keeps one channel; the refinement divides 2d by 8).
-    encoder_blocks, decoder_blocks: spiking residual blocks of level 1, 2, 3.
+    encoder_blocks, decoder_blocks: spiking residual blocks of level 1, 2, 3, at least one in all.
     timesteps: T, how often the picture is shown.
     shortcut: what drives a block's shortcut convolution, the real-valued `membrane` input (published)
         or the block's first `spike`s.
@@ -66,8 +67,8 @@ class ESDNetConfig:
             raise ValueError(f"has unknown fields: {', '.join(sorted(map(str, unknown)))}")
 
         def whole(name: str, value: Any, least: int) -> int:
-            if type(value) is not int or value < least:
-                raise ValueError(f"{name} must be a whole number of {least} or more, not {value!r}")
+            if type(value) is not int or not least <= value <= _MOST:
+                raise ValueError(f"{name} must be a whole number from {least} to {_MOST}, not {value!r}")
             return value
 
         def three(name: str, default: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -83,6 +84,9 @@ class ESDNetConfig:
                 raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, not {value!r}")
             return value
 
+        encoder, decoder = (three(name, getattr(cls, name)) for name in ("encoder_blocks", "decoder_blocks"))
+        if not any(encoder + decoder):
+            raise ValueError("encoder_blocks and decoder_blocks must not all be 0")
         neuron = one_of("neuron", NEURONS, cls.neuron)
         most = whole("levels", raw.get("levels", USUAL_LEVELS if neuron == "integer" else 1), 1)
         if most > (MOST_LEVELS if neuron == "integer" else 1):
@@ -92,8 +96,8 @@ class ESDNetConfig:
             )  # fmt: skip
         return cls(
             dim=whole("dim", raw.get("dim", cls.dim), 1),
-            encoder_blocks=three("encoder_blocks", cls.encoder_blocks),
-            decoder_blocks=three("decoder_blocks", cls.decoder_blocks),
+            encoder_blocks=encoder,
+            decoder_blocks=decoder,
             timesteps=whole("timesteps", raw.get("timesteps", cls.timesteps), 1),
             shortcut=one_of("shortcut", SHORTCUTS, cls.shortcut),
             patch=one_of("patch", PATCHES, cls.patch),

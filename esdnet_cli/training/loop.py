@@ -118,7 +118,12 @@ class TrainingRun:
             )
         self._validation, self._origin = validation, origin or {}
         torch.manual_seed(recipe.seed)  # the same initial weights in every process
-        self.network = ESDNet(recipe.config)
+        try:
+            self.network = ESDNet(recipe.config)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise EsdnetError("out of memory: no room for the network's weights; use a smaller --size") from error
         if initial is not None:
             self.network.load_state_dict(initial)
         self.network.to(device)
