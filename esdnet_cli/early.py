@@ -8,16 +8,16 @@ from contextlib import suppress
 
 import click
 
-from esdnet_cli.pipeline.sources import Source, Unusable
+from esdnet_cli.pipeline.sources import Unusable
 from esdnet_cli.settings import RunOptions
 from esdnet_cli.shards import find_shard
 
 
 def answer_early(
-    ctx: click.Context, sources: Sequence[Source], unusable: Sequence[Unusable], unread: Counter[str],
+    ctx: click.Context, sources: Sequence[object], unusable: Sequence[Unusable], unread: Counter[str],
     shard: str | None, options: RunOptions,
 ) -> None:  # fmt: skip
-    """End the command if it names no picture, or weights that are not there; one with more to say goes on.
+    """End the command if it names no picture or clip, or weights that are not there; one with more to say goes on.
 
     Raises CheckpointError.
     """

@@ -152,6 +152,9 @@ def test_help_imports_neither_torch_nor_opencv(arguments: list[str]) -> None:
 ANSWERED = {
     "weights": (["weights"], 0, "small"),
     "no picture": (["images", "nosuch.png", "-o", "out"], 1, "nosuch.png: no such file or folder"),
+    "nothing to measure": (["energy", "nosuch.png"], 1, "nosuch.png: no such file or folder"),
+    "nothing to score": (["evaluate", "--input", "nosuch", "--target", "x"], 1, "nosuch: no such file or folder"),
+    "no clip": (["video", "nosuch.mp4", "-o", "out.mp4"], 1, "nosuch.mp4: no such file"),
     "no weights": (["images", str(ROOT / "samples"), "-o", "out", "--weights", "nosuch"], 2, "no such checkpoint"),
     "wrong option": (["images", "x", "-o", "out", "--tile", "3"], 2, "3 is too small"),
 }

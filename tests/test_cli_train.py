@@ -119,8 +119,10 @@ def test_an_integer_network_on_patches_trains_and_is_used(clean: Path, tmp_path:
         (("--clean", "x", "--steps", 1, "--size", "huge"), "--size huge:"),
         (("--clean", "x", "--steps", 1, "--size", '{"dim": 0}'), "dim must be a whole number"),
         (("--clean", "x", "--steps", 1, "--size", '{"timesteps": 1000000}'), "timesteps must be a whole number"),
-        (("--clean", "x", "--steps", 1, "--size", '{"encoder_blocks": [0, 0, 0], "decoder_blocks": [0, 0, 0]}'),
-         "must not all be 0"),
+        (
+            ("--clean", "x", "--steps", 1, "--size", '{"encoder_blocks": [0, 0, 0], "decoder_blocks": [0, 0, 0]}'),
+            "must not all be 0",
+        ),
         (("--clean", "x", "--steps", 1, "--init", "nowhere"), "nowhere: no such checkpoint"),
         (("--clean", "x", "--steps", 1, "--device", "cuda:99"), "--device cuda:99"),
     ],

@@ -36,13 +36,6 @@ def command(
       esdnet energy --merge energy.json --energy-preset int8-45nm
       esdnet energy --compare small.json tiny.json
     """
-    from esdnet_cli.pipeline.derainer import AsIs
-    from esdnet_cli.pipeline.output import Nowhere
-    from esdnet_cli.pipeline.sources import Job, find_sources
-    from esdnet_cli.shards import find_shard
-    from esdnet_cli.show.network import load_derainer
-    from esdnet_cli.show.pictures import show_compared, show_merged, show_plan, show_run, split
-
     if merge or compare:
         if merge and compare:
             raise click.UsageError("--merge and --compare exclude each other.")
@@ -51,10 +44,22 @@ def command(
         given = any(
             ctx.get_parameter_source(name) != ParameterSource.DEFAULT for name in ("energy_preset", "pj_mac", "pj_ac")
         )
+        from esdnet_cli.show.pictures import show_compared, show_merged
+
         paths, costs = [Path(path) for path in inputs], options.costs if given else None
         ctx.exit(show_compared(paths, costs) if compare else show_merged(paths, costs, options))
+    from esdnet_cli.early import answer_early
+    from esdnet_cli.pipeline.sources import Job, find_sources
+
     unread: Counter[str] = Counter()
     sources, unusable = find_sources(inputs, recursive, [options.spike_map], unread)
+    answer_early(ctx, sources, unusable, unread, shard, options)
+    from esdnet_cli.pipeline.derainer import AsIs
+    from esdnet_cli.pipeline.output import Nowhere
+    from esdnet_cli.shards import find_shard
+    from esdnet_cli.show.network import load_derainer
+    from esdnet_cli.show.pictures import show_plan, show_run, split
+
     part = find_shard(shard)
     jobs, unusable, options = split(part, [Job(source) for source in sources], unusable, options)
     derainer = load_derainer(options) if sources else AsIs()

@@ -51,14 +51,18 @@ def command(
         raise click.UsageError("Missing option '--target'.")
     if as_is and options.spike_map:
         raise click.UsageError("--spike-map needs the network; leave out --as-is.")
-    from esdnet_cli.pipeline.derainer import AsIs
-    from esdnet_cli.pipeline.output import Nowhere
+    from esdnet_cli.early import answer_early
     from esdnet_cli.pipeline.sources import Job, find_sources, pair_up
-    from esdnet_cli.show.network import load_derainer
-    from esdnet_cli.show.pictures import show_plan, show_run
 
     unread: Counter[str] = Counter()
     sources, unusable = find_sources([str(inputs)], recursive, [options.spike_map], unread)
+    if not as_is:
+        answer_early(ctx, sources, unusable, unread, None, options)
+    from esdnet_cli.pipeline.derainer import AsIs
+    from esdnet_cli.pipeline.output import Nowhere
+    from esdnet_cli.show.network import load_derainer
+    from esdnet_cli.show.pictures import show_plan, show_run
+
     pairs, alone = pair_up(sources, targets)
     jobs = [Job(source) for source, _ in pairs]
     derainer = AsIs() if as_is or not jobs else load_derainer(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,7 @@ def command(
         raise click.UsageError("--crf does not go with ffv1, which is lossless.")
     if crf is not None:
         _check_crf(crf, codec, output)
+    from esdnet_cli.early import answer_early
     from esdnet_cli.video.inputs import find_clips, is_frames
 
     if is_frames(inputs):
@@ -115,6 +117,7 @@ def command(
             )
         )  # fmt: skip
     jobs, unusable = find_clips(inputs, output)
+    answer_early(ctx, jobs, unusable, Counter(), None, options)
     from esdnet_cli.show.clips import show_clip_plans, show_clips
     from esdnet_cli.show.network import load_derainer
     from esdnet_cli.video.clip import ClipOptions
