@@ -23,7 +23,8 @@ from clips import make_clip, packets_of, times_of
 from conftest import Run
 from dolby import remuxed, with_descriptor, with_rpu
 
-from esdnet_cli.video.reader import Frames, Selection, read_info
+from esdnet_cli.video.info import read_info
+from esdnet_cli.video.reader import Frames, Selection
 from esdnet_cli.video.silence import Unbroken
 
 CASES = Path(__file__).parent / "cases"

@@ -21,7 +21,7 @@ from clips import frames_of, make_clip, packets_of, scene, times_of
 from conftest import Run, load_json, read, write
 
 from esdnet_cli.pipeline.journal import JOURNAL
-from esdnet_cli.video.reader import read_info
+from esdnet_cli.video.info import read_info
 
 ESDNET = [sys.executable, "-m", "esdnet_cli"]
 MILLISECONDS = Fraction(1, 1000)

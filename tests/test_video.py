@@ -27,8 +27,9 @@ from esdnet_cli.video.encoder import EncodedPacket, Segment, SegmentEncoder, cho
 from esdnet_cli.video.flicker import WarpingError
 from esdnet_cli.video.flow import flow, warp
 from esdnet_cli.video.frames import FrameOutput, in_order, unsmoothed
+from esdnet_cli.video.info import read_info
 from esdnet_cli.video.parts import ActivitySum, FrameRecord, Part, Parts, counts_of, with_counts, without_counts
-from esdnet_cli.video.reader import Frames, Selection, read_info
+from esdnet_cli.video.reader import Frames, Selection
 
 WEIGHTS = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}  # of red and blue, H.273
 

@@ -33,8 +33,8 @@ from esdnet_cli.video.clip import (
     plan_clip,
     remove_finished_parts,
 )
+from esdnet_cli.video.decode import reason
 from esdnet_cli.video.inputs import ClipJob
-from esdnet_cli.video.reader import reason
 
 
 def show_clips(

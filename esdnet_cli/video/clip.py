@@ -26,6 +26,7 @@ from esdnet_cli.pipeline.results import ImageResult
 from esdnet_cli.pipeline.run import READ_AHEAD
 from esdnet_cli.video.deflicker import Deflicker
 from esdnet_cli.video.encoder import Segment, SegmentEncoder, choose_encoding, default_codec
+from esdnet_cli.video.info import ClipInfo, read_info
 from esdnet_cli.video.inputs import CONTAINERS, ClipJob
 from esdnet_cli.video.join import Film, Footage, check_container, count_frames, join
 from esdnet_cli.video.parts import (
@@ -39,7 +40,7 @@ from esdnet_cli.video.parts import (
     with_counts,
     without_counts,
 )
-from esdnet_cli.video.reader import ClipInfo, Frame, Frames, Selection, read_info
+from esdnet_cli.video.reader import Frame, Frames, Selection
 from esdnet_cli.video.streams import Cut, choose_streams
 
 SEGMENT = 24  # frames: what a kill costs at most; each begins with a key frame

@@ -21,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError
-from esdnet_cli.video.reader import EXACT, FULL, LIMITED, SWS_MATRIX, ClipInfo
+from esdnet_cli.video.info import EXACT, FULL, LIMITED, SWS_MATRIX, ClipInfo
 
 
 @dataclass(frozen=True)

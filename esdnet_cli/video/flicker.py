@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from esdnet_cli.errors import EsdnetError, PictureError, printable
 from esdnet_cli.pipeline.images import open_picture
 from esdnet_cli.pipeline.sources import find_sources
+from esdnet_cli.video.decode import reason
 from esdnet_cli.video.flow import Image, flow, inside, warp
 from esdnet_cli.video.frames import in_order
-from esdnet_cli.video.reader import Frames, Selection, read_info, reason
+from esdnet_cli.video.info import read_info
+from esdnet_cli.video.reader import Frames, Selection
 
 
 class WarpingError:

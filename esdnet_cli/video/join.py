@@ -19,9 +19,10 @@ from av.stream import Stream
 
 from esdnet_cli.errors import PictureError
 from esdnet_cli.files import HeldErrors
+from esdnet_cli.video.decode import open_clip, reason
 from esdnet_cli.video.encoder import Encoding, Segment, set_up
+from esdnet_cli.video.info import ClipInfo
 from esdnet_cli.video.inputs import CONTAINERS
-from esdnet_cli.video.reader import ClipInfo, open_clip, reason
 from esdnet_cli.video.streams import (
     QUICKTIME,
     Cut,

@@ -21,8 +21,9 @@ from av.subtitles.stream import SubtitleStream
 
 from esdnet_cli.video.clock import Join, one_clock
 from esdnet_cli.video.cues import Cues, begin_at
+from esdnet_cli.video.decode import open_clip
+from esdnet_cli.video.info import ClipInfo
 from esdnet_cli.video.inputs import CONTAINERS
-from esdnet_cli.video.reader import ClipInfo, open_clip
 from esdnet_cli.video.silence import Unbroken
 
 QUICKTIME = ("mp4", "mov")

@@ -1,0 +1,135 @@
+"""A clip's file, opened and demuxed: every frame that decodes, and what was seen of those that do not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from esdnet_cli.errors import PictureError, one_line
+from esdnet_cli.video.clock import Join, Part, one_clock
+
+# a playlist in a video's clothes opens nothing else; joined MPEG-TS is one clip even where parts number streams anew
+_OPTIONS = {"protocol_whitelist": "none", "merge_pmt_versions": "1"}
+
+
+@contextmanager
+def open_clip(path: Path, part: tuple[int, int] | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The file and its video stream (no cover picture). part: only from one byte to another.
+
+    Raises PictureError if it has none, OSError if unreadable.
+    """
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise PictureError("is empty; copy it again")
+        try:
+            # from a file object: FFmpeg opens nothing by name
+            opened = file if part is None else Part(file, *part)
+            container = av.open(opened, "r", metadata_errors="replace", options=_OPTIONS, buffer_size=2**20)
+        except av.error.FFmpegError as error:
+            raise PictureError(f"cannot be opened as video ({error.strerror}); copy it again or convert it") from error
+        with container:
+            streams = [
+                stream
+                for stream in container.streams.video
+                if not stream.disposition & av.stream.Disposition.attached_pic
+            ]
+            if not streams:
+                raise PictureError("has no video stream; name a file that has one")
+            if streams[0].codec_context is None:
+                raise PictureError("has video of a codec that FFmpeg does not know; convert it to H.264")
+            yield container, streams[0]
+
+
+@dataclass
+class Tally:
+    """What demuxing saw, without what an edit list hides. ends: last second of the video and of all streams.
+
+    reached: bytes of the file up to the last packet. awaited: pts of packets after the last frame that came.
+    """
+
+    packets: int = 0
+    damaged: int = 0
+    reached: int = 0
+    video_ends: Fraction = Fraction(0)
+    file_ends: Fraction = Fraction(0)
+    awaited: list[int] = field(default_factory=list)
+    _first: Fraction | None = None
+    _last: Fraction = Fraction(0)
+    _stamps: dict[int, Fraction] = field(default_factory=dict)
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Packets of a second of the video."""
+        if self._first is None or self._last == self._first:
+            return None
+        return (self.packets - 1) / (self._last - self._first)
+
+    def note(self, begins: Fraction, ends: Fraction) -> None:
+        """One packet of the video, from second to second."""
+        self._first = begins if self._first is None else min(self._first, begins)
+        self._last, self.video_ends = max(self._last, begins), max(self.video_ends, ends)
+
+    def end_of(self, packet: Packet[Any], stamp: int) -> Fraction:
+        """When a packet ends, in seconds: where its length is not said, it is taken for as long as the one before."""
+        begins = stamp * packet.time_base
+        last = self._stamps.get(packet.stream_index, begins)
+        self._stamps[packet.stream_index] = begins
+        return begins + (packet.duration * packet.time_base if packet.duration else max(begins - last, Fraction(0)))
+
+
+def decode(
+    container: InputContainer, stream: VideoStream, tally: Tally, joins: Sequence[Join] = ()
+) -> Iterator[VideoFrame]:
+    """Every frame of a stream that decodes. A file that breaks off ends there; damaged packets are counted."""
+    packets = one_clock(container, container.demux(), joins)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError) and not isinstance(error, av.error.InvalidDataError) and error.errno:
+                raise
+            return
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        shown = not packet.is_discard
+        if stamp is not None and packet.time_base and shown:
+            ends = tally.end_of(packet, stamp)
+            tally.file_ends = max(tally.file_ends, ends)
+        if packet.stream.index != stream.index:  # the packets that flush have no index of their own
+            continue
+        if (stamp is not None or packet.size) and shown:
+            tally.packets += 1
+            tally.reached = max(tally.reached, (packet.pos or 0) + packet.size)
+            if stamp is not None:
+                tally.note(stamp * packet.time_base, ends)
+            if packet.pts is not None:
+                tally.awaited.append(packet.pts)
+        if stamp is not None and not packet.size:
+            continue  # a frame that was dropped; taken as the end, it would cost all that follow
+        try:
+            frames = stream.decode(packet if packet.size else None)
+        except av.error.FFmpegError:
+            tally.damaged += 1
+            continue
+        for frame in frames:
+            if frame.pts is not None:
+                tally.awaited = [pts for pts in tally.awaited if pts > frame.pts]
+            yield frame
+
+
+def reason(error: av.error.FFmpegError) -> str:
+    """FFmpeg's word for what went wrong, on one line."""
+    return error.strerror or one_line(error)
