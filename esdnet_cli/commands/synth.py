@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esdnet_cli.errors import PictureError, printable, system_error
 from esdnet_cli.options import option, overwrite_option, quiet_option, recursive_option
 
 if TYPE_CHECKING:
@@ -48,31 +47,10 @@ def command(
     Example:
       esdnet synth photos/ -o pairs/ --rain heavy --seed 1
     """
-    from tqdm import tqdm
-
     from esdnet_cli.pipeline.sources import find_sources, plan_outputs
-    from esdnet_cli.show.terminal import tell
-    from esdnet_cli.training.synth import Rainmaker, write_pair
+    from esdnet_cli.show.pairs import show_pairs
+    from esdnet_cli.training.synth import Rainmaker
 
     sources, unusable = find_sources([str(clean)], recursive, leave_out=[output])
-    rainy = output / "input"
-    jobs = plan_outputs(sources, rainy, "png")
-    failed = [f"{entry.input}: {entry.error}" for entry in unusable]
-    for line in failed:
-        tell(line)
-    rainmaker = Rainmaker(rain, streaks, seed)
-    written = 0
-    for job in tqdm(jobs, unit="picture", disable=True if quiet else None, leave=False):
-        try:
-            name = job.output.relative_to(rainy)
-            written += write_pair(output, name, rainmaker(job.source.path, name), overwrite)
-        except (PictureError, OSError) as error:
-            reason = system_error(error) if isinstance(error, OSError) else error
-            failed.append(f"{printable(job.source.path)}: {reason}")
-            tell(failed[-1])
-    if not quiet:
-        same = len(jobs) - written - (len(failed) - len(unusable))
-        tqdm.write(f"{written} pairs written, {same} already there, {len(failed)} failed: {output}")
-        for line in failed:
-            tell(f"failed: {line}")
-    ctx.exit(1 if failed else 0)
+    jobs = plan_outputs(sources, output / "input", "png")
+    ctx.exit(show_pairs(jobs, unusable, Rainmaker(rain, streaks, seed), output, overwrite, quiet))
