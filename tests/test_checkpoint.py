@@ -70,6 +70,11 @@ def _rename(state: State, old: str, new: str) -> None:
         state[name.replace(old, new)] = state.pop(name)
 
 
+def _drop(state: State, part: str) -> None:
+    for name in [name for name in state if part in name]:
+        del state[name]
+
+
 CONV, NORM = "encoder_level1.0.residual.1.weight", "encoder_level1.0.residual.2.running_var"
 BROKEN: dict[str, tuple[Callable[[State], object], str]] = {
     "missing": (lambda state: state.pop(CONV), f"missing {CONV}"),
@@ -81,6 +86,8 @@ BROKEN: dict[str, tuple[Callable[[State], object], str]] = {
     "nan": (lambda state: state[CONV].view(-1)[3].fill_(float("nan")), f"{CONV} holds NaN or infinity"),
     "infinity": (lambda state: state[NORM][0].fill_(float("inf")), f"{NORM} holds NaN or infinity"),
     "variance": (lambda state: state[NORM][0].fill_(-1), f"{NORM} holds a negative variance"),
+    "no block": (lambda state: _drop(state, "coder_level"), "has no residual block"),
+    "no attention": (lambda state: _drop(state, ".attn."), "missing encoder_level1.0.attn.ta.sharedMLP.0.weight"),
     "gap": (lambda state: _rename(state, "encoder_level1.0", "encoder_level1.999999999"), "missing encoder_level1.0"),
 }  # fmt: skip
 

@@ -149,13 +149,24 @@ def test_help_imports_neither_torch_nor_opencv(arguments: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+SAMPLES = str(ROOT / "samples")
 ANSWERED = {
     "weights": (["weights"], 0, "small"),
     "no picture": (["images", "nosuch.png", "-o", "out"], 1, "nosuch.png: no such file or folder"),
     "nothing to measure": (["energy", "nosuch.png"], 1, "nosuch.png: no such file or folder"),
-    "nothing to score": (["evaluate", "--input", "nosuch", "--target", "x"], 1, "nosuch: no such file or folder"),
+    "nothing to score": (["evaluate", "--input", "nosuch", "--target", SAMPLES], 1, "nosuch: no such file or folder"),
+    "nothing to score as it is": (["evaluate", "--as-is", "--input", "nosuch", "--target", SAMPLES], 1, "nosuch: no"),
+    "no targets": (["evaluate", "--input", SAMPLES, "--target", "nosuch"], 2, "nosuch: is not a folder"),
+    "no weights to score": (
+        ["evaluate", "--input", SAMPLES, "--target", SAMPLES, "--weights", "none"],
+        2,
+        "none: no such checkpoint",
+    ),
+    "no weights to measure": (["energy", SAMPLES, "--weights", "none"], 2, "none: no such checkpoint"),
+    "no weights for frames": (["video", "frames", "-o", "out", "--weights", "none"], 2, "none: no such checkpoint"),
+    "no weights for a clip": (["video", "a.mp4", "-o", "b.mp4", "--weights", "none"], 2, "none: no such checkpoint"),
     "no clip": (["video", "nosuch.mp4", "-o", "out.mp4"], 1, "nosuch.mp4: no such file"),
-    "no weights": (["images", str(ROOT / "samples"), "-o", "out", "--weights", "nosuch"], 2, "no such checkpoint"),
+    "no weights": (["images", SAMPLES, "-o", "out", "--weights", "nosuch"], 2, "no such checkpoint"),
     "wrong option": (["images", "x", "-o", "out", "--tile", "3"], 2, "3 is too small"),
 }
 
@@ -163,6 +174,8 @@ ANSWERED = {
 @pytest.mark.parametrize("case", ANSWERED)
 def test_what_needs_no_network_does_not_wait_for_torch(case: str, tmp_path: Path) -> None:
     arguments, code, words = ANSWERED[case]
+    (tmp_path / "a.mp4").write_bytes(b"")
+    (tmp_path / "frames").mkdir()
     (tmp_path / "torch.py").write_text("raise AssertionError('imported')")
     (tmp_path / "cv2.py").write_text("raise AssertionError('imported')")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}

@@ -137,6 +137,17 @@ def test_what_makes_no_sense_is_said_at_once(
     assert message in refused.stderr
 
 
+def test_a_network_that_memory_does_not_hold_says_so(
+    clean: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10000000000 bytes.")
+
+    monkeypatch.setattr("esdnet_cli.training.loop.ESDNet", no_room)
+    refused = run("train", "--clean", clean, "-o", tmp_path / "run", *FEW, "--steps", 1)
+    assert refused.exit_code == 2 and "no room for the network's weights; use a smaller --size" in refused.stderr
+
+
 def test_a_photograph_that_is_not_there_reads_as_in_every_command(clean: Path, tmp_path: Path, run: Run) -> None:
     (clean / "gone.png").symlink_to("nowhere.png")
     refused = run("train", "--clean", clean, "-o", tmp_path / "run", *FEW, "--steps", 1)

@@ -58,10 +58,12 @@ def test_what_does_not_compare(reports: tuple[Path, Path], tiny: Path, tmp_path:
     command = (tmp_path / "in" / "w.png", "--weights", tiny, "--report")
     run("energy", *command, tmp_path / "w.json")
     run("images", "-o", tmp_path / "out", *command, tmp_path / "uncounted.json", "--no-energy")
+    run("images", "-o", tmp_path / "out", *command, tmp_path / "again.json")
     for arguments, message in (
         (reports[:1], "takes two JSON reports, not 1"),
         ((reports[0], tmp_path / "w.json"), "have no picture in common"),
-        ((reports[0], tmp_path / "uncounted.json"), "uncounted.json: has no energy figures of any picture"),
+        ((reports[0], tmp_path / "uncounted.json"), "uncounted.json: has no energy figures: was made with --no-energy"),
+        ((reports[0], tmp_path / "again.json"), "again.json: has no energy figures: nothing was computed in its run"),
         ((*reports, "--merge"), "exclude each other"),
         ((*reports, "--report", tmp_path / "r.csv"), "leave out --report"),
     ):

@@ -45,7 +45,7 @@ def config_from_shapes(shapes: Shapes, file: str) -> ESDNetConfig:
     patches = {3 * patch**2: patch for patch in PATCHES}
     dim = size("patch_embed.proj.weight", 0, *((channels, 3, 3) for channels in patches))
     attention = sorted(name for name in shapes if name.endswith(".attn.ta.sharedMLP.0.weight"))
-    if not attention:
+    if not any(encoder + decoder):
         raise CheckpointError(
             f"{file}: not an ESDNet checkpoint: has no residual block; use one that `esdnet convert` wrote"
         )
@@ -53,7 +53,8 @@ def config_from_shapes(shapes: Shapes, file: str) -> ESDNetConfig:
         dim=dim,
         encoder_blocks=encoder,  # type: ignore[arg-type]
         decoder_blocks=decoder,  # type: ignore[arg-type]
-        timesteps=size(attention[0], 1, (1, 1, 1, 1)),
+        # without any attention `problems` names what is missing
+        timesteps=size(attention[0], 1, (1, 1, 1, 1)) if attention else ESDNetConfig.timesteps,
         patch=patches[shapes["patch_embed.proj.weight"][1]],
     )
 

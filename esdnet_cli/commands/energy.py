@@ -50,17 +50,17 @@ def command(
         ctx.exit(show_compared(paths, costs) if compare else show_merged(paths, costs, options))
     from esdnet_cli.early import answer_early
     from esdnet_cli.pipeline.sources import Job, find_sources
+    from esdnet_cli.shards import find_shard
 
     unread: Counter[str] = Counter()
     sources, unusable = find_sources(inputs, recursive, [options.spike_map], unread)
-    answer_early(ctx, sources, unusable, unread, shard, options)
+    part = find_shard(shard)
+    answer_early(ctx, sources, unusable, options, unread, part)
     from esdnet_cli.pipeline.derainer import AsIs
     from esdnet_cli.pipeline.output import Nowhere
-    from esdnet_cli.shards import find_shard
     from esdnet_cli.show.network import load_derainer
     from esdnet_cli.show.pictures import show_plan, show_run, split
 
-    part = find_shard(shard)
     jobs, unusable, options = split(part, [Job(source) for source in sources], unusable, options)
     derainer = load_derainer(options) if sources else AsIs()
     if options.dry_run:

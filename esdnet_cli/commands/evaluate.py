@@ -56,14 +56,13 @@ def command(
 
     unread: Counter[str] = Counter()
     sources, unusable = find_sources([str(inputs)], recursive, [options.spike_map], unread)
-    if not as_is:
-        answer_early(ctx, sources, unusable, unread, None, options)
+    pairs, alone = pair_up(sources, targets)
+    answer_early(ctx, pairs, [*unusable, *alone], options, unread, network=not as_is)
     from esdnet_cli.pipeline.derainer import AsIs
     from esdnet_cli.pipeline.output import Nowhere
     from esdnet_cli.show.network import load_derainer
     from esdnet_cli.show.pictures import show_plan, show_run
 
-    pairs, alone = pair_up(sources, targets)
     jobs = [Job(source) for source, _ in pairs]
     derainer = AsIs() if as_is or not jobs else load_derainer(options)
     nowhere = Nowhere("score" if as_is else "measure")

@@ -68,20 +68,20 @@ def command(
         ctx.exit(derain_stream(inputs[0], recursive, file_format, options))
     from esdnet_cli.early import answer_early
     from esdnet_cli.pipeline.sources import find_sources, plan_outputs
+    from esdnet_cli.shards import find_shard
 
     unread: Counter[str] = Counter()
     sources, unusable = find_sources(inputs, recursive, [output, options.spike_map], unread)
     jobs = plan_outputs(sources, output, file_format)
-    answer_early(ctx, sources, unusable, unread, shard, options)
+    part = find_shard(shard)
+    answer_early(ctx, sources, unusable, options, unread, part)
     # only now what takes seconds to import: a mistyped name is answered at once
     from esdnet_cli.pipeline.derainer import AsIs, Derainer
     from esdnet_cli.pipeline.journal import Journal
     from esdnet_cli.pipeline.output import Nowhere, Output, pixel_settings
-    from esdnet_cli.shards import find_shard
     from esdnet_cli.show.network import load_derainer
     from esdnet_cli.show.pictures import show_plan, show_run, split
 
-    part = find_shard(shard)
     jobs, unusable, options = split(part, jobs, unusable, options)
     derainer: Derainer | AsIs = AsIs()
     target: Output | Nowhere = Nowhere()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -108,6 +107,7 @@ def command(
         for name, given in (("--codec", codec), ("--crf", crf), ("--start", start), ("--end", end)):
             if given is not None:
                 raise click.UsageError(f"{name} does not go with a folder of frames.")
+        answer_early(ctx, inputs, (), options)
         from esdnet_cli.show.frames import show_frames
 
         ctx.exit(
@@ -117,7 +117,7 @@ def command(
             )
         )  # fmt: skip
     jobs, unusable = find_clips(inputs, output)
-    answer_early(ctx, jobs, unusable, Counter(), None, options)
+    answer_early(ctx, jobs, unusable, options)
     from esdnet_cli.show.clips import show_clip_plans, show_clips
     from esdnet_cli.show.network import load_derainer
     from esdnet_cli.video.clip import ClipOptions

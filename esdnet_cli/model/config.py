@@ -66,9 +66,9 @@ class ESDNetConfig:
         if unknown := set(raw) - set(cls.__dataclass_fields__):
             raise ValueError(f"has unknown fields: {', '.join(sorted(map(str, unknown)))}")
 
-        def whole(name: str, value: Any, least: int) -> int:
-            if type(value) is not int or not least <= value <= _MOST:
-                raise ValueError(f"{name} must be a whole number from {least} to {_MOST}, not {value!r}")
+        def whole(name: str, value: Any, least: int, most: int = _MOST) -> int:
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
             return value
 
         def three(name: str, default: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -88,12 +88,9 @@ class ESDNetConfig:
         if not any(encoder + decoder):
             raise ValueError("encoder_blocks and decoder_blocks must not all be 0")
         neuron = one_of("neuron", NEURONS, cls.neuron)
-        most = whole("levels", raw.get("levels", USUAL_LEVELS if neuron == "integer" else 1), 1)
-        if most > (MOST_LEVELS if neuron == "integer" else 1):
-            raise ValueError(
-                f"levels must be at most {MOST_LEVELS}, not {most}" if neuron == "integer" else
-                f"levels {most} needs neuron integer; a lif neuron fires once in a step"
-            )  # fmt: skip
+        most = whole("levels", raw.get("levels", USUAL_LEVELS if neuron == "integer" else 1), 1, MOST_LEVELS)
+        if most > 1 and neuron != "integer":
+            raise ValueError(f"levels {most} needs neuron integer; a lif neuron fires once in a step")
         return cls(
             dim=whole("dim", raw.get("dim", cls.dim), 1),
             encoder_blocks=encoder,

@@ -48,7 +48,7 @@ def folded(x_seq: Tensor) -> Tensor:
     A single step is taken as it is: `flatten` gives a batch of one the stride of a channel, by which PyTorch no longer
     knows that its channels come last, and every layer after it would copy.
     """
-    return x_seq[0] if len(x_seq) == 1 else x_seq.flatten(0, 1)
+    return x_seq.squeeze(0) if len(x_seq) == 1 else x_seq.flatten(0, 1)
 
 
 def unfolded(x: Tensor, steps: int) -> Tensor:

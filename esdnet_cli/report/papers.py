@@ -31,13 +31,13 @@ _SPECIAL = {
 
 def to_tex(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     """Two tables for LaTeX with booktabs: pictures with mean and deviation, and the run against its ordinary twin."""
-    pictures = {_escaped(result.input): figures_of(result, run.costs) for result in results if result.status == "ok"}
+    pictures = [(_escaped(result.input), figures_of(result, run.costs)) for result in results if result.status == "ok"]
     # not only what has a mean: a picture that equals its target has a PSNR, which is infinite
     columns = [
         figure for figure in FIGURES.values()
-        if figure.spread and any(figures[figure.key] is not None for figures in pictures.values())
+        if figure.spread and any(figures[figure.key] is not None for _, figures in pictures)
     ]  # fmt: skip
-    rows = [[name, *(_number(column, figures[column.key]) for column in columns)] for name, figures in pictures.items()]
+    rows = [[name, *(_number(column, figures[column.key]) for column in columns)] for name, figures in pictures]
     spread = [
         rf"{_number(column, over.mean)} $\pm$ {_number(column, over.std)}" if over else _number(column, None)
         for column, over in ((column, totals.spread.get(column.key)) for column in columns)
@@ -69,7 +69,7 @@ def compare_rows(first: Path, second: Path, costs: EnergyCosts | None, command: 
     """
     results_a, run_a = merge([first], costs, command)
     results_b, run_b = merge([second], run_a.costs, command)
-    a, b = (_counted(results, path) for results, path in ((results_a, first), (results_b, second)))
+    a, b = _counted(results_a, run_a, first), _counted(results_b, run_b, second)
     both = [name for name in a if name in b]
     if not both:
         raise EsdnetError(
@@ -105,11 +105,16 @@ def compare_rows(first: Path, second: Path, costs: EnergyCosts | None, command: 
     return lines
 
 
-def _counted(results: Sequence[ImageResult], path: Path) -> dict[str, ImageResult]:
+def _counted(results: Sequence[ImageResult], run: RunInfo, path: Path) -> dict[str, ImageResult]:
     counted = {result.input: result for result in results if result.activity}
-    if not counted:
-        raise EsdnetError(f"{printable(path)}: has no energy figures of any picture; run without --no-energy")
-    return counted
+    if counted:
+        return counted
+    why = "was made with --no-energy; run without it"
+    if run.model is None:
+        why = "was made with --as-is; give a run of the network"
+    elif not any(result.status == "ok" for result in results):
+        why = "nothing was computed in its run; give an earlier run's report, or use --overwrite"
+    raise EsdnetError(f"{printable(path)}: has no energy figures: {why}")
 
 
 def _about(run: RunInfo) -> str:
