@@ -113,6 +113,7 @@ def test_an_integer_network_on_patches_trains_and_is_used(clean: Path, tmp_path:
         (("--clean", "x", "--streaks", "y=0.7", "--pairs", "z=0.7", "--steps", 1), "the shares add up to 1.4"),
         (("--pairs", "x", "--streaks", "y"), "--streaks needs --clean."),
         (("--clean", "x"), "Give either --steps or --minutes."),
+        (("--clean", "x", "--steps", 1, "--freeze-norm"), "--freeze-norm needs --init"),
         (("--clean", "x", "--steps", 1, "--minutes", 1), "Give either --steps or --minutes."),
         (("--clean", "x", "--steps", 1, "--crop", 18), "--crop 18 is not a multiple of 8"),
         (("--clean", "x", "--steps", 1), "x: is not a folder"),

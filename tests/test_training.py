@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import LEAST, TINY, photo, write
+from conftest import LEAST, TINY, photo, tiny_network, write
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -113,6 +113,20 @@ def test_folders_without_a_share_divide_what_is_left() -> None:
     for given, own in (([half], False), ([half, half, half], True), ([half, half, a], False)):
         with pytest.raises(EsdnetError, match="share"):
             shares(given, own)
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_learns(tmp_path: Path) -> None:
+    start = {name: tensor.clone() for name, tensor in tiny_network(LEAST).state_dict().items()}
+    run = new_run(tmp_path / "run", replace(RECIPE, frozen_norm=True), initial=start)
+    steps = list(run.train())
+    ended, averaged = run.network.state_dict(), run.average.state_dict()
+    statistics = [name for name in start if "running_" in name or "num_batches" in name]
+    assert statistics and all(torch.equal(start[name], ended[name]) for name in statistics)
+    assert all(torch.equal(start[name], averaged[name]) for name in statistics)
+    assert not torch.equal(start["encoder_level1.0.residual.1.weight"], ended["encoder_level1.0.residual.1.weight"])
+    assert len(steps) == 6
+    with pytest.raises(EsdnetError, match="was started with frozen_norm True, not None"):
+        new_run(tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize("cooldown, last", [(0.25, 0.25), (0.0, 1.0), (1.0, 0.0625)])

@@ -92,6 +92,11 @@ _SHARED = _SharedFolder()
     "this one.",
 )
 @option(
+    "--freeze-norm",
+    is_flag=True,
+    help="Keep the batch-norm statistics of --init, to fine-tune it with few crops per step.",
+)
+@option(
     "--seed",
     type=click.IntRange(min=0),
     metavar="N",
@@ -117,7 +122,7 @@ _SHARED = _SharedFolder()
 def command(
     clean: tuple[Path, ...], streaks: tuple[Any, ...], pairs: tuple[Any, ...], validate: Path | None, output: Path,
     size: str | None, init: str | None, resume: bool, steps: int | None, minutes: float | None, batch: int, crop: int,
-    lr: float, cooldown: float, seed: int, device: str, precision: str, compiled: bool, quiet: bool,
+    lr: float, cooldown: float, freeze_norm: bool, seed: int, device: str, precision: str, compiled: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Train a network on clean photographs, rainy pairs, or both.
 
@@ -136,6 +141,8 @@ def command(
         raise click.UsageError("Give --clean, --pairs, or both.")
     if streaks and not clean:
         raise click.UsageError("--streaks needs --clean.")
+    if freeze_norm and init is None:
+        raise click.UsageError("--freeze-norm needs --init, whose statistics it keeps.")
     if (steps is None) == (minutes is None):
         raise click.UsageError("Give either --steps or --minutes.")
     from esdnet_cli.model.inference import choose_device, keep_freed_memory
@@ -157,7 +164,7 @@ def command(
     validation = load_validation(validate) if validate else []
     with join_processes(chosen):
         computed_in = autocast_precision(precision, chosen, compiled)
-        recipe = Recipe(config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown)
+        recipe = Recipe(config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown, freeze_norm)
         prepare_folder(output, resume)
         named = ", ".join(str(folder) for folder in (*clean, *(path for path, _ in (*streaks, *pairs))))
         before = f"{origin['trained_on']}; then " if "trained_on" in origin else ""

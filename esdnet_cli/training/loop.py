@@ -25,6 +25,7 @@ from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.metrics import quality, ssim
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import LOWERED, Inference, Precision, choose_batch, is_fast
+from esdnet_cli.model.layers import TDBatchNorm2d
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_tiled, is_out_of_memory
 from esdnet_cli.training.data import CropSource
@@ -46,8 +47,9 @@ class Recipe:
 
     steps or minutes: the length, one of them None. batch: crops of a step over all processes. crop: their side.
     lr: learning rate, reached after `warmup` steps (MOST_WARMUP of a short run), kept, and falling to 0 over the last
-    `cooldown` of the run (a share; 0: it does not fall, for a run that another will go on from). ema: decay of the
-    averaged weights. clip: gradient norm. precision: fp32, or bf16 under autocast.
+    `cooldown` of the run (a share; 0: it does not fall, for a run that another will go on from). frozen_norm: batch
+    norm goes by the statistics that the run began with, as at inference, not by those of the few crops of a step. ema:
+    decay of the averaged weights. clip: gradient norm. precision: fp32, or bf16 under autocast.
     """
 
     config: ESDNetConfig
@@ -59,14 +61,18 @@ class Recipe:
     seed: int
     precision: str
     cooldown: float
+    frozen_norm: bool = False
     warmup: int = 200
     weight_decay: float = 1e-4
     ema: float = 0.999
     clip: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {**asdict(self), "config": self.config.to_dict()}
+        """JSON-ready; what is not frozen goes unsaid, as in states of older versions."""
+        unsaid = () if self.frozen_norm else ("frozen_norm",)
+        return {key: value for key, value in asdict(self).items() if key not in unsaid} | {
+            "config": self.config.to_dict()
+        }
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,10 @@ class TrainingRun:
         if initial is not None:
             self.network.load_state_dict(initial)
         self.network.to(device)
+        if recipe.frozen_norm:
+            for module in self.network.modules():
+                if isinstance(module, TDBatchNorm2d):
+                    module.eval()
         self._cuda = device.type == "cuda"
         if compiled or self._cuda:
             channels_last(self.network)  # on a CPU the compiled step is faster in this layout, the plain one is not

@@ -48,9 +48,9 @@ def read_state(path: Path, recipe: Mapping[str, Any], processes: int) -> tuple[d
         begun, here = dict(json.loads(header["recipe"])), Position(**json.loads(header["run"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise EsdnetError(f"{printable(path)}: is not a training state ({one_line(error)}); start a new run") from error
-    if other := sorted(key for key in recipe if recipe[key] != begun.get(key)):
+    if other := sorted(key for key in {*recipe, *begun} if recipe.get(key) != begun.get(key)):
         raise EsdnetError(
-            f"{printable(path)}: was started with {other[0]} {begun.get(other[0])}, not {recipe[other[0]]}; "
+            f"{printable(path)}: was started with {other[0]} {begun.get(other[0])}, not {recipe.get(other[0])}; "
             "resume with the original options"
         )
     if f"random.{processes - 1}" not in tensors or f"random.{processes}" in tensors:
