@@ -58,11 +58,11 @@ def test_says_how_it_was_made(report: Path) -> None:
 def test_holds_the_estimate_against_its_twin_in_many_ways(report: Path) -> None:
     text = report.read_text()
     rows = re.findall(
-        r"<tr><td>([^<]+)</td><td>[\d.,]+</td><td>[\d.,]+</td><td>(\d+ % (?:above|below))</td></tr>", text
+        r"<tr><td>([^<]+)</td><td>[\d.,]+</td><td>[\d.,]+</td><td>([\d,]+ % (?:above|below))</td></tr>", text
     )
     shares = {name: told for name, told in rows}
     assert {"fp32", "fp32, nothing reused", "int8, 32-bit sums", "formats as run, twin int8, 8-bit sums"} <= {*shares}
-    (box,) = re.findall(r"from (\d+ % \w+) to (\d+ % \w+) its ordinary twin", text)
+    (box,) = re.findall(r"from ([\d,]+ % \w+) to ([\d,]+ % \w+) its ordinary twin", text)
     assert {*box} <= {*shares.values()} and box[0] != box[1], "never one percentage alone"
     assert re.search(r"\d+ channels wide instead of 8\.", text)
     assert "int8, 32-bit sums 0.3 and 0.1; bf16 as run 2 and 0.9 (Horowitz)" in text, "prices by the same names"
