@@ -13,7 +13,7 @@ PATCHES = (1, 2)
 MOST_LEVELS = 255  # what 8 bits hold, in which spikes travel at low precision
 USUAL_LEVELS = 4  # of integer neurons where nothing is said (Luo et al., ECCV 2024)
 _HALVINGS = 4  # two strides of 2
-_MOST = 4096  # channels, blocks of a level and steps: some 80 times the published ones; more is a slip of the pen
+_MOST = 4096  # channels, blocks of a level, steps: far beyond the published ones; more is a slip of the pen
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from esdnet_cli.video.decode import Tally, decode, open_clip
 from esdnet_cli.video.dolby import is_bare_dolby_vision
 from esdnet_cli.video.length import declared_end, declared_frames, zero_of
 
-HD = 1280, 720  # width or height from which untagged video counts as BT.709, as players take it
+_HD = 1280, 720  # width or height from which untagged video counts as BT.709, as players take it
 # swscale's defaults are fast, and off by several levels
 EXACT = int(
     Interpolation.BICUBIC
@@ -31,7 +31,7 @@ EXACT = int(
     | Interpolation.FULL_CHR_H_INP
     | Interpolation.BITEXACT
 )
-UNSPECIFIED = 2  # of a matrix, primaries or transfer (ITU-T H.273)
+_UNSPECIFIED = 2  # of a matrix, primaries or transfer (ITU-T H.273)
 _BT709, _BT601 = 1, 6
 # swscale's names of the matrices of H.273: 1 BT.709, 4 FCC, 5 and 6 BT.601, 7 SMPTE 240M, 9 BT.2020
 SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
@@ -189,12 +189,12 @@ def _check_codecs(path: Path, joins: Sequence[Join]) -> None:
 def _colour(frame: VideoFrame) -> Colour:
     matrix, rgb = frame.colorspace, frame.format.is_rgb
     tagged = matrix in SWS_MATRIX
-    if matrix not in (*SWS_MATRIX, UNSPECIFIED) and not (rgb and matrix == 0):
+    if matrix not in (*SWS_MATRIX, _UNSPECIFIED) and not (rgb and matrix == 0):
         raise PictureError(
             f"has the colour matrix {matrix} (ITU-T H.273), which is not supported; convert it to BT.709"
         )
     return Colour(
-        matrix=matrix if tagged else _BT709 if frame.width >= HD[0] or frame.height >= HD[1] else _BT601,
+        matrix=matrix if tagged else _BT709 if frame.width >= _HD[0] or frame.height >= _HD[1] else _BT601,
         full=rgb or frame.color_range == FULL or frame.format.name.startswith("yuvj"),
         primaries=frame.color_primaries,
         transfer=frame.color_trc,
