@@ -25,8 +25,8 @@ _from_shapes = attrgetter(*_FROM_SHAPES)
 _NUMBER_FORMATS: dict[torch.dtype | None, NumberFormat] = {
     torch.int8: "int8", torch.uint8: "int8", torch.bfloat16: "bf16", torch.float16: "fp16",
 }  # fmt: skip
+_SHAPES = 32  # what follows from the shape of an input is kept for so many, from one picture to the next
 _SMALL = 2**17  # elements; smaller inputs are counted together, since a call costs more than they do
-_LARGE = 2**19  # elements; larger sums of spikes are not kept until the end
 
 
 def causes_of_real(network: ESDNet) -> dict[nn.Module, Cause]:
@@ -59,8 +59,8 @@ class _Pass:
     """What the hooks note during one forward pass.
 
     is_new: no pass of this shape went through yet. layers: what follows from the shape alone, noted only then.
-    counts: what depends on the data. small: inputs whose zeros are counted together at the end. spikes: sums of layers
-    alike, which are counted together, too.
+    counts: what depends on the data. small: inputs whose zeros are counted together at the end. spikes: by place, of
+    layers alike, for whose reach that is done, too.
     """
 
     shape: torch.Size = torch.Size()
@@ -70,12 +70,6 @@ class _Pass:
     small: list[tuple[str, Tensor]] = field(default_factory=list)
     spikes: dict[Alike, list[tuple[list[_Sum], Tensor]]] = field(default_factory=dict)
 
-    def count_alike(self, alike: Alike) -> None:
-        """Count spikes of layers alike, and how many output positions of each convolution they reach."""
-        sums, by_rows = zip(*self.spikes.pop(alike))
-        counted = alike.reached(by_rows[0] if len(by_rows) == 1 else torch.cat(by_rows))
-        self.counts.append(([entry for of_layer in sums for entry in of_layer], counted))
-
 
 class ActivityCounter:
     """Counts while it is entered: `with ActivityCounter(network) as counter: network(x)`, then `counter.activity()`.
@@ -83,7 +77,7 @@ class ActivityCounter:
     Several forward passes (tiles, batches) add up; entered again, it begins anew. A pass that fails, for want of memory
     say, counts nothing.
     The sums stay on the network's device until `activity()` fetches them. What lives how long: `_Pass` for one forward
-    pass; what follows from the shape of its input alone, once for each shape; the sums until the end.
+    pass; the sums until it is entered again; what follows from the shape of a pass's input alone, longer.
     """
 
     def __init__(self, network: ESDNet) -> None:
@@ -93,7 +87,7 @@ class ActivityCounter:
         self._hooks = self._all_hooks()
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._pass = _Pass()  # the one under way
-        # by shape of the input: how many passes went through, and the layers of one of them
+        # by shape of the input: how many passes went through, and the layers of any of them
         self._passes: Counter[torch.Size] = Counter()
         self._layers: dict[torch.Size, list[LayerActivity]] = {}
         # of all passes: int64, by what each is of, in the order of a pass
@@ -101,8 +95,9 @@ class ActivityCounter:
 
     def __enter__(self) -> ActivityCounter:
         self._passes.clear()
-        self._layers.clear()
         self._sums.clear()
+        if len(self._layers) > _SHAPES:
+            self._layers.clear()
         self._handles = [module.register_forward_hook(hook) for module, hook in self._hooks]
         self._handles.append(self._network.register_forward_pre_hook(self._begin))
         return self
@@ -170,8 +165,9 @@ class ActivityCounter:
     def _commit(self, *_: Any) -> None:
         """The pass went through: add what its hooks noted."""
         done, self._pass = self._pass, _Pass()
-        for alike in list(done.spikes):
-            done.count_alike(alike)
+        for alike, of_layers in done.spikes.items():
+            entries = [entry for sums, _ in of_layers for entry in sums]
+            done.counts.append((entries, alike.reached(torch.stack([by_place for _, by_place in of_layers]))))
         self._layers.setdefault(done.shape, done.layers)
         self._passes[done.shape] += 1
         by_size: dict[int, list[tuple[str, Tensor]]] = {}
@@ -194,10 +190,8 @@ class ActivityCounter:
 
         def hook(neurons: nn.Module, _: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
             timesteps, batch, _, height, width = spike_seq.shape
-            by_rows, alike = over_rows(spike_seq, levels, geometry)
-            self._pass.spikes.setdefault(alike, []).append((sums, by_rows))
-            if by_rows.numel() > _LARGE:
-                self._pass.count_alike(alike)
+            by_place, alike = over_rows(spike_seq, levels, geometry)
+            self._pass.spikes.setdefault(alike, []).append((sums, by_place))
             if not self._pass.is_new:
                 return
             totals = [windows(height, width, conv) for conv in geometry]

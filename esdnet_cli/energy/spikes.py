@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from esdnet_cli.model.neurons import CACHED, in_memory_order
@@ -49,25 +50,6 @@ _reach_of_rows, _reach_of_planes = lru_cache(maxsize=64)(reach), lru_cache(maxsi
 
 
 @lru_cache(maxsize=256)
-def rows_alike(height: int, geometry: Geometry, most: int) -> tuple[tuple[slice, tuple[int, ...]], ...]:
-    """Every row of a plane once, those together whose spikes reach equally far by each convolution.
-
-    Some rows, which fall into parts of at most `most`, all of the same size; and the first row of each part.
-    """
-    reached = list(zip(*(fan_out(height, *conv).tolist() for conv in geometry)))
-    stride = max(stride for _, stride, _ in geometry)
-    alike = []
-    for first in range(stride):
-        for _, run in groupby(range(first, height, stride), key=reached.__getitem__):
-            rows = list(run)
-            even = len(rows) - len(rows) % most
-            for some, size in ((rows[:even], most), (rows[even:], len(rows) - even)):
-                if some:
-                    alike.append((slice(some[0], some[-1] + 1, stride), tuple(some[::size])))
-    return tuple(alike)
-
-
-@lru_cache(maxsize=256)
 def windows(height: int, width: int, conv: tuple[int, int, int]) -> int:
     """Pixels under the windows of a convolution (kernel_size, stride, padding) over a plane, without its padding."""
     return int(fan_out(height, *conv).sum() * fan_out(width, *conv).sum())
@@ -93,52 +75,83 @@ def _over_steps(spike_seq: Tensor, levels: int) -> tuple[Tensor, int]:
     return by_channel.view(steps.shape[1:]), axis
 
 
-def _in_words(spike_seq: Tensor) -> Tensor | None:
-    """[T, N, C, H, W] of bytes as words, int64 [T * N, H, W * C / 8], if they lie in memory so."""
-    planes = spike_seq.flatten(0, 1).movedim(1, 3)
-    if planes.element_size() > 1 or planes.shape[3] % _WORD or not planes.is_contiguous():
+def _in_words(spike_seq: Tensor) -> NDArray[np.int64] | None:
+    """[T, N, C, H, W] of bytes as words, [T * N, H, W * C / 8], if they lie in memory so, and a CPU's."""
+    if spike_seq.element_size() > 1 or spike_seq.device.type != "cpu":
         return None
-    return planes.flatten(2).view(torch.int64)
+    planes = spike_seq.numpy().transpose(0, 1, 3, 4, 2)
+    if planes.shape[4] % _WORD or not planes.flags.c_contiguous:
+        return None
+    return planes.reshape(-1, planes.shape[2], planes.shape[3] * planes.shape[4]).view(np.int64)
 
 
 class Alike(NamedTuple):
-    """What layers have in common whose spikes are counted together: how they were added, the plane, the convolutions.
+    """What layers have in common whose spikes are counted together: the plane, the convolutions, how rows were added.
 
-    shape: of the sums, whose channels stand at `axis`. rows: one of those that each row of the sums is of.
+    rows: one of those that each row of the sums is of.
     """
 
-    shape: torch.Size
-    axis: int
     rows: tuple[int, ...]
     height: int
+    width: int
     geometry: Geometry
 
-    def reached(self, by_rows: Tensor) -> Tensor:
-        """Spikes of `by_rows`, and how many output positions of each convolution they reach: int64 [K, 1 + convs]."""
-        by_place = _over_channels(by_rows, self.axis)
+    def reached(self, by_place: Tensor) -> Tensor:
+        """Spikes of `by_place`, [K, rows * width], and how many outputs of each convolution they reach: [K, 1 + convs].
+
+        All int64.
+        """
         known = _reach_of_planes if len(self.rows) == self.height else _reach_of_rows
-        weights = known(self.height, by_place.shape[2], self.geometry, self.rows, by_place.device)
-        return (weights * by_place.flatten(1)[:, None]).sum(2)
+        weights = known(self.height, self.width, self.geometry, self.rows, by_place.device)
+        return (weights * by_place[:, None]).sum(2)
+
+
+@lru_cache(maxsize=256)
+def rows_alike(height: int, width: int, geometry: Geometry, most: int) -> tuple[Alike, tuple[tuple[slice, slice], ...]]:
+    """Which rows of a plane to add, since spikes in them reach equally far by each convolution, at most `most` of them.
+
+    Each entry: rows, every one of the plane's in one of the entries, and those of the sums that they go to, each an
+    even share of them.
+    """
+    reached = list(zip(*(fan_out(height, *conv).tolist() for conv in geometry)))
+    stride = max(stride for _, stride, _ in geometry)
+    added: list[tuple[slice, slice]] = []
+    first: list[int] = []
+    for begin in range(stride):
+        for _, run in groupby(range(begin, height, stride), key=reached.__getitem__):
+            rows = list(run)
+            even = len(rows) - len(rows) % most
+            for some, size in ((rows[:even], most), (rows[even:], len(rows) - even)):
+                if some:
+                    into = slice(len(first), len(first) + len(some) // size)
+                    added.append((slice(some[0], some[-1] + 1, stride), into))
+                    first += some[::size]
+    return Alike(tuple(first), height, width, geometry), tuple(added)
 
 
 def over_rows(spike_seq: Tensor, levels: int, geometry: Geometry) -> tuple[Tensor, Alike]:
-    """Sums of [T, N, C, H, W] over T, N and, of bytes, over rows that reach equally far; what else shares their kind.
+    """Sums of [T, N, C, H, W] over T, N, C and, of bytes, over rows that reach equally far; whose kind they are of.
 
-    [1, rows, W, C] or [1, C, rows, W]. Bytes, or numbers that are exact.
+    int64, or int32, [rows * W]. Bytes on a CPU by NumPy, whose calls take less time than PyTorch's.
     """
     height, width = spike_seq.shape[3:]
     words = _in_words(spike_seq)
     at_once = 0 if words is None else _MOST_ADDED[torch.uint8] // levels // len(words)
     if words is None or not at_once:
-        sums, axis = _over_steps(spike_seq.flatten(0, 1)[:, None], levels)
-        return sums, Alike(sums.shape, axis, tuple(range(height)), height, geometry)
-    rows = rows_alike(height, geometry, at_once)
+        by_place = spikes_by_place(spike_seq.flatten(0, 1)[:, None], levels)
+        return by_place.flatten(), Alike(tuple(range(height)), height, width, geometry)
+    alike, added = rows_alike(height, width, geometry, at_once)
     # eight bytes at a time, none reaches 256; planes first, which is by far the fastest
-    by_row = words[0] if len(words) == 1 else words.sum(0)
-    sums = torch.cat([by_row[some].unflatten(0, (len(parts), -1)).sum(1) for some, parts in rows])
-    first = tuple(row for _, parts in rows for row in parts)
-    sums = sums.view(torch.uint8).view(1, len(first), width, -1)
-    return sums, Alike(sums.shape, 3, first, height, geometry)
+    by_row = words[0] if len(words) == 1 else np.add.reduce(words)
+    sums = np.empty((len(alike.rows), by_row.shape[1]), np.int64)
+    for some, into in added:
+        rows, of_rows = by_row[some], sums[into]
+        if len(rows) == len(of_rows):
+            of_rows[:] = rows
+        else:
+            np.add.reduce(rows.reshape(len(of_rows), -1, rows.shape[1]), axis=1, out=of_rows)
+    places = sums.view(np.uint8).reshape(len(sums) * width, -1)
+    return torch.from_numpy(np.add.reduce(places, axis=1, dtype=np.int32)), alike
 
 
 def _over_channels(by_channel: Tensor, axis: int) -> Tensor:
@@ -167,7 +180,7 @@ def count_nonzero(x: Tensor) -> Tensor:
     bits = in_memory_order(x).view(_INTEGERS[x.element_size()]).numpy()
     negative_zero = np.iinfo(bits.dtype).min  # a sign alone, the least integer: a minimum finds it
     counted = 0
-    for start in range(0, len(bits), CACHED):
+    for start in reversed(range(0, len(bits), CACHED)):
         part = bits[start : start + CACHED]
         counted += int(np.count_nonzero(part))
         if part.min() == negative_zero:
