@@ -105,6 +105,16 @@ def test_an_integer_network_on_patches_trains_and_is_used(clean: Path, tmp_path:
     assert rates[0] == rates[1] and all(0 < rate < 1 for rate in rates[0])
 
 
+def test_a_network_learns_from_another(clean: Path, tmp_path: Path, tiny: Path, run: Run) -> None:
+    train = ("train", "--clean", clean, "-o", tmp_path / "run", *FEW)
+    assert run(*train, "--steps", 1, "--teacher", f"{tiny}=8").exit_code == 0
+    metadata = open_checkpoint(str(tmp_path / "run" / "last.safetensors")).metadata
+    assert metadata["trained_on"] == f"{clean}; taught by {tiny}"
+    refused = run(*train, "--steps", 1, "--teacher", f"{tiny}=4", "--resume")
+    assert refused.exit_code == 2 and "was started with teacher" in refused.stderr
+    assert run(*train, "--steps", 1, "--teacher", f"{tiny}=8", "--resume").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -114,6 +124,9 @@ def test_an_integer_network_on_patches_trains_and_is_used(clean: Path, tmp_path:
         (("--pairs", "x", "--streaks", "y"), "--streaks needs --clean."),
         (("--clean", "x"), "Give either --steps or --minutes."),
         (("--clean", "x", "--steps", 1, "--freeze-norm"), "--freeze-norm needs --init"),
+        (("--clean", "x", "--steps", 1, "--teacher", "small=3"), "small=3: the copies must be one of 1, 2, 4, 8"),
+        (("--clean", "x", "--steps", 1, "--teacher", "nowhere=2"), "nowhere: no such checkpoint"),
+        (("--clean", "x", "--steps", 1, "--size", "lif", "--crop", 20, "--teacher", "small"), "multiple of 8, not 20"),
         (("--clean", "x", "--steps", 1, "--minutes", 1), "Give either --steps or --minutes."),
         (("--clean", "x", "--steps", 1, "--crop", 18), "--crop 18 is not a multiple of 8"),
         (("--clean", "x", "--steps", 1), "x: is not a folder"),

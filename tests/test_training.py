@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from esdnet_cli.training.data import (
     OwnRain,
     Paired,
     Pictures,
+    Taught,
     load_batches,
     read_pairs,
     shares,
@@ -127,6 +129,35 @@ def test_frozen_batch_norm_keeps_its_statistics_and_learns(tmp_path: Path) -> No
     assert len(steps) == 6
     with pytest.raises(EsdnetError, match="was started with frozen_norm True, not None"):
         new_run(tmp_path / "run", resume=True)
+
+
+def test_a_teacher_is_shown_the_rainy_crops() -> None:
+    shown: list[torch.Tensor] = []
+
+    def teacher(crops: torch.Tensor) -> torch.Tensor:
+        shown.append(crops)
+        return 3 * crops - 1
+
+    rainy, target, taught = Taught(batches(), teacher, at_once=2)(5, 16, random())
+    assert [len(crops) for crops in shown] == [2, 2, 1]
+    assert torch.equal(torch.cat(shown), rainy)
+    assert torch.equal(taught, (3 * rainy - 1).clamp(0, 1))
+    assert all(map(torch.equal, (rainy, target), batches()(5, 16, random()))), "the crops of a run without it"
+
+
+def test_a_teacher_has_its_share_of_the_loss(tmp_path: Path) -> None:
+    def losses(name: str, taught: Callable[[torch.Tensor], torch.Tensor] | None) -> list[float]:
+        def crops(count: int, size: int, random: torch.Generator) -> tuple[torch.Tensor, ...]:
+            rainy, target = batches()(count, size, random)
+            return (rainy, target) if taught is None else (rainy, target, taught(target))
+
+        (tmp_path / name).mkdir()
+        return [event.loss for event in TrainingRun(RECIPE, crops, [], tmp_path / name, CPU).train()]
+
+    alone = losses("alone", None)
+    assert losses("by the truth", lambda target: target) == pytest.approx(alone, rel=1e-3)
+    upside_down = losses("upside down", lambda target: 1 - target)
+    assert all(loss > 1.2 * before for loss, before in zip(upside_down, alone))
 
 
 @pytest.mark.parametrize("cooldown, last", [(0.25, 0.25), (0.0, 1.0), (1.0, 0.0625)])

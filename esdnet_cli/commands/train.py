@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from esdnet_cli.options import device_option, option, quiet_option
+from esdnet_cli.settings import ENSEMBLES
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -28,6 +29,20 @@ class _SharedFolder(click.ParamType):  # type: ignore[type-arg]  # generic from 
         if not 0 < number <= 1:
             self.fail(f"{value}: the share of the crops must be above 0 and at most 1", param, ctx)
         return Path(folder), number
+
+
+class _Teacher(click.ParamType):  # type: ignore[type-arg]  # as above
+    """NAME, PATH or one of them with =COPIES -> (name or path, copies)."""
+
+    name = "teacher"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        weights, separator, copies = str(value).rpartition("=")
+        if not separator or not copies.isdecimal() or Path(value).exists():
+            return value, 1
+        if int(copies) not in ENSEMBLES:
+            self.fail(f"{value}: the copies must be one of {', '.join(map(str, ENSEMBLES))}", param, ctx)
+        return weights, int(copies)
 
 
 _SHARED = _SharedFolder()
@@ -62,6 +77,12 @@ _SHARED = _SharedFolder()
     "--size", metavar="NAME|JSON", help="small, tiny, lif, base, or a config as JSON.  [default: --init's, else small]"
 )
 @option("--init", metavar="NAME|PATH", help="Start from this checkpoint's weights.")
+@option(
+    "--teacher",
+    type=_Teacher(),
+    metavar="NAME|PATH[=COPIES]",
+    help="Learn from this checkpoint's results, too: with =2, 4 or 8 from the mean over mirrored and rotated copies.",
+)
 @option("--resume", is_flag=True, help="Continue the run in --output exactly where it stopped.")
 @option("--steps", type=click.IntRange(min=1), metavar="N", help="Length of the run in steps.")
 @option("--minutes", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Length of the run in minutes.")
@@ -121,8 +142,9 @@ _SHARED = _SharedFolder()
 @quiet_option
 def command(
     clean: tuple[Path, ...], streaks: tuple[Any, ...], pairs: tuple[Any, ...], validate: Path | None, output: Path,
-    size: str | None, init: str | None, resume: bool, steps: int | None, minutes: float | None, batch: int, crop: int,
-    lr: float, cooldown: float, freeze_norm: bool, seed: int, device: str, precision: str, compiled: bool, quiet: bool,
+    size: str | None, init: str | None, teacher: tuple[str, int] | None, resume: bool, steps: int | None,
+    minutes: float | None, batch: int, crop: int, lr: float, cooldown: float, freeze_norm: bool, seed: int,
+    device: str, precision: str, compiled: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Train a network on clean photographs, rainy pairs, or both.
 
@@ -150,25 +172,40 @@ def command(
     from esdnet_cli.show.terminal import tell
     from esdnet_cli.show.training import show_training
     from esdnet_cli.training.loop import Recipe, TrainingRun
-    from esdnet_cli.training.start import autocast_precision, join_processes, prepare_folder, starting_point
+    from esdnet_cli.training.start import (
+        autocast_precision,
+        join_processes,
+        prepare_folder,
+        starting_point,
+        teacher_of,
+    )
 
     keep_freed_memory()
     config, initial, origin = starting_point(size, init, tell)
     if crop % config.multiple:
         raise click.UsageError(f"--crop {crop} is not a multiple of {config.multiple}, which this network needs.")
     chosen = choose_device(device, local_rank())
-    from esdnet_cli.training.data import Folder, load_batches, load_validation
+    from esdnet_cli.training.data import CropSource, Folder, Taught, load_batches, load_validation
 
+    taught = teacher_of(*teacher, crop, chosen, tell) if teacher else None
     masks, couples = ([Folder(*entry) for entry in given] for given in (streaks, pairs))
-    batches = load_batches(clean, masks, couples, crop, chosen)
+    batches: CropSource = load_batches(clean, masks, couples, crop, chosen)
+    if taught:
+        batches = Taught(batches, taught.network, batch)
     validation = load_validation(validate) if validate else []
     with join_processes(chosen):
         computed_in = autocast_precision(precision, chosen, compiled)
-        recipe = Recipe(config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown, freeze_norm)
+        recipe = Recipe(
+            config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown, freeze_norm,
+            teacher=taught.identity if taught else None,
+        )  # fmt: skip
         prepare_folder(output, resume)
         named = ", ".join(str(folder) for folder in (*clean, *(path for path, _ in (*streaks, *pairs))))
         before = f"{origin['trained_on']}; then " if "trained_on" in origin else ""
         origin["trained_on"] = before + named
+        if taught:
+            origin = {**taught.origin, **origin}
+            origin["trained_on"] += f"; taught by {taught.name}"
         run = TrainingRun(
             recipe, batches, validation, output, chosen,
             initial=initial, resume=resume, compiled=compiled, origin=origin,

@@ -135,7 +135,7 @@ def return_freed_memory() -> None:
 
 
 class Inference:
-    """A network placed on a device in a precision: rainy float32 [N, 3, H, W] on the CPU -> derained on the device.
+    """A network placed on a device in a precision: rainy float32 [N, 3, H, W], from anywhere -> derained on the device.
 
     A CUDA device is not waited for: `fetch` does that.
     """
@@ -160,7 +160,7 @@ class Inference:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         cuda = self.device.type == "cuda"
-        if cuda:
+        if cuda and not images.is_cuda:
             images = images.pin_memory()  # copied beside what the CPU does next
         images = images.to(self.device, non_blocking=cuda)
         # TF32 would round float32 to 10 bits, and a spike flips where that crosses the threshold

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,8 +33,8 @@ LIT = 0.65  # share of our own rain whose streaks cover the scene, rather than a
 class CropSource(Protocol):
     """Where a step's crops come from."""
 
-    def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(rainy, target), float32 [count, 3, size, size] in [0, 1], on the generator's device."""
+    def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, ...]:
+        """(rainy, target), or one target more, float32 [count, 3, size, size] in [0, 1], on the generator's device."""
 
 
 class Pictures:
@@ -141,6 +141,25 @@ class Mixed:
         # in one layout, whatever was drawn: a compiled step is compiled for each
         rainy, target = (torch.cat([crops.contiguous() for crops in side]) for side in zip(*parts))
         return rainy, target
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Crops with what a teacher makes of the rainy ones, as a second target.
+
+    teacher: [N, 3, H, W] -> derained, on the same device. at_once: crops that it takes.
+    """
+
+    crops: CropSource
+    teacher: Callable[[Tensor], Tensor]
+    at_once: int
+
+    def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, ...]:
+        rainy, target = self.crops(count, size, random)
+        taught = torch.empty_like(rainy)  # what is made in inference mode itself could not enter a loss
+        for some, into in zip(rainy.split(self.at_once), taught.split(self.at_once)):
+            into.copy_(self.teacher(some).clamp(0, 1))
+        return rainy, target, taught
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ SAVE_SECONDS = 60.0  # what a kill may cost
 MOST_WARMUP = 0.05  # share of a short run
 L1_WEIGHT = 2.0
 TONE_WEIGHT, TONE_SIDE = 4.0, 16
+TAUGHT = 0.7  # share of the loss that a teacher's results have, if there is one
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class Recipe:
     steps or minutes: the length, one of them None. batch: crops of a step over all processes. crop: their side.
     lr: learning rate, reached after `warmup` steps (MOST_WARMUP of a short run), kept, and falling to 0 over the last
     `cooldown` of the run (a share; 0: it does not fall, for a run that another will go on from). frozen_norm: batch
-    norm goes by the statistics that the run began with, as at inference, not by those of the few crops of a step. ema:
-    decay of the averaged weights. clip: gradient norm. precision: fp32, or bf16 under autocast.
+    norm goes by the statistics that the run began with, as at inference, not by those of the few crops of a step.
+    teacher: which network teaches this one, and how (the crops come with its results). ema: decay of the averaged
+    weights. clip: gradient norm. precision: fp32, or bf16 under autocast.
     """
 
     config: ESDNetConfig
@@ -62,14 +64,15 @@ class Recipe:
     precision: str
     cooldown: float
     frozen_norm: bool = False
+    teacher: str | None = None
     warmup: int = 200
     weight_decay: float = 1e-4
     ema: float = 0.999
     clip: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; what is not frozen goes unsaid, as in states of older versions."""
-        unsaid = () if self.frozen_norm else ("frozen_norm",)
+        """JSON-ready; nothing frozen and no teacher go unsaid, as in states of older versions."""
+        unsaid = [name for name in ("frozen_norm", "teacher") if not getattr(self, name)]
         return {key: value for key, value in asdict(self).items() if key not in unsaid} | {
             "config": self.config.to_dict()
         }
@@ -225,19 +228,21 @@ class TrainingRun:
             )
         return value, lr
 
-    def _gradients(self, rainy: Tensor, target: Tensor) -> Tensor:
+    def _gradients(self, *batch: Tensor) -> Tensor:
         """The loss of a batch, and its gradients, clipped, in the parameters."""
         if not self._cuda or self.world > 1:
             self._optimiser.zero_grad()
-            return self._computed(rainy, target)
+            return self._computed(*batch)
         if self._recorded is None:
-            self._recorded = Recorded(self._computed, self.network, (rainy, target))
-        return self._recorded(rainy, target)
+            self._recorded = Recorded(self._computed, self.network, batch)
+        return self._recorded(*batch)
 
-    def _computed(self, rainy: Tensor, target: Tensor) -> Tensor:
+    def _computed(self, rainy: Tensor, target: Tensor, taught: Tensor | None = None) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            derained = self._forward(rainy)
-        loss = restoration_loss(derained.float(), target)
+            derained = self._forward(rainy).float()
+        loss = restoration_loss(derained, target)
+        if taught is not None:
+            loss = (1 - TAUGHT) * loss + TAUGHT * restoration_loss(derained, taught)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
         return loss.detach()

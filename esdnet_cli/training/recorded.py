@@ -16,34 +16,33 @@ _WARM_UP = 3  # steps before the recording, in which libraries choose and compil
 class Recorded:
     """Forward and backward over a batch, recorded as a CUDA graph and replayed.
 
-    compute: (rainy, target) -> loss, leaving gradients in the network's parameters; the same kernels at each call.
+    compute: (rainy, target, ...) -> loss, leaving gradients in the network's parameters; the same kernels at each call.
     example: a batch; later ones must have its shapes. The gradients are the same tensors ever after: they must not be
     set to None. Buffers of the network are as before when this is made.
     """
 
-    def __init__(
-        self, compute: Callable[[Tensor, Tensor], Tensor], network: nn.Module, example: tuple[Tensor, Tensor]
-    ) -> None:
+    def __init__(self, compute: Callable[..., Tensor], network: nn.Module, example: tuple[Tensor, ...]) -> None:
         kept = [buffer.clone() for buffer in network.buffers()]
-        self._rainy, self._target = (side.clone() for side in example)
-        aside = torch.cuda.Stream(self._rainy.device)
-        aside.wait_stream(torch.cuda.current_stream(self._rainy.device))
+        self._batch = [side.clone() for side in example]
+        device = example[0].device
+        aside = torch.cuda.Stream(device)
+        aside.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(aside), _fastest():
             for _ in range(_WARM_UP):
                 network.zero_grad()
-                compute(self._rainy, self._target)
-        torch.cuda.current_stream(self._rainy.device).wait_stream(aside)
+                compute(*self._batch)
+        torch.cuda.current_stream(device).wait_stream(aside)
         network.zero_grad()  # so that the recording makes gradients of its own, rather than adding to these
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, stream=aside), _fastest():  # by itself it takes one of the current device
-            self._loss = compute(self._rainy, self._target)
+            self._loss = compute(*self._batch)
         for buffer, value in zip(network.buffers(), kept):
             buffer.copy_(value)
 
-    def __call__(self, rainy: Tensor, target: Tensor) -> Tensor:
+    def __call__(self, *batch: Tensor) -> Tensor:
         """The loss, which the next call overwrites; not waited for."""
-        self._rainy.copy_(rainy)
-        self._target.copy_(target)
+        for recorded, side in zip(self._batch, batch):
+            recorded.copy_(side)
         self._graph.replay()
         return self._loss
 
@@ -62,11 +61,11 @@ def _fastest() -> Iterator[None]:
 class Ahead:
     """Batches made ahead: on a CUDA device on a stream of its own beside the steps before, and SEVERAL by one draw.
 
-    draw: (count, random generator) -> rainy and target of `count` crops. size: crops of a batch.
+    draw: (count, random generator) -> rainy, target and the like of `count` crops. size: crops of a batch.
     """
 
     def __init__(
-        self, draw: Callable[[int, torch.Generator], tuple[Tensor, Tensor]], size: int, random: torch.Generator
+        self, draw: Callable[[int, torch.Generator], tuple[Tensor, ...]], size: int, random: torch.Generator
     ) -> None:
         self._draw, self._size, self._random = draw, size, random
         self._aside: torch.cuda.Stream | None = None
@@ -74,9 +73,9 @@ class Ahead:
         if random.device.type == "cuda":
             self._aside, self._several = torch.cuda.Stream(random.device), SEVERAL
             self._aside.wait_stream(torch.cuda.current_stream(random.device))  # for what crops are cut from
-        self._ready: deque[tuple[Tensor, Tensor]] = deque()
+        self._ready: deque[tuple[Tensor, ...]] = deque()
         self._of_ready = random.get_state()  # before their draw
-        self._begun: tuple[Tensor, list[tuple[Tensor, Tensor]]] | None = None  # the draw after, and the state before it
+        self._begun: tuple[Tensor, list[tuple[Tensor, ...]]] | None = None  # the draw after, and the state before it
         self._skipped = 0  # batches of the next draw that were taken before
 
     @property
@@ -97,13 +96,13 @@ class Ahead:
             return
         state = self._random.get_state()
         with torch.cuda.stream(self._aside) if self._aside else nullcontext():
-            rainy, target = self._draw(self._several * self._size, self._random)
+            sides = self._draw(self._several * self._size, self._random)
             if self._several > 1:  # crops of one source lie side by side
-                order = torch.randperm(len(rainy), generator=self._random, device=rainy.device)
-                rainy, target = rainy[order], target[order]
-            self._begun = state, list(zip(rainy.split(self._size), target.split(self._size)))
+                order = torch.randperm(len(sides[0]), generator=self._random, device=sides[0].device)
+                sides = tuple(side[order] for side in sides)
+            self._begun = state, list(zip(*(side.split(self._size) for side in sides)))
 
-    def take(self) -> tuple[Tensor, Tensor]:
+    def take(self) -> tuple[Tensor, ...]:
         """The next batch."""
         if not self._ready:
             self.begin()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -16,7 +17,8 @@ from esdnet_cli.checkpoint.infer import problems, summary
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.errors import EsdnetError, one_line, printable
 from esdnet_cli.model.config import SIZES, ESDNetConfig
-from esdnet_cli.model.inference import choose_precision
+from esdnet_cli.model.inference import LOWERED, Inference, choose_precision
+from esdnet_cli.pipeline.tiling import SelfEnsemble
 from esdnet_cli.training.state import LOG, STATE
 
 
@@ -56,6 +58,34 @@ def starting_point(
     if found := problems(checkpoint.shapes, config):
         raise EsdnetError(f"--init {printable(init)}: does not fit --size {config.to_dict()}: {summary(found)}")
     return config, load_network(checkpoint).state_dict(), checkpoint.origin
+
+
+class Teacher(NamedTuple):
+    """What another network learns from. identity: which it is, for a run's state; origin: as `Checkpoint.origin`."""
+
+    name: str
+    network: Callable[[Tensor], Tensor]
+    identity: str
+    origin: dict[str, str]
+
+
+def teacher_of(name: str, copies: int, crop: int, device: torch.device, say: Callable[[str], None]) -> Teacher:
+    """A bundled network or a checkpoint, whose results are the means over so many mirrored and turned copies.
+
+    In the fastest precision that the device has. crop: side of what it is shown. say: takes what was assumed of it.
+    Raises EsdnetError.
+    """
+    checkpoint = open_checkpoint(name)
+    if checkpoint.assumption:
+        say(checkpoint.assumption)
+    if crop % checkpoint.config.multiple:
+        raise EsdnetError(
+            f"--teacher {printable(name)}: takes crops whose side is a multiple of {checkpoint.config.multiple}, "
+            f"not {crop}; use another --crop"
+        )
+    precision = choose_precision("auto", device, close=LOWERED)
+    network = SelfEnsemble(Inference(load_network(checkpoint), device, precision), copies)
+    return Teacher(name, network, f"{checkpoint.sha256[:12]}={copies}", checkpoint.origin)
 
 
 def _config(size: str) -> ESDNetConfig:
