@@ -22,9 +22,14 @@ _in_hand: set[str] = set()  # temporary files being written
 
 
 def write_atomically(path: Path, data: bytes, replace: bool = True, modified_ns: int | None = None) -> None:
-    """Write a file so that its name never stands for half of it: see `whole_file`."""
-    with whole_file(path, replace, modified_ns) as file:
-        file.write(data)
+    """Write a file so that its name never stands for half of it: see `whole_file`. Errors name the file."""
+    try:
+        with whole_file(path, replace, modified_ns) as file:
+            file.write(data)
+    except OSError as error:
+        if error.filename is None:  # of a full disk
+            error.filename = os.fspath(path)
+        raise
 
 
 @contextmanager

@@ -56,6 +56,10 @@ def test_merged_reports_keep_their_scores(pairs: tuple[Path, Path], tmp_path: Pa
     before, after = load_json(whole)["totals"], load_json(merged)["totals"]
     scores = {key for key in before if key.startswith(("psnr", "ssim", "spike_rain"))}
     assert len(scores) == 10 and {key: after[key] for key in scores} == {key: before[key] for key in scores}
+    run("energy", inputs, "-r", "--weights", tiny, "--report", tmp_path / "counts.json")
+    for reports in ((whole, tmp_path / "counts.json"), (tmp_path / "counts.json", whole)):
+        assert run("energy", "--merge", *reports, "--report", merged).exit_code == 0
+        assert load_json(merged)["totals"]["psnr_y"] == before["psnr_y"], "in either order"
 
 
 def test_as_is_scores_the_files_as_they_stand(pairs: tuple[Path, Path], tmp_path: Path, run: Run) -> None:
@@ -104,6 +108,7 @@ def test_bad_pairs_fail_alone(pairs: tuple[Path, Path], tmp_path: Path, run: Run
         "alone.png: has no target of that name in",
         "other.png: is 30x30, its target 31x30; both must be of one size",
         "small.png: is smaller than 11 pixels",
+        "torn.png: its target ",
         "torn.png: is truncated or damaged",
     ):
         assert line in done.stderr

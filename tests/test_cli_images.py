@@ -412,15 +412,42 @@ def test_outputs_of_older_code_are_made_again(
         assert fate in run(*command).stdout
 
 
-@pytest.mark.parametrize("kind, what", [("images", "pictures"), ("video", "clips")])
+def test_a_json_report_keeps_figures_over_reruns(tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "in" / "a.png")
+    report = tmp_path / "r.json"
+    command = ("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", tiny)
+    assert run(*command, "--report", report).exit_code == 0
+    first = load_json(report)
+    write(tmp_path / "in" / "b.png", photo(30, 20))
+    for again in range(2):
+        result = run(*command, "--report", report)
+        assert "lacks the figures" not in result.stderr
+        a, b = load_json(report)["images"]
+        assert a["status"] == "skipped" and {**a, "status": "ok"} == first["images"][0]
+        assert b["status"] == ("skipped" if again else "ok") and b["energy_mj"] > 0
+        totals = load_json(report)["totals"]
+        assert (totals["ok"], totals["skipped"]) == (1 - again, 1 + again)
+        assert totals["energy_mj"] == pytest.approx(a["energy_mj"] + b["energy_mj"])
+    merged = run("energy", "--merge", report, "--report", tmp_path / "merged.json")
+    assert merged.exit_code == 0 and "2 done, 0 skipped" in merged.stdout
+
+    write(tmp_path / "in" / "a.png", photo(40, 40, seed=5))
+    run(*command, "--overwrite")  # made anew, and not in the report
+    assert "lacks the figures of 1 pictures" in run(*command, "--report", report).stderr
+    run("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", tiny, "--tile", 32, "--overwrite")
+    other = run(*command[:-2], "--weights", tiny, "--tile", 32, "--report", report)
+    assert "lacks the figures of 2 pictures" in other.stderr, "those of other settings are not taken"
+
+
+@pytest.mark.parametrize("kind, what, ending", [("images", "pictures", "csv"), ("video", "clips", "json")])
 def test_a_rerun_says_whose_figures_its_report_lacks(
-    kind: str, what: str, tiny: Path, tmp_path: Path, run: Run
+    kind: str, what: str, ending: str, tiny: Path, tmp_path: Path, run: Run
 ) -> None:
     source = write(tmp_path / "a.png") if kind == "images" else make_clip(tmp_path / "a.mp4", 2)
     command = (kind, source, "-o", tmp_path / ("out" if kind == "images" else "b.mp4"), "--weights", tiny)
-    report = ("--report", tmp_path / "r.json")
+    report = ("--report", tmp_path / f"r.{ending}")
     assert "lacks the figures" not in run(*command, *report).stderr
-    assert f"r.json lacks the figures of 1 {what} finished by an earlier run" in run(*command, *report).stderr
+    assert f"r.{ending} lacks the figures of 1 {what} finished by an earlier run" in run(*command, *report).stderr
     assert "lacks the figures" not in run(*command).stderr, "no report, nothing to say"
     if kind == "images":
         run(*command, "--report", tmp_path / "r.html")
@@ -659,6 +686,15 @@ def test_streams_change_format_and_fail_without_output(tiny: Path, tmp_path: Pat
     ):  # fmt: skip
         result = run("images", *arguments)
         assert result.exit_code == 2 and "- is for one picture" in result.stderr
+
+
+def test_maps_of_one_stream_after_another(tiny: Path, tmp_path: Path) -> None:
+    command = ("-", "-o", "-", "--weights", tiny, "--spike-map", tmp_path / "maps")
+    one, two = (write(tmp_path / f"{seed}.png", photo(seed=seed)).read_bytes() for seed in (1, 2))
+    assert stream(*command, data=one).returncode == 0
+    refused = stream(*command, data=two)
+    assert refused.returncode == 1 and b"stdin.level1.png already exists" in refused.stderr
+    assert stream(*command, "--overwrite", data=two).stdout.startswith(b"\x89PNG")
 
 
 def test_what_names_no_picture_or_several_is_no_stream(tiny: Path, tmp_path: Path) -> None:

@@ -106,3 +106,12 @@ def test_an_unusable_folder_of_masks_is_said(clean: Path, tmp_path: Path, run: R
     refused = run("synth", clean, "-o", tmp_path / "out", "--streaks", tmp_path / "nowhere")
     assert refused.exit_code == 2
     assert "nowhere: is not a folder" in refused.stderr
+
+
+def test_photographs_are_never_among_the_pairs(clean: Path, tmp_path: Path, run: Run) -> None:
+    pairs = tmp_path / "pairs"
+    before = write(pairs / "target" / "a.png", photo(60, 80)).read_bytes()
+    for folder in (pairs, pairs / "target"):
+        refused = run("synth", folder, "-o", pairs, "--overwrite")
+        assert refused.exit_code == 2 and "both input and output folder" in refused.stderr
+    assert contents(pairs) == {"target/a.png": before}

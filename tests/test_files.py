@@ -39,6 +39,7 @@ def test_a_disk_that_fails_at_fsync_is_an_error(code: int, tmp_path: Path, monke
     with pytest.raises(OSError) as caught:
         write_atomically(tmp_path / "a", b"whole")
     assert caught.value.errno == code and not list(tmp_path.iterdir())
+    assert caught.value.filename == str(tmp_path / "a"), "of two disks, it is known which"
 
 
 def test_abandoned_writes_leave_nothing(tmp_path: Path) -> None:

@@ -316,6 +316,13 @@ def test_what_cannot_be_derained_says_why(name: str, tmp_path: Path) -> None:
         read_picture(path.read_bytes(), path)
 
 
+@pytest.mark.parametrize("ending", ["gif", "webp", "png", "tiff"])
+def test_frames_are_seen_under_any_name(ending: str, tmp_path: Path) -> None:
+    path = _animated(tmp_path / f"animation.{ending}").rename(tmp_path / f"\udcff.{ending}")  # no UTF-8
+    with pytest.raises(PictureError, match="several frames"):
+        read_picture(path.read_bytes(), path)
+
+
 @pytest.mark.parametrize("name", ["out.pbm", "out.ras", "out.hdr", "out"])
 def test_formats_that_are_not_written_name_the_mend(name: str, tmp_path: Path) -> None:
     picture = read_picture(write(tmp_path / "in.png").read_bytes(), tmp_path / "in.png")

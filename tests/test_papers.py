@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -84,6 +85,18 @@ def test_latex(reports: tuple[Path, Path], tmp_path: Path, run: Run) -> None:
         assert re.search(rf"^{re.escape(name)} & [\d.]+ & [\d.]+ & {100 * view['below']:.0f} \\\\$", text, re.MULTILINE)
     body = [line for line in text.splitlines() if line.endswith(r" \\")]
     assert {line.count("&") - line.count(r"\&") for line in body} == {3, 4}
+
+
+def test_latex_of_names_that_a_row_would_take_for_its_own(tiny: Path, tmp_path: Path, run: Run) -> None:
+    for name in ("[1] a.png", "*b.png"):
+        write(tmp_path / "in" / name)
+    with contextlib.chdir(tmp_path / "in"):
+        assert run("energy", "[1] a.png", "*b.png", "--weights", tiny, "--report", "r.tex").exit_code == 0
+        rows = Path("r.tex").read_text().splitlines()
+    assert [row.split(" &")[0] for row in rows if "png" in row and not row.startswith("%")] == [
+        "{[}1] a.png",
+        "{*}b.png",
+    ]
 
 
 def test_latex_of_scores(tiny: Path, tmp_path: Path, run: Run) -> None:

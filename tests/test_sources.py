@@ -106,8 +106,10 @@ def test_outputs_beside_or_above_the_input_hide_nothing(tmp_path: Path) -> None:
 def test_patterns_take_pictures_only_and_survive_loops(tmp_path: Path) -> None:
     write(tmp_path / "d" / "a.png")
     (tmp_path / "d" / "notes.txt").write_text("a list")
-    (tmp_path / "d" / "loop").symlink_to(tmp_path / "d")
-    assert names(find_sources([str(tmp_path / "d" / "**")], recursive=False)[0]) == ["a.png"]
+    (tmp_path / "d" / "0loop").symlink_to(tmp_path / "d")
+    write(tmp_path / "d" / "sub" / "b.png")
+    (found, _) = find_sources([str(tmp_path / "d" / "**")], recursive=False)
+    assert [str(source.relative) for source in found] == ["a.png", "sub/b.png"], "by the shortest way"
 
 
 def test_pipes_and_dangling_links_are_no_inputs(tmp_path: Path) -> None:

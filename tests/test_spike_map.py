@@ -11,9 +11,9 @@ from conftest import INTEGER, Run, load_json, photo, read, tiny_network, write
 
 import esdnet_cli
 from esdnet_cli.checkpoint.store import save
-from esdnet_cli.energy.spikemap import LEVELS, SpikeMapper
+from esdnet_cli.energy.spikemap import SpikeMapper
 from esdnet_cli.metrics import mean_spike_rain, spike_rain
-from esdnet_cli.model.config import ESDNetConfig
+from esdnet_cli.model.config import LEVELS, ESDNetConfig
 from esdnet_cli.model.layers import LIF
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline.observers import heat
@@ -136,12 +136,54 @@ def test_maps_are_no_pictures_of_theirs_and_replace_nobody_else(tiny: Path, tmp_
     assert beside.exit_code == 2 and "both input and output folder" in beside.stderr
 
 
-def test_two_pictures_of_one_map_are_refused_before_any_work(tiny: Path, tmp_path: Path, run: Run) -> None:
+def test_two_pictures_of_one_stem_have_maps_of_their_own(tiny: Path, tmp_path: Path, run: Run) -> None:
+    for name in ("a.png", "a.jpg", "b.png"):
+        write(tmp_path / "in" / name)
+    for shard in ("1/2", "2/2"):  # named alike whoever takes which
+        command = ("energy", tmp_path / "in", "--weights", tiny, "--spike-map", tmp_path / "maps", "--shard", shard)
+        assert run(*command).exit_code == 0
+    names = {path.name for path in (tmp_path / "maps").glob("*.level1.png")}
+    assert names == {"a.png.level1.png", "a.jpg.level1.png", "b.level1.png"}
+
+
+def test_maps_are_never_written_over_inputs_outputs_or_each_other(tiny: Path, tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "in"
+    write(folder / "a.png")
+    beside = run("energy", folder / "a.png", "--weights", tiny, "--spike-map", folder)
+    assert beside.exit_code == 0 and (folder / "a.level1.png").exists(), "the map of a.png is another file"
+    both = ("images", folder, "--weights", tiny, "-o", tmp_path / "out", "--spike-map", tmp_path / "out", "--overwrite")
+    for tried in (run(*both), run(*both, "--dry-run")):
+        assert tried.exit_code == 2 and "a.level1.png would be written over the output" in tried.stderr
+    again = run("energy", folder / "a.png", folder / "a.level1.png", "--weights", tiny, "--spike-map", folder)
+    assert again.exit_code == 2 and "would be written over the input" in again.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_without_its_maps_is_not_done(tiny: Path, tmp_path: Path, run: Run) -> None:
     write(tmp_path / "in" / "a.png")
-    write(tmp_path / "in" / "a.jpg")
-    result = run("energy", tmp_path / "in", "--weights", tiny, "--spike-map", tmp_path / "maps")
-    assert result.exit_code == 2 and "would both become" in result.stderr
-    assert not (tmp_path / "maps").exists() and not result.stdout
+    maps = tmp_path / "maps"
+    command = ("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", tiny)
+    mapped = (*command, "--spike-map", maps)
+    assert run(*command).exit_code == 0
+    derained = (tmp_path / "out" / "a.png").stat()
+    assert "derain " in run(*mapped, "--dry-run").stdout
+    assert "1 done" in run(*mapped).stdout and len(list(maps.glob("*.png"))) == 3
+    assert (tmp_path / "out" / "a.png").stat().st_ino == derained.st_ino, "what was there stays"
+    assert "1 skipped" in run(*mapped).stdout
+    (maps / "a.level1.png").unlink()
+    assert "1 done" in run(*mapped).stdout and len(list(maps.glob("*.png"))) == 3
+
+
+def test_what_is_in_the_way_of_a_map_costs_no_work_and_leaves_no_half(tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "in" / "a.png")
+    (tmp_path / "maps" / "a.level2.png").mkdir(parents=True)
+    command = ("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", tiny, "--spike-map", tmp_path / "maps")
+    for _ in range(2):
+        refused = run(*command)
+        assert refused.exit_code == 1 and "a folder already has the name" in refused.stderr
+        assert not (tmp_path / "out" / "a.png").exists() and not (tmp_path / "maps" / "a.level1.png").exists()
+    (tmp_path / "maps" / "a.level2.png").rmdir()
+    assert run(*command).exit_code == 0 and (tmp_path / "maps" / "a.level1.png").exists()
 
 
 def test_correlation_with_the_true_rain() -> None:

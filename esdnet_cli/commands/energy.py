@@ -49,20 +49,23 @@ def command(
         paths, costs = [Path(path) for path in inputs], options.costs if given else None
         ctx.exit(show_compared(paths, costs) if compare else show_merged(paths, costs, options))
     from esdnet_cli.early import answer_early
-    from esdnet_cli.pipeline.sources import Job, find_sources
+    from esdnet_cli.pipeline.sources import Job, find_sources, plan_maps
     from esdnet_cli.shards import find_shard
 
     unread: Counter[str] = Counter()
     sources, unusable = find_sources(inputs, recursive, [options.spike_map], unread)
+    jobs = [Job(source) for source in sources]
+    names = plan_maps(jobs, options.spike_map) if options.spike_map else {}
     part = find_shard(shard)
     answer_early(ctx, sources, unusable, options, unread, part)
     from esdnet_cli.pipeline.derainer import AsIs
     from esdnet_cli.pipeline.output import Nowhere
     from esdnet_cli.show.network import load_derainer
-    from esdnet_cli.show.pictures import show_plan, show_run, split
+    from esdnet_cli.show.pictures import show_plan, show_run, spike_maps, split
 
-    jobs, unusable, options = split(part, [Job(source) for source in sources], unusable, options)
+    jobs, unusable, options = split(part, jobs, unusable, options)
     derainer = load_derainer(options) if sources else AsIs()
+    maps = spike_maps(derainer.info, names, options)
     if options.dry_run:
-        ctx.exit(show_plan(derainer, jobs, unusable, Nowhere(), unread))
-    ctx.exit(part.exit_code(show_run(derainer, jobs, unusable, Nowhere(), options, unread=unread)))
+        ctx.exit(show_plan(derainer, jobs, unusable, Nowhere(), unread, maps))
+    ctx.exit(part.exit_code(show_run(derainer, jobs, unusable, Nowhere(), options, unread=unread, maps=maps)))

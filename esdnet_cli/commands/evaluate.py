@@ -52,20 +52,22 @@ def command(
     if as_is and options.spike_map:
         raise click.UsageError("--spike-map needs the network; leave out --as-is.")
     from esdnet_cli.early import answer_early
-    from esdnet_cli.pipeline.sources import Job, find_sources, pair_up
+    from esdnet_cli.pipeline.sources import Job, find_sources, pair_up, plan_maps
 
     unread: Counter[str] = Counter()
     sources, unusable = find_sources([str(inputs)], recursive, [options.spike_map], unread)
     pairs, alone = pair_up(sources, targets)
+    jobs = [Job(source) for source, _ in pairs]
+    names = plan_maps(jobs, options.spike_map) if options.spike_map else {}
     answer_early(ctx, pairs, [*unusable, *alone], options, unread, network=not as_is)
     from esdnet_cli.pipeline.derainer import AsIs
     from esdnet_cli.pipeline.output import Nowhere
     from esdnet_cli.show.network import load_derainer
-    from esdnet_cli.show.pictures import show_plan, show_run
+    from esdnet_cli.show.pictures import show_plan, show_run, spike_maps
 
-    jobs = [Job(source) for source, _ in pairs]
     derainer = AsIs() if as_is or not jobs else load_derainer(options)
     nowhere = Nowhere("score" if as_is else "measure")
+    maps = spike_maps(derainer.info, names, options)
     if options.dry_run:
-        ctx.exit(show_plan(derainer, jobs, [*unusable, *alone], nowhere, unread))
-    ctx.exit(show_run(derainer, jobs, [*unusable, *alone], nowhere, options, dict(pairs), unread))
+        ctx.exit(show_plan(derainer, jobs, [*unusable, *alone], nowhere, unread, maps))
+    ctx.exit(show_run(derainer, jobs, [*unusable, *alone], nowhere, options, dict(pairs), unread, maps))

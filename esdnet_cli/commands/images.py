@@ -65,14 +65,15 @@ def command(
             raise click.UsageError("- is for one picture: esdnet images - -o -, or a file in place of the first -.")
         from esdnet_cli.show.stream import derain_stream
 
-        ctx.exit(derain_stream(inputs[0], recursive, file_format, options))
+        ctx.exit(derain_stream(inputs[0], recursive, file_format, overwrite, options))
     from esdnet_cli.early import answer_early
-    from esdnet_cli.pipeline.sources import find_sources, plan_outputs
+    from esdnet_cli.pipeline.sources import find_sources, plan_maps, plan_outputs
     from esdnet_cli.shards import find_shard
 
     unread: Counter[str] = Counter()
     sources, unusable = find_sources(inputs, recursive, [output, options.spike_map], unread)
     jobs = plan_outputs(sources, output, file_format)
+    names = plan_maps(jobs, options.spike_map) if options.spike_map else {}
     part = find_shard(shard)
     answer_early(ctx, sources, unusable, options, unread, part)
     # only now what takes seconds to import: a mistyped name is answered at once
@@ -80,7 +81,7 @@ def command(
     from esdnet_cli.pipeline.journal import Journal
     from esdnet_cli.pipeline.output import Nowhere, Output, pixel_settings
     from esdnet_cli.show.network import load_derainer
-    from esdnet_cli.show.pictures import show_plan, show_run, split
+    from esdnet_cli.show.pictures import show_plan, show_run, spike_maps, split
 
     jobs, unusable, options = split(part, jobs, unusable, options)
     derainer: Derainer | AsIs = AsIs()
@@ -88,7 +89,8 @@ def command(
     if sources:  # else nobody waits for the network
         derainer = load_derainer(options)
         target = Output(Journal(output, pixel_settings(derainer.info)), overwrite, dates=not new_dates)
+    maps = spike_maps(derainer.info, names, options, overwrite)
     if options.dry_run:
-        ctx.exit(show_plan(derainer, jobs, unusable, target, unread))
+        ctx.exit(show_plan(derainer, jobs, unusable, target, unread, maps))
     target.prepare()
-    ctx.exit(part.exit_code(show_run(derainer, jobs, unusable, target, options, unread=unread)))
+    ctx.exit(part.exit_code(show_run(derainer, jobs, unusable, target, options, unread=unread, maps=maps)))

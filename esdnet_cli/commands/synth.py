@@ -51,6 +51,6 @@ def command(
     from esdnet_cli.show.pairs import show_pairs
     from esdnet_cli.training.synth import Rainmaker
 
-    sources, unusable = find_sources([str(clean)], recursive, leave_out=[output])
+    sources, unusable = find_sources([str(clean)], recursive, [output, output / "input", output / "target"])
     jobs = plan_outputs(sources, output / "input", "png")
     ctx.exit(show_pairs(jobs, unusable, Rainmaker(rain, streaks, seed), output, overwrite, quiet))

@@ -17,13 +17,11 @@ from esdnet_cli.energy.spikes import spikes_by_place
 from esdnet_cli.model.layers import LIF
 from esdnet_cli.model.network import ESDNet
 
-LEVELS = 3  # one over the patch of the picture's resolution, half and quarter of that; the third may have no neurons
-
 
 class SpikeMapper:
     """Runs a network while it is entered, and hands its firing rates back as more channels, one for each level.
 
-    Levels without neurons, which can only be the last, have none: LEVELS is the most.
+    Levels without neurons, which can only be the last, have none: `model.config.LEVELS` is the most.
     Rate of a place at a level: spikes / (neurons x T x D) of all neuron layers of that resolution, 0 to 1.
     """
 

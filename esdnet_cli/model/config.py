@@ -10,6 +10,7 @@ SHORTCUTS: tuple[str, ...] = get_args(Shortcut)
 Neuron = Literal["lif", "integer"]
 NEURONS: tuple[str, ...] = get_args(Neuron)
 PATCHES = (1, 2)
+LEVELS = 3  # one over the patch of the picture's resolution, half and quarter of that; the third may have no neurons
 MOST_LEVELS = 255  # what 8 bits hold, in which spikes travel at low precision
 USUAL_LEVELS = 4  # of integer neurons where nothing is said (Luo et al., ECCV 2024)
 _HALVINGS = 4  # two strides of 2

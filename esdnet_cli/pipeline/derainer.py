@@ -45,7 +45,7 @@ _LARGE = 32 * 2**20  # bytes of a picture beside which what a pass leaves behind
 class Derained:
     """image: [H, W, 3], the input's dtype. activity: spikes and operations that it took, None if not asked for.
 
-    spike_map: firing rate of each place by level, float16 [H, W, LEVELS] (see energy.spikemap), None if not asked for.
+    spike_map: firing rate of each place by level, float16 [H, W, levels] (see energy.spikemap), None if not asked for.
     seconds: cutting, network and blending; None if there was no network.
     """
 

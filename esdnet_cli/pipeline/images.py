@@ -292,11 +292,14 @@ def _why_undecodable(data: bytes, path: Path) -> str:
 
 
 def _frames(path: Path) -> int:
-    try:
-        str(path).encode("utf-8")
-        return int(cv2.imcount(str(path)))
-    except (UnicodeEncodeError, cv2.error):
-        return 1  # OpenCV would crash on a name that is no UTF-8
+    with path.open("rb") as file:
+        name = str(path)
+        if any("\ud800" <= character <= "\udfff" for character in name):  # no UTF-8, on which OpenCV would crash
+            name = f"/dev/fd/{file.fileno()}"
+        try:
+            return int(cv2.imcount(name))
+        except cv2.error:
+            return 1
 
 
 def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -1,9 +1,9 @@
-"""What looks at each picture that is done: scores against targets, pictures of where neurons fire, previews."""
+"""What is made of each picture that is done: scores against targets, pictures of where neurons fire, previews."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet_cli.errors import PictureError
+from esdnet_cli.errors import PictureError, printable
 from esdnet_cli.metrics import quality, spike_rain
 from esdnet_cli.pipeline.images import Picture, eight_bit, read_picture
 from esdnet_cli.pipeline.output import Output
 from esdnet_cli.pipeline.results import ImageResult, Preview
 from esdnet_cli.pipeline.run import Done, Observer
-from esdnet_cli.pipeline.sources import Source, with_ending
+from esdnet_cli.pipeline.sources import Source, map_paths
 
 SHOWN = (1, 99)  # percentiles of a map that become the darkest and the brightest colour
 MAPS_SMALLER = 2  # a preview's maps, against its pictures
@@ -30,7 +30,10 @@ def score(targets: Mapping[Source, Path]) -> Observer:
 
     def observer(done: Done, result: ImageResult) -> ImageResult:
         path = targets[done.source]
-        target = eight_bit(read_picture(path.read_bytes(), path).rgb)
+        try:
+            target = eight_bit(read_picture(path.read_bytes(), path).rgb)
+        except PictureError as error:
+            raise PictureError(f"its target {printable(path)}: {error}") from error
         try:
             result = replace(result, quality=quality(eight_bit(done.derained.rgb), target))
         except ValueError as error:
@@ -38,20 +41,6 @@ def score(targets: Mapping[Source, Path]) -> Observer:
         if done.spike_map is None:
             return result
         return replace(result, spike_rain=spike_rain(done.spike_map, eight_bit(done.rainy.rgb), target))
-
-    return observer
-
-
-def spike_pictures(names: Mapping[Source, Path], output: Output) -> Observer:
-    """Writes a heat map of each level that has neurons as PNG: name.level1.png (finest), level2, level3."""
-
-    def observer(done: Done, result: ImageResult) -> ImageResult:
-        assert done.spike_map is not None
-        colours, _ = heat(done.spike_map)
-        for level, colour in enumerate(colours, 1):
-            path = with_ending(names[done.source], f".level{level}.png")
-            output.write(path, Picture(colour[..., ::-1], None, False), done.sha256)
-        return result
 
     return observer
 
@@ -72,6 +61,26 @@ def previews(budget: int) -> Observer:
         return replace(result, preview=Preview(before, after, tuple(spikes), scales))
 
     return observer
+
+
+@dataclass(frozen=True)
+class SpikeMaps:
+    """A heat map of each level that has neurons as PNG: `sources.map_paths` of each source's name."""
+
+    names: Mapping[Source, Path]
+    output: Output
+
+    def are_done(self, source: Source, sha256: str) -> bool:
+        """As `Output.is_done`, of all of a source's."""
+        done = [self.output.is_done(path, sha256) for path in map_paths(self.names[source])]
+        return done[0]  # the last to be written, while a network may have no neurons at the coarsest level
+
+    def write(self, done: Done) -> None:
+        """As `Output.write`, of all of a picture's."""
+        assert done.spike_map is not None
+        colours, _ = heat(done.spike_map)
+        for path, colour in reversed(list(zip(map_paths(self.names[done.source]), colours))):
+            self.output.write(path, Picture(colour[..., ::-1], None, False), done.sha256)
 
 
 def heat(spike_map: NDArray[np.float16]) -> tuple[list[NDArray[Any]], tuple[tuple[float, float], ...]]:

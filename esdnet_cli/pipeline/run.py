@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,16 @@ class Done:
 Observer = Callable[[Done, ImageResult], ImageResult]  # adds what it found; PictureError makes the picture failed
 
 
+class Beside(Protocol):
+    """Files that are written of a picture beside its output, before it."""
+
+    def are_done(self, source: Source, sha256: str) -> bool:
+        """Whether all are there: True to skip. Raises PictureError if something that is not ours is in the way."""
+
+    def write(self, done: Done) -> None:
+        """Write those that are not there. Raises PictureError or OSError."""
+
+
 @dataclass(frozen=True)
 class _Read:
     sha256: str
@@ -60,14 +70,16 @@ def derain_files(
     progress: Progress = lambda share: None,
     observers: Sequence[Observer] = (),
     count: bool = True,
+    maps: Beside | None = None,
 ) -> Iterator[ImageResult]:
     """Derain each job's source into its output; results in order, as they come.
 
-    observers: see each picture that is done, with its spike map. count: also count spikes and operations. What goes
-    wrong with a picture is its result, no exception.
+    observers: see each picture that is done, with its spike map. count: also count spikes and operations. maps: what
+    is written of the spike maps; a picture without them is not done. What goes wrong with a picture is its result, no
+    exception.
     Reader thread -> this thread (network) -> writer thread.
     """
-    steps = _Steps(derainer, output, progress, observers, count)
+    steps = _Steps(derainer, output, progress, observers, count, maps)
     waiting = deque(jobs)
     reading: deque[tuple[Job, Future[_Read | ImageResult]]] = deque()
     writing: deque[Future[ImageResult]] = deque()
@@ -104,17 +116,25 @@ def derain_files(
             raise
 
 
-def plan(job: Job, output: Output | Nowhere) -> ImageResult:
+def plan(job: Job, output: Output | Nowhere, maps: Beside | None = None) -> ImageResult:
     """What `derain_files` would begin to do with a job, without decoding, computing or writing anything."""
-    return _or_failed(_look, job, output)
+    return _or_failed(_look, job, output, maps)
 
 
-def _look(job: Job, output: Output | Nowhere) -> ImageResult:
+def _look(job: Job, output: Output | Nowhere, maps: Beside | None) -> ImageResult:
     data = job.source.path.read_bytes()
     output.check_ending(job.output)
-    if output.is_done(job.output, digest(data)):
+    if _is_done(job, digest(data), output, maps):
         return ImageResult.skipped(job.source.name, job.output_name)
     return ImageResult(job.source.name, job.output_name, "ok")
+
+
+def _is_done(job: Job, sha256: str, output: Output | Nowhere, maps: Beside | None) -> bool:
+    """True to skip. Raises PictureError if something that is not ours is in the way of one of the files."""
+    done = [output.is_done(job.output, sha256)]
+    if maps is not None:
+        done.append(maps.are_done(job.source, sha256))
+    return all(done)
 
 
 @dataclass(frozen=True)
@@ -126,13 +146,14 @@ class _Steps:
     progress: Progress
     observers: Sequence[Observer]
     count: bool
+    maps: Beside | None
 
     def read(self, job: Job) -> _Read | ImageResult:
         """On the reader's thread."""
         modified_ns = os.stat(job.source.path).st_mtime_ns
         data = job.source.path.read_bytes()
         sha256 = digest(data)
-        if self.output.is_done(job.output, sha256):
+        if _is_done(job, sha256, self.output, self.maps):
             return ImageResult.skipped(job.source.name, job.output_name)
         picture = read_picture(data, job.source.path)
         return _Read(sha256, modified_ns, picture, self.output.loses(picture, job.output))
@@ -148,7 +169,8 @@ class _Steps:
             self.progress(1 / tiles)
 
         try:
-            derained = self.derainer(without_hidden_colours(picture), self.count, on_tile, bool(self.observers))
+            mapped = bool(self.observers or self.maps)
+            derained = self.derainer(without_hidden_colours(picture), self.count, on_tile, mapped)
         finally:
             self.progress(left / tiles)
         rgb = grey_again(derained.image) if picture.grey else derained.image
@@ -165,6 +187,8 @@ class _Steps:
     def write(self, job: Job, derained: tuple[Done, ImageResult]) -> ImageResult:
         """On the writer's thread, the observers' work, too."""
         done, result = derained
+        if self.maps is not None:
+            self.maps.write(done)
         self.output.write(job.output, done.derained, done.sha256, done.modified_ns)
         for observer in self.observers:
             result = observer(done, result)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.files import fitting_name
+from esdnet_cli.model.config import LEVELS
 from esdnet_cli.pipeline.journal import JOURNAL, noted_outputs
 from esdnet_cli.pipeline.kinds import unread_ending
 
@@ -131,12 +132,13 @@ def _find(
         root = Path(*_plain_parts(path))
         outputs = _inside(leave_out, root)
         found = []
-        seen = set()  # "**" follows links, which may loop
-        for match in map(Path, sorted(glob.glob(text, recursive=True))):
-            place = os.path.join(os.path.realpath(match.parent), match.name)
-            if place in seen or _skipped(match, outputs):
+        matches: dict[str, Path] = {}
+        # "**" follows links, which may loop: of the ways to a file, the shortest
+        for match in sorted(map(Path, glob.glob(text, recursive=True)), key=lambda match: len(match.parts)):
+            matches.setdefault(os.path.join(os.path.realpath(match.parent), match.name), match)
+        for match in sorted(matches.values(), key=str):
+            if _skipped(match, outputs):
                 continue
-            seen.add(place)
             if _is_picture(match):
                 found.append(Source(match, match.relative_to(root)))
             else:
@@ -175,6 +177,33 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
         taken[key] = source.path
         jobs.append(Job(source, output))
     return jobs
+
+
+def plan_maps(jobs: Sequence[Job], folder: Path) -> dict[Source, Path]:
+    """What each job's spike maps are called, but for the `map_endings`: same relative path and stem.
+
+    Beside an a.jpg, those of a.png are called a.png, and the others a.jpg.
+    Raises EsdnetError before any work if one would be written over an input or an output, or over another one.
+    """
+    places = [folder / job.source.relative for job in jobs]
+    wanted = Counter(_key(place.with_suffix("")) for place in places)
+    taken = {_key(job.output): f"the output {printable(job.output)}" for job in jobs if job.output != NO_FILE}
+    taken |= {_key(job.source.path): f"the input {printable(job.source.path)}" for job in jobs}
+    names = {}
+    for job, place in zip(jobs, places):
+        alone = wanted[_key(place.with_suffix(""))] == 1
+        name = place.with_suffix(".png") if alone else place.with_name(place.name + ".png")
+        for path in map_paths(name):
+            if (key := _key(path)) in taken:
+                raise EsdnetError(f"{printable(path)} would be written over {taken[key]}; choose another --spike-map")
+            taken[key] = f"the map of {printable(job.source.path)}"
+        names[job.source] = name
+    return names
+
+
+def map_paths(name: Path) -> list[Path]:
+    """The spike maps of a picture, finest first: name.level1.png and so on."""
+    return [with_ending(name, f".level{level}.png") for level in range(1, LEVELS + 1)]
 
 
 def _other_ending(path: Path) -> str | None:

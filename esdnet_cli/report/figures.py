@@ -183,11 +183,11 @@ def figures_of(shown: ImageResult | Totals, costs: EnergyCosts) -> dict[str, Any
 
 
 def totals(results: Sequence[ImageResult], costs: EnergyCosts) -> Totals:
-    """Add a run's results up."""
-    done = [result for result in results if result.status == "ok"]
+    """Add a run's results up; those of pictures that it skipped, too, if an earlier report had their figures."""
+    done = [result for result in results if result.status != "failed" and result.width is not None]
     counted = [result.activity for result in done if result.activity]
     return Totals(
-        ok=len(done),
+        ok=sum(result.status == "ok" for result in results),
         skipped=sum(result.status == "skipped" for result in results),
         failed=sum(result.status == "failed" for result in results),
         megapixels=sum((result.width or 0) * (result.height or 0) for result in done) / 1e6,

@@ -21,9 +21,9 @@ from esdnet_cli.report.figures import FACTS, SCHEMA
 def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tuple[list[ImageResult], RunInfo]:
     """All pictures of several JSON reports, priced at `costs` (None: at the first report's), in the order given.
 
-    A picture that stands in several is taken from where it was done, best with counts. seconds: the longest run's,
-    since shards run side by side. Raises EsdnetError if a file is no report of pictures, or of other weights or
-    settings than the first, or if a name stands for different pictures in two of them.
+    A picture that stands in several is taken from where it was done, best with counts, then with scores. seconds: the
+    longest run's, since shards run side by side. Raises EsdnetError if a file is no report of pictures, or of other
+    weights or settings than the first, or if a name stands for different pictures in two of them.
     """
     pictures: dict[str, ImageResult] = {}
     runs: list[RunInfo] = []
@@ -59,8 +59,20 @@ def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tup
     return list(pictures.values()), merged
 
 
-def _worth(result: ImageResult) -> tuple[bool, int]:
-    return result.activity is not None, ("failed", "skipped", "ok").index(result.status)
+def done_before(path: Path, model: ModelInfo) -> dict[str, ImageResult]:
+    """The pictures that a JSON report, if there is one, has figures of, by name; none of other settings."""
+    try:
+        results, run = _read(path)
+    except EsdnetError:
+        return {}
+    if run.model is None or _settings(run, path) != replace(model, device="", weights_name=""):
+        return {}
+    return {result.input: result for result in results if result.status == "ok"}
+
+
+def _worth(result: ImageResult) -> tuple[bool, int, bool, bool]:
+    done = ("failed", "skipped", "ok").index(result.status)
+    return result.activity is not None, done, result.quality is not None, result.spike_rain is not None
 
 
 def _settings(run: RunInfo, path: Path) -> ModelInfo:
@@ -70,7 +82,9 @@ def _settings(run: RunInfo, path: Path) -> ModelInfo:
 
 def _model(run: RunInfo, path: Path) -> ModelInfo:
     if run.model is None:
-        raise EsdnetError(f"{printable(path)}: contains no energy figures (made with --as-is); leave it out")
+        raise EsdnetError(
+            f"{printable(path)}: contains no energy figures (made with --as-is, or of no picture); leave it out"
+        )
     return run.model
 
 
@@ -102,6 +116,8 @@ def _result(image: dict[str, Any], virtual_steps: int, older: dict[str, Any]) ->
     }
     layers = tuple(_layer({**older, **layer}) for layer in image["layers"])
     counted = Activity(virtual_steps, layers) if layers else None
+    if facts["status"] == "skipped" and facts["width"] is not None:  # with an earlier run's figures
+        facts["status"] = "ok"
     return ImageResult(**facts, activity=counted, quality=_quality(image), spike_rain=_spike_rain(image))
 
 

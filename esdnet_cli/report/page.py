@@ -21,8 +21,8 @@ from esdnet_cli.energy.cost import (
     PJ_PER_DRAM_BIT,
     PRESETS,
 )
-from esdnet_cli.energy.spikemap import LEVELS
 from esdnet_cli.energy.twin import FORMATS, TWIN_DENSITY, Comparison
+from esdnet_cli.model.config import LEVELS
 from esdnet_cli.pipeline.results import ImageResult, RunInfo, Totals
 from esdnet_cli.report.figures import FIGURES, comparison, digits, figures_of, priced
 

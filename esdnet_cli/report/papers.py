@@ -25,6 +25,7 @@ from esdnet_cli.report.merge import merge
 
 _SPECIAL = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{character: f"{{{character}}}" for character in "[*"},  # which a row's end before them would take for its own
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
 }  # fmt: skip
 
@@ -110,10 +111,10 @@ def _counted(results: Sequence[ImageResult], run: RunInfo, path: Path) -> dict[s
     if counted:
         return counted
     why = "was made with --no-energy; run without it"
-    if run.model is None:
+    if not any(result.status == "ok" for result in results):
+        why = "nothing was computed in its run; give the report of one that did"
+    elif run.model is None:
         why = "was made with --as-is; give a run of the network"
-    elif not any(result.status == "ok" for result in results):
-        why = "nothing was computed in its run; give an earlier run's report, or use --overwrite"
     raise EsdnetError(f"{printable(path)}: has no energy figures: {why}")
 
 

@@ -179,7 +179,7 @@ class _Show:
             show_summary([result.image for result in self.results], info, totals, options, short=True)
         if options.report is not None:
             _write_report(options.report, self.results, self._rows, info, totals, options)
-            tell_figures_missing(options, totals, "clips")
+            tell_figures_missing(options, totals.skipped, "clips")
 
     def _tell(self, message: str) -> None:
         if not self._options.quiet:

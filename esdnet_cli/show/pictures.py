@@ -14,15 +14,15 @@ from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.pipeline.derainer import AsIs, Derainer
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.kinds import unread_line
-from esdnet_cli.pipeline.observers import previews, score, spike_pictures
+from esdnet_cli.pipeline.observers import SpikeMaps, previews, score
 from esdnet_cli.pipeline.output import Nowhere, Output, pixel_settings
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Totals
 from esdnet_cli.pipeline.run import Observer, derain_files, plan
-from esdnet_cli.pipeline.sources import Job, Source, Unusable, plan_outputs
+from esdnet_cli.pipeline.sources import Job, Source, Unusable
 from esdnet_cli.report import papers, rows
 from esdnet_cli.report.figures import totals
 from esdnet_cli.report.files import report_ending, write_report
-from esdnet_cli.report.merge import merge
+from esdnet_cli.report.merge import done_before, merge
 from esdnet_cli.settings import RunOptions
 from esdnet_cli.shards import Shard
 from esdnet_cli.show.terminal import libraries_muted, picture_bar, print_rows, tell, typed_command
@@ -46,14 +46,18 @@ def split(
 def show_run(
     derainer: Derainer | AsIs, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | Nowhere,
     options: RunOptions, targets: Mapping[Source, Path] = {}, unread: Mapping[str, int] = {},
+    maps: SpikeMaps | None = None,
 ) -> int:  # fmt: skip
     """Derain and print each result as it comes; returns the exit code.
 
     targets: what pictures that have one are scored against. unread: pictures that were passed over, by ending.
-    Interrupted, it still prints the summary and writes the report, then raises KeyboardInterrupt.
+    maps: see `spike_maps`. Interrupted, it still prints the summary and writes the report, then raises
+    KeyboardInterrupt.
     """
     model = derainer.info
-    observers = _observers(model, jobs, output, options, targets)
+    if maps is not None:
+        maps.output.prepare()
+    observers = _observers(len(jobs), options, targets)
     results = [ImageResult.failed(entry.input, entry.error) for entry in unusable]
     meters = derainer.meters()
     meter.begin(meters)
@@ -71,7 +75,7 @@ def show_run(
         if not options.quiet and jobs:
             print_rows(*rows.heading(bool(targets), bool(model)))
         try:
-            for result in derain_files(derainer, jobs, output, on_progress, observers, options.count):
+            for result in derain_files(derainer, jobs, output, on_progress, observers, options.count, maps):
                 results.append(result)
                 _show(result, options, bool(targets))
         except KeyboardInterrupt:
@@ -87,11 +91,35 @@ def show_run(
         resume = "; the same command continues from here" if output.writes else ""
         tell(f"Interrupted after {summary.ok + summary.skipped} of {len(jobs)} pictures{resume}.")
     if options.report is not None:
+        if summary.skipped and model is not None:
+            results = _with_earlier_figures(results, jobs, options.report, model)
+            summary = totals(results, options.costs)
         write_report(options.report, results, info, summary)
-        tell_figures_missing(options, summary, "pictures")
+        missing = sum(result.status == "skipped" and result.width is None for result in results)
+        tell_figures_missing(options, missing, "pictures")
     if interrupted:
         raise KeyboardInterrupt
     return 1 if summary.failed else 0
+
+
+def _with_earlier_figures(
+    results: Sequence[ImageResult], jobs: Sequence[Job], report: Path, model: ModelInfo
+) -> list[ImageResult]:
+    """With the figures that a report of earlier runs, which this one's will replace, has of what was skipped."""
+    known = done_before(report, model)
+    if known:
+        written = report.stat().st_mtime
+        # a picture that has changed since was perhaps derained anew meanwhile
+        known = {
+            job.source.name: known[job.source.name] for job in jobs
+            if job.source.name in known and job.source.path.stat().st_mtime <= written
+        }  # fmt: skip
+    return [
+        replace(known[result.input], status="skipped")
+        if result.status == "skipped" and result.input in known
+        else result
+        for result in results
+    ]
 
 
 def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOptions) -> int:
@@ -110,12 +138,12 @@ def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOp
     return 1 if summary.failed else 0
 
 
-def tell_figures_missing(options: RunOptions, summary: Totals, what: str) -> None:
+def tell_figures_missing(options: RunOptions, missing: int, what: str) -> None:
     """Say that what an earlier run has done stands in the report without figures."""
-    if options.report is not None and summary.skipped and not options.quiet:
+    if options.report is not None and missing and not options.quiet:
         tell(
-            f"{printable(options.report)} lacks the figures of {summary.skipped} {what} finished by an earlier run; "
-            "see that run's report, or use --overwrite to compute them again."
+            f"{printable(options.report)} lacks the figures of {missing} {what} finished by an earlier run; "
+            "--overwrite computes them again."
         )
 
 
@@ -143,30 +171,31 @@ def show_summary(
             tell(f"failed: {result.input}: {result.error}")
 
 
-def _observers(
-    model: ModelInfo | None, jobs: Sequence[Job], output: Output | Nowhere, options: RunOptions,
-    targets: Mapping[Source, Path],
-) -> list[Observer]:  # fmt: skip
+def spike_maps(
+    model: ModelInfo | None, names: Mapping[Source, Path], options: RunOptions, overwrite: bool = False
+) -> SpikeMaps | None:
+    """What --spike-map asks for, if there is a network; names: of the pictures' maps (`sources.plan_maps`)."""
+    if options.spike_map is None or model is None:
+        return None
+    journal = Journal(options.spike_map, {**pixel_settings(model), "spike_map": True})
+    return SpikeMaps(names, Output(journal, overwrite, mend="move it, or choose another --spike-map"))
+
+
+def _observers(pictures: int, options: RunOptions, targets: Mapping[Source, Path]) -> list[Observer]:
     found = []
     if targets:
         found.append(score(targets))
-    if options.spike_map and model:
-        planned = plan_outputs([job.source for job in jobs], options.spike_map, "png")
-        journal = Journal(options.spike_map, {**pixel_settings(model), "spike_map": True})
-        journal.prepare()
-        maps = Output(journal, output.overwrite, mend="move it, or choose another --spike-map")
-        found.append(spike_pictures({job.source: job.output for job in planned}, maps))
     if options.report is not None and report_ending(options.report) == ".html":
-        found.append(previews(PREVIEW_BYTES // max(len(jobs), PREVIEW_FEWEST)))
+        found.append(previews(PREVIEW_BYTES // max(pictures, PREVIEW_FEWEST)))
     return found
 
 
 def show_plan(
     derainer: Derainer | AsIs, jobs: Sequence[Job], unusable: Sequence[Unusable], output: Output | Nowhere,
-    unread: Mapping[str, int] = {},
+    unread: Mapping[str, int] = {}, maps: SpikeMaps | None = None,
 ) -> int:  # fmt: skip
     """Print what a run would do with each input, touching nothing; returns the exit code that it would begin with."""
-    return show_fates(derainer, (plan(job, output) for job in jobs), unusable, output.verb, unread)
+    return show_fates(derainer, (plan(job, output, maps) for job in jobs), unusable, output.verb, unread)
 
 
 def show_fates(

@@ -13,16 +13,17 @@ from esdnet_cli.pipeline.derainer import AsIs, Derainer
 from esdnet_cli.pipeline.images import ending_of
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.output import Nowhere, Output, pixel_settings
-from esdnet_cli.pipeline.sources import Source, Unusable, find_sources, plan_outputs
+from esdnet_cli.pipeline.sources import Source, Unusable, find_sources, plan_maps, plan_outputs
 from esdnet_cli.settings import RunOptions
 from esdnet_cli.show.network import load_derainer
-from esdnet_cli.show.pictures import show_plan, show_run
+from esdnet_cli.show.pictures import show_plan, show_run, spike_maps
 
 
-def derain_stream(name: str, recursive: bool, file_format: str | None, options: RunOptions) -> int:
+def derain_stream(name: str, recursive: bool, file_format: str | None, overwrite: bool, options: RunOptions) -> int:
     """Derain the picture that `name` names, - for standard input, to standard output; returns the exit code.
 
-    It takes the way of all files, in a folder of its own that goes afterwards. Nothing is written if it fails.
+    overwrite: of spike maps, the only files that stay. The picture takes the way of all files, in a folder of its own
+    that goes afterwards. Nothing is written to standard output if it fails.
     """
     out = sys.stdout.buffer
     if out.isatty() and not options.dry_run:
@@ -45,9 +46,11 @@ def derain_stream(name: str, recursive: bool, file_format: str | None, options: 
         if sources:
             derainer = load_derainer(options)
             output = Output(Journal(place / "out", pixel_settings(derainer.info)), False)
+        names = plan_maps(jobs, options.spike_map) if options.spike_map else {}
+        maps = spike_maps(derainer.info, names, options, overwrite)
         if options.dry_run:
-            return show_plan(derainer, jobs, unusable, output)
-        code = show_run(derainer, jobs, unusable, output, options)
+            return show_plan(derainer, jobs, unusable, output, maps=maps)
+        code = show_run(derainer, jobs, unusable, output, options, maps=maps)
         if code == 0:
             out.write(jobs[0].output.read_bytes())
             out.flush()
