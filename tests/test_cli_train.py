@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import INTEGER, LEAST, TINY, Run, load_json, photo, write
+from conftest import INTEGER, LEAST, TINY, Run, load_json, photo, tiny_network, write
 from safetensors.torch import load_file, save_file
 
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
@@ -109,10 +109,25 @@ def test_a_network_learns_from_another(clean: Path, tmp_path: Path, tiny: Path, 
     train = ("train", "--clean", clean, "-o", tmp_path / "run", *FEW)
     assert run(*train, "--steps", 1, "--teacher", f"{tiny}=8").exit_code == 0
     metadata = open_checkpoint(str(tmp_path / "run" / "last.safetensors")).metadata
-    assert metadata["trained_on"] == f"{clean}; taught by {tiny}"
+    assert metadata["trained_on"] == f"{clean}; taught by {tiny}" and "license" not in metadata
     refused = run(*train, "--steps", 1, "--teacher", f"{tiny}=4", "--resume")
     assert refused.exit_code == 2 and "was started with teacher" in refused.stderr
     assert run(*train, "--steps", 1, "--teacher", f"{tiny}=8", "--resume").exit_code == 0
+
+
+def test_licences_of_beginning_and_teacher_are_both_kept(clean: Path, tmp_path: Path, run: Run) -> None:
+    made = {}
+    for name, origin in (
+        ("begun", {"license": "CC0", "trained_on": "a"}),
+        ("wise", {"license": "NC", "trained_on": "b"}),
+    ):
+        made[name] = tmp_path / f"{name}.safetensors"
+        save(made[name], tiny_network(LEAST).state_dict(), LEAST, origin)
+    train = ("train", "--clean", clean, *FEW[2:], "--steps", 1, "--teacher", made["wise"])
+    assert run(*train, "-o", tmp_path / "run", "--init", made["begun"]).exit_code == 0
+    metadata = open_checkpoint(str(tmp_path / "run" / "last.safetensors")).metadata
+    assert metadata["license"] == "CC0; NC"
+    assert metadata["trained_on"] == f"a; then {clean}; taught by {made['wise']} (b)"
 
 
 @pytest.mark.parametrize(

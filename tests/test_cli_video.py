@@ -19,6 +19,7 @@ import pytest
 from av.stream import Disposition
 from clips import frames_of, make_clip, packets_of, scene, times_of
 from conftest import Run, load_json, read, write
+from PIL import Image
 
 from esdnet_cli.pipeline.journal import JOURNAL
 from esdnet_cli.video.info import read_info
@@ -32,6 +33,13 @@ UNEVEN = [int(index * 41.7 + index % 3 * 5) for index in range(12)]  # a camera 
 def still(identity: Path) -> Path:
     """A checkpoint under which a clip stands still: whatever differs in the output was not the network."""
     return identity
+
+
+def length_of(path: Path) -> float:
+    """Seconds that players show, as FFmpeg finds them."""
+    with av.open(str(path)) as container:
+        assert container.duration is not None
+        return container.duration / 1e6
 
 
 def facts(path: Path) -> dict[str, Any]:
@@ -345,16 +353,29 @@ def test_parts_that_a_kill_left_beside_the_output_go(
 
 def test_interrupted_says_how_far_and_how_to_go_on(tiny: Path, tmp_path: Path, run: Run) -> None:
     source, target = make_clip(tmp_path / "x.mp4", 30), tmp_path / "y.mp4"
-    stderr = _interrupt(source, target, tiny, signal.SIGINT)
+    report = tmp_path / "r.json"
+    stderr = _interrupt(source, target, tiny, signal.SIGINT, "--report", report)
     assert "Interrupted: 24 frames of" in stderr and "the same command continues from there" in stderr
+    assert load_json(report)["images"] == load_json(report)["clips"] == [], "of a clip that is not there"
     assert "Traceback" not in stderr and not target.exists()
     assert run("video", source, "-o", target, "--weights", tiny, "--tile", "0").exit_code == 0
     assert times_of(target) == times_of(source)
 
 
-def _interrupt(source: Path, target: Path, weights: Path, number: int, *options: str) -> str:
+def _interrupt(source: Path, target: Path, weights: Path, number: int, *options: object) -> str:
     """Run until the first part is there, then send a signal; returns stderr."""
-    command = [*ESDNET, "video", str(source), "-o", str(target), "--weights", str(weights), "--tile", "0", *options]
+    command = [
+        *ESDNET,
+        "video",
+        str(source),
+        "-o",
+        str(target),
+        "--weights",
+        str(weights),
+        "--tile",
+        "0",
+        *map(str, options),
+    ]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while not (target.parent / f".{target.name}.esdnet-parts" / "000000.part").exists():
             assert process.poll() is None
@@ -697,6 +718,91 @@ def test_a_part_of_a_clip_begins_at_the_beginning(still: Path, tmp_path: Path, r
     assert not (tmp_path / "z.mkv").exists()
 
 
+@pytest.mark.parametrize("name", ["y.mp4", "y.mkv"])
+@pytest.mark.parametrize("frames, every", [(3, 1), (6, 1), (6, 2), (7, 4)])
+def test_the_last_picture_of_a_slide_show_stands_as_long(
+    frames: int, every: int, name: str, still: Path, tmp_path: Path, run: Run
+) -> None:
+    first, *others = (Image.fromarray(scene(frame, 48, 64)) for frame in range(frames))
+    source = tmp_path / "x.gif"
+    first.save(source, save_all=True, append_images=others, duration=[100] * (frames - 1) + [2000])
+    target = tmp_path / name
+    assert run("video", source, "-o", target, "--weights", still, "--every", every).exit_code == 0
+    assert times_of(target) == [Fraction(frame, 10) for frame in range(0, frames, every)]
+    assert length_of(target) == pytest.approx(0.1 * (frames - 1) + 2, abs=0.002)
+
+
+def test_lengths_in_mp4_are_those_of_frames_as_they_are_shown(still: Path, tmp_path: Path, run: Run) -> None:
+    times = [0, 33, 66, 500, 533, 566, 600, 633, 666, 2000, 2033, 2066, 2100, 2133, 2166]
+    source = make_clip(tmp_path / "x.mp4", unit=MILLISECONDS, times=times, options={"bf": "3"})
+    for name in ("y.mp4", "y.mkv"):
+        assert run("video", source, "-o", tmp_path / name, "--weights", still).exit_code == 0
+        assert length_of(tmp_path / name) == pytest.approx(length_of(source), abs=0.002)
+
+
+@pytest.mark.parametrize(
+    "start, end, times",
+    [
+        ("0.1", "1", [0, 400, 433, 466]),
+        ("0.1", "0.4", [0]),
+        ("0.6", "0.9", [0]),
+        ("1.9", None, [0, 100]),
+        ("0.033", "0.1", [0, 33]),
+    ],
+)
+def test_a_part_begins_with_what_stands_there(
+    start: str, end: str | None, times: list[int], still: Path, tmp_path: Path, run: Run
+) -> None:
+    shown = [0, 33, 66, 500, 533, 566, 2000]
+    source = make_clip(tmp_path / "x.mkv", codec="ffv1", sound="libopus", unit=MILLISECONDS, times=shown)
+    target = tmp_path / "y.mkv"
+    until = ("--end", end) if end else ()
+    assert run("video", source, "-o", target, "--weights", still, "--start", start, *until).exit_code == 0
+    assert [round(1000 * time) for time in times_of(target)] == times
+    (sound,) = packets_of(target, "audio")
+    assert 0 <= sound[0][0] < 0.02  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "selection, code", [(("--start", "0.5"), 1), (("--end", "2"), 1), (("--start", "0.5", "--end", "0.9"), 0)]
+)
+def test_what_a_file_that_breaks_off_lacks_of_a_part_is_said(
+    selection: tuple[str, ...], code: int, still: Path, tmp_path: Path, run: Run
+) -> None:
+    source = make_clip(tmp_path / "x.mkv", 60, codec="ffv1", declared=60)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size * 6 // 10])
+    result = run("video", source, "-o", tmp_path / "y.mkv", "--weights", still, *selection)
+    assert result.exit_code == code and ("truncated or damaged" in result.stderr) == bool(code), result.stderr
+
+
+def test_cues_end_with_the_part(still: Path, tmp_path: Path, run: Run) -> None:
+    cue = b"1\n00:00:00,100 --> 00:00:09,000\nRain\n\n"
+    source = make_clip(tmp_path / "x.mkv", 50, codec="ffv1", subtitles=cue)
+    for name in ("y.mkv", "y.mp4"):
+        options = ("--weights", still, "--start", "0.4", "--end", "1")
+        assert run("video", source, "-o", tmp_path / name, *options).exit_code == 0
+        assert length_of(tmp_path / name) == pytest.approx(0.6, abs=0.05)
+
+
+def test_a_pixel_aspect_that_is_lost_is_said(still: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.mp4", 2, aspect=Fraction(16, 11))
+    said = run("video", source, "-o", tmp_path / "y.webm", "--weights", still).stderr
+    assert "its pixel aspect 16/11 is left out" in said
+    for name in ("y.mp4", "y.mkv"):
+        assert "aspect" not in run("video", source, "-o", tmp_path / name, "--weights", still).stderr
+        assert facts(tmp_path / name)["aspect"] == Fraction(16, 11)
+
+
+def test_grey_png_is_a_clip_too(still: Path, tmp_path: Path, run: Run) -> None:
+    first, *others = (Image.fromarray(scene(frame, 48, 64)).convert("L") for frame in range(3))
+    first.save(tmp_path / "x.apng", save_all=True, append_images=others, duration=40)
+    target = tmp_path / "y.mkv"
+    assert run("video", tmp_path / "x.apng", "-o", target, "--codec", "ffv1", "--weights", still).exit_code == 0
+    with av.open(str(target)) as container:
+        shown = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
+    assert np.abs(shown[0].astype(int) - np.asarray(first)).mean() < 1
+
+
 @pytest.mark.parametrize("start, end", [(None, None), ("0.4", "0.8")])
 def test_the_clock_of_a_broadcast_begins_anew(
     start: str | None, end: str | None, still: Path, tmp_path: Path, run: Run
@@ -795,6 +901,7 @@ USAGE = {
     "lossless": (("x.mp4", "-o", "y.mkv", "--codec", "ffv1", "--crf", "5"), "--crf does not go with ffv1"),
     "frames": (("sub", "-o", "out", "--codec", "vp9"), "--codec does not go with a folder of frames"),
     "frames into a clip": (("sub", "-o", "y.mp4"), "becomes a folder of frames, not a clip; name a folder"),
+    "clips into a clip": (("x.mp4", "sub/x.mp4", "-o", "y.mp4"), "several clips become several clips; name a folder"),
     "folder of clips": (("sub", "-o", "out"), "a folder is taken as numbered frames; name the clips"),
     "folder beside a clip": (("sub", "x.mp4", "-o", "out"), "is a folder of frames; give it as the only input"),
 }

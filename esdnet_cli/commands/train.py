@@ -175,6 +175,7 @@ def command(
     from esdnet_cli.training.start import (
         autocast_precision,
         join_processes,
+        origin_of,
         prepare_folder,
         starting_point,
         teacher_of,
@@ -187,27 +188,22 @@ def command(
     chosen = choose_device(device, local_rank())
     from esdnet_cli.training.data import CropSource, Folder, Taught, load_batches, load_validation
 
-    taught = teacher_of(*teacher, crop, chosen, tell) if teacher else None
-    masks, couples = ([Folder(*entry) for entry in given] for given in (streaks, pairs))
-    batches: CropSource = load_batches(clean, masks, couples, crop, chosen)
-    if taught:
-        batches = Taught(batches, taught.network, batch)
-    validation = load_validation(validate) if validate else []
     with join_processes(chosen):
+        taught = teacher_of(*teacher, crop, chosen, tell) if teacher else None
+        masks, couples = ([Folder(*entry) for entry in given] for given in (streaks, pairs))
+        batches: CropSource = load_batches(clean, masks, couples, crop, chosen)
+        if taught:
+            batches = Taught(batches, taught.network, batch)
+        validation = load_validation(validate) if validate else []
         computed_in = autocast_precision(precision, chosen, compiled)
         recipe = Recipe(
             config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown, freeze_norm,
             teacher=taught.identity if taught else None,
         )  # fmt: skip
         prepare_folder(output, resume)
-        named = ", ".join(str(folder) for folder in (*clean, *(path for path, _ in (*streaks, *pairs))))
-        before = f"{origin['trained_on']}; then " if "trained_on" in origin else ""
-        origin["trained_on"] = before + named
-        if taught:
-            origin = {**taught.origin, **origin}
-            origin["trained_on"] += f"; taught by {taught.name}"
+        folders = (*clean, *(path for path, _ in (*streaks, *pairs)))
         run = TrainingRun(
             recipe, batches, validation, output, chosen,
-            initial=initial, resume=resume, compiled=compiled, origin=origin,
+            initial=initial, resume=resume, compiled=compiled, origin=origin_of(origin, folders, taught),
         )  # fmt: skip
         show_training(run, quiet or run.rank > 0)

@@ -117,6 +117,9 @@ class _Show:
                 result = ClipResult(ImageResult.skipped(printable(job.source), printable(job.output)))
             else:
                 result = self._derain(job, plan)
+        except Interrupted:  # its frames have no output yet, and a rerun tells of them
+            del self._rows[known:]
+            raise
         except Exception as error:  # whatever goes wrong with one clip must not cost the others
             if isinstance(error, EsdnetError) and not isinstance(error, PictureError):
                 raise

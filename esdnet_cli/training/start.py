@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from esdnet_cli.checkpoint.infer import problems, summary
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.errors import EsdnetError, one_line, printable
 from esdnet_cli.model.config import SIZES, ESDNetConfig
-from esdnet_cli.model.inference import LOWERED, Inference, choose_precision
+from esdnet_cli.model.inference import LOWERED, Inference, Precision, choose_precision
 from esdnet_cli.pipeline.tiling import SelfEnsemble
 from esdnet_cli.training.state import LOG, STATE
 
@@ -72,8 +72,8 @@ class Teacher(NamedTuple):
 def teacher_of(name: str, copies: int, crop: int, device: torch.device, say: Callable[[str], None]) -> Teacher:
     """A bundled network or a checkpoint, whose results are the means over so many mirrored and turned copies.
 
-    In the fastest precision that the device has. crop: side of what it is shown. say: takes what was assumed of it.
-    Raises EsdnetError.
+    In the fastest precision that the device has, by the first process's stopwatch. crop: side of what it is shown. say:
+    takes what was assumed of it. Raises EsdnetError.
     """
     checkpoint = open_checkpoint(name)
     if checkpoint.assumption:
@@ -83,9 +83,22 @@ def teacher_of(name: str, copies: int, crop: int, device: torch.device, say: Cal
             f"--teacher {printable(name)}: takes crops whose side is a multiple of {checkpoint.config.multiple}, "
             f"not {crop}; use another --crop"
         )
-    precision = choose_precision("auto", device, close=LOWERED)
+    precision = _agreed(choose_precision("auto", device, close=LOWERED))
     network = SelfEnsemble(Inference(load_network(checkpoint), device, precision), copies)
-    return Teacher(name, network, f"{checkpoint.sha256[:12]}={copies}", checkpoint.origin)
+    return Teacher(name, network, f"{checkpoint.sha256[:12]}={copies} in {precision}", checkpoint.origin)
+
+
+def origin_of(begun: Mapping[str, str], folders: Iterable[Path], teacher: Teacher | None) -> dict[str, str]:
+    """What a run's weights must say of licence and training data; begun: what those that it began with say."""
+    trained_on = ", ".join(map(str, folders))
+    if "trained_on" in begun:
+        trained_on = f"{begun['trained_on']}; then {trained_on}"
+    taught = {} if teacher is None else teacher.origin
+    if teacher is not None:
+        about = f" ({taught['trained_on']})" if "trained_on" in taught else ""
+        trained_on += f"; taught by {teacher.name}{about}"
+    licences = dict.fromkeys(of["license"] for of in (begun, taught) if "license" in of)
+    return {**({"license": "; ".join(licences)} if licences else {}), "trained_on": trained_on}
 
 
 def _config(size: str) -> ESDNetConfig:
@@ -106,8 +119,13 @@ def autocast_precision(name: str, device: torch.device, compiled: bool = False) 
         if name == "bf16":
             raise EsdnetError("--compile: gets gradients in bf16 wrong on a CPU; use --precision fp32 or no --compile")
         return "fp32"
-    chosen: list[str] = [choose_precision(name, device, close=["bf16"])]
-    if dist.is_initialized():  # by a stopwatch, on some CPUs
+    return _agreed(choose_precision(name, device, close=["bf16"]))
+
+
+def _agreed(precision: Precision) -> Precision:
+    """The first process's: on some CPUs a stopwatch chose it."""
+    chosen = [precision]
+    if dist.is_initialized():
         dist.broadcast_object_list(chosen, 0)
     return chosen[0]
 

@@ -140,6 +140,11 @@ def plan_clip(derainer: Derainer, job: ClipJob, options: ClipOptions, overwrite:
         "compare": options.compare,
         "deflicker": options.deflicker,
     }
+    if encoding.aspect not in (None, 1) and container in ("matroska", "webm") and codec not in ("h264", "hevc"):
+        notes.append(
+            f"its pixel aspect {encoding.aspect} is left out, since {codec} in {job.output.suffix} is written "
+            "without one; choose .mp4 to keep it"
+        )
     kept, left = choose_streams(job.source, info, container)
     notes += left
     film = Film(job.source, info, container, encoding, kept)

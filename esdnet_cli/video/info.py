@@ -189,7 +189,8 @@ def _check_codecs(path: Path, joins: Sequence[Join]) -> None:
 def _colour(frame: VideoFrame) -> Colour:
     matrix, rgb = frame.colorspace, frame.format.is_rgb
     tagged = matrix in SWS_MATRIX
-    if matrix not in (*SWS_MATRIX, _UNSPECIFIED) and not (rgb and matrix == 0):
+    uncoded = rgb or _chroma(frame) == "grey"  # such as PNG's: 0 says that the numbers are what they are
+    if matrix not in (*SWS_MATRIX, _UNSPECIFIED) and not (uncoded and matrix == 0):
         raise PictureError(
             f"has the colour matrix {matrix} (ITU-T H.273), which is not supported; convert it to BT.709"
         )

@@ -64,6 +64,8 @@ def find_clips(inputs: Sequence[str], output: Path) -> tuple[list[ClipJob], list
     if single and output.suffix.lower() not in CONTAINERS:
         fault = f"cannot write {output.suffix}" if output.suffix else "it has no file extension"
         raise EsdnetError(f"{output}: {fault}; use {', '.join(CONTAINERS)}")
+    if not single and output.suffix.lower() in CONTAINERS and not output.is_dir():
+        raise EsdnetError(f"{output}: several clips become several clips; name a folder")
     jobs: dict[str, ClipJob] = {}
     sources = {os.path.realpath(path) for path in paths}
     for path in paths:

@@ -79,7 +79,7 @@ def join(output: IO[bytes], film: Film, footage: Footage, cut: Cut) -> int:
         video, writers = _lay_out(target, film, origin, main, cut)
         target.start_encoding()
         merged = heapq.merge(
-            _video_packets(video, film.encoding, footage, cut.shift),
+            _video_packets(video, film, footage, cut.shift),
             copied_packets(origin, writers, film.info.joins, cut),
             key=attrgetter("time"),
         )
@@ -163,17 +163,17 @@ def _chapters(origin: InputContainer, cut: Cut) -> list[Any]:
     return kept
 
 
-def _video_packets(stream: Any, encoding: Encoding, footage: Footage, earlier: Fraction) -> Iterator[Timed]:
+def _video_packets(stream: Any, film: Film, footage: Footage, earlier: Fraction) -> Iterator[Timed]:
     """The segments' packets in decoding order, moved back by `earlier` seconds.
 
     dts: the times in order, `delay` places late, so never after its pts.
     """
-    times, delay = footage.times, footage.delay
+    encoding, times, delay = film.encoding, footage.times, footage.delay
     unit = encoding.time_base
     shift = round(earlier / unit)
     step = max(1, round(1 / encoding.rate / unit))
     header = stream.codec_context.extradata or b""
-    place = 0
+    place = ends = 0
     for segment in footage.segments:
         if segment.extradata != header:
             raise PictureError(
@@ -183,8 +183,13 @@ def _video_packets(stream: Any, encoding: Encoding, footage: Footage, earlier: F
             packet = Packet(data)
             packet.pts = pts - shift
             packet.dts = (times[place - delay] if place >= delay else times[0] - (delay - place) * step) - shift
-            packet.duration, packet.time_base, packet.is_keyframe, packet.stream = duration, unit, key, stream
+            ends = max(ends, packet.pts + duration)
             place += 1
+            late = ends - packet.dts - duration > delay * step
+            if place == len(times) and late and film.container in QUICKTIME:
+                # there the film ends with the packet that is decoded last, even if another picture stands longer
+                packet.dts, duration = packet.pts, ends - packet.pts
+            packet.duration, packet.time_base, packet.is_keyframe, packet.stream = duration, unit, key, stream
             yield timed(packet)
     if place != len(times):
         raise PictureError("its parts were changed during the work; run it again")

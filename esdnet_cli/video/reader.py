@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -73,24 +74,48 @@ class Frames:
         self.decoded = 0
 
     def __iter__(self) -> Iterator[Frame]:
+        """Each frame lasts until the next one that is wanted."""
         every = self._selection.every
         with closing(self._selected()) as frames:
+            held: tuple[int, int, VideoFrame] | None = None
+            ends = 0
             for number, (pts, duration, frame) in enumerate(frames):
-                if number % every == 0 and number // every >= self._skip:
-                    yield Frame(number, pts, duration, self._to_rgb(frame))
+                if number % every == 0:
+                    if held is not None:
+                        yield from self._made(*held, pts)
+                    held = number, pts, frame
+                ends = pts + duration
+            if held is not None:
+                yield from self._made(*held, ends)
+
+    def _made(self, number: int, pts: int, frame: VideoFrame, ends: int) -> Iterator[Frame]:
+        if number // self._selection.every >= self._skip:
+            yield Frame(number, pts, max(1, ends - pts), self._to_rgb(frame))
 
     def _selected(self) -> Generator[tuple[int, int, VideoFrame]]:
-        """The frames from the selection's start to its end, as `_rising` gives them."""
+        """The frames from the selection's start to its end, as `_rising` gives them.
+
+        Of a picture that stands longer than frames do, as in a slide show, what is left of it at the start is one, too.
+        """
         info, selection = self._info, self._selection
-        start, end = (None if edge is None else info.first + edge / info.time_base
+        start, end = (None if edge is None else math.ceil(info.first + edge / info.time_base)
                       for edge in (selection.start, selection.end))  # fmt: skip
+        shown: tuple[int, VideoFrame] | None = None  # the end of the last frame before the start, and it
         with closing(self._from(start)) as frames:
             for pts, duration, frame in self._rising(frames):
                 if start is not None and pts < start:
+                    shown = pts + duration, frame
                     continue
+                if start is not None and shown is not None:
+                    until = pts if end is None else min(pts, end)
+                    if pts - start > 1 / info.rate / info.time_base and shown[0] > start:
+                        yield start, until - start, shown[1]
+                    shown = None
                 if end is not None and pts >= end:
                     return
-                yield pts, duration, frame
+                yield pts, duration if end is None else min(duration, end - pts), frame
+        if start is not None and shown is not None and shown[0] > start:
+            yield start, (shown[0] if end is None else min(shown[0], end)) - start, shown[1]
         self._read_to_end = True
 
     def _rising(self, frames: Iterable[VideoFrame]) -> Iterator[tuple[int, int, VideoFrame]]:
@@ -103,7 +128,8 @@ class Frames:
         for frame, following in pairwise(chain(frames, (None,))):
             assert frame is not None
             self.decoded += 1
-            step = frame.duration or round(1 / info.rate / info.time_base)
+            usual = round(1 / info.rate / info.time_base)
+            step = frame.duration or usual
             pts = frame.pts if frame.pts is not None else info.first if last is None else last + step
             after = None if following is None else following.pts
             if last is not None and after is not None and last < after < pts:
@@ -111,7 +137,14 @@ class Frames:
             if last is not None and pts <= last:
                 pts = last + (1 if last - pts < step else step)
             last = pts
-            yield pts, step, frame
+            if after is not None and after > pts:
+                lasts = after - pts  # what the file says is, in MP4, of the frame that is decoded next
+            elif info.ends is not None and not info.ends_with_file and after is None:
+                left = round(info.ends / info.time_base) - pts
+                lasts = left if usual <= left < step else step
+            else:
+                lasts = step
+            yield pts, lasts, frame
 
     @property
     def estimate(self) -> int | None:
@@ -129,8 +162,8 @@ class Frames:
         believed where the times end early, too.
         """
         info, tally = self._info, self._tally
-        if not self._selection.whole or not self._read_to_end:
-            return tally.damaged
+        if not self._selection.whole:
+            return tally.damaged + (self._cut_off() if self._read_to_end else 0)
         # a damaged packet may cost more frames than its own
         lost = max(tally.damaged, tally.packets - self.decoded) if tally.damaged else 0
         if len(tally.awaited) > _UNSHOWN:  # nothing is damaged, as where another codec follows
@@ -145,12 +178,21 @@ class Frames:
             return lost
         return (uncounted or max(1, round((info.ends - tally.video_ends) * rate))) + lost
 
-    def _from(self, start: Fraction | None) -> Generator[VideoFrame]:
+    def _cut_off(self) -> int:
+        """Frames of a selection that the file's end lacks, where it breaks off before that and what it declares."""
+        info, tally, end = self._info, self._tally, self._selection.end
+        if info.ends is None:
+            return 0
+        wanted = info.ends if end is None else min(info.ends, info.first * info.time_base + end)
+        reached = tally.file_ends if info.ends_with_file else tally.video_ends
+        return 0 if (wanted - reached) * info.rate < Fraction(3, 2) else round((wanted - reached) * info.rate)
+
+    def _from(self, start: int | None) -> Generator[VideoFrame]:
         """What decodes, from the key frame before a pts; from the beginning where the file's index leads past it."""
         if start is not None and not self._info.joins:
             with open_clip(self._path) as (container, stream):
                 with suppress(av.error.FFmpegError):  # some files cannot seek, and are read from their beginning
-                    container.seek(int(start), stream=stream)
+                    container.seek(start, stream=stream)
                 frames = decode(container, stream, self._tally)
                 first = next(frames, None)
                 if first is not None and first.pts is not None and first.pts <= start:

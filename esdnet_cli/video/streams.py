@@ -261,6 +261,9 @@ def copied_packets(
             if writer.stream.type != "subtitle" or ends <= cut.start:
                 continue
             begin_at(cut.start, packet)  # a cue that still shows
+            time = cut.start
+        if cut.end is not None and writer.stream.type == "subtitle" and packet.duration and ends > cut.end:
+            packet.duration = max(1, round((cut.end - time) / packet.time_base))
         shift = round(cut.shift / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
