@@ -65,7 +65,7 @@ def _check_crf(crf: int, codec: str | None, output: Path) -> None:
     help="Quality, lower is better: 0 to 51 for h264 and hevc, 0 to 63 for vp9, 1 to 63 for av1.  "
     "[default: 17 for h264, 19 hevc, 24 vp9, 23 av1]",
 )
-@option("--start", type=_Time(), help="Start time.")
+@option("--start", type=_Time(), help="Start time, counted from the first frame.")
 @option("--end", type=_Time(), help="End time.")
 @option("--every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Use every Nth frame.")
 @option("--compare", is_flag=True, help="Write before and after side by side.")
