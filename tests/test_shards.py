@@ -105,6 +105,21 @@ def test_counts_are_priced_anew_without_running(rainy: Path, tiny: Path, tmp_pat
     )
 
 
+def test_a_price_that_is_not_given_stays_the_reports(tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "a.png")
+    run(
+        "energy", tmp_path / "a.png", "--weights", tiny, "--report", tmp_path / "a.json", "--energy-preset", "int8-45nm"
+    )
+    before = load_json(tmp_path / "a.json")["run"]
+    assert run("energy", "--merge", tmp_path / "a.json", "--pj-ac", 0.5, "--report", tmp_path / "b.json").exit_code == 0
+    assert load_json(tmp_path / "b.json")["run"]["pj_ac"] == 0.5 != before["pj_ac"]
+    assert load_json(tmp_path / "b.json")["run"]["pj_mac"] == before["pj_mac"] < 4.6
+    assert (
+        f"{before['pj_mac']:g} pJ a MAC, 0.5 pJ an AC"
+        in run("energy", "--compare", tmp_path / "a.json", tmp_path / "a.json", "--pj-ac", 0.5).stdout
+    )
+
+
 @pytest.mark.parametrize("precision, known", [("fp32", True), ("bf16", False)])
 def test_reports_from_before_a_key_was_added_are_priced_anew(
     precision: str, known: bool, rainy: Path, tiny: Path, tmp_path: Path, run: Run

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
+from esdnet_cli.energy.cost import EnergyCosts
 from esdnet_cli.options import inputs_argument, option, recursive_option, run_options, shard_option
 from esdnet_cli.settings import RunOptions
 
@@ -41,13 +43,20 @@ def command(
             raise click.UsageError("--merge and --compare exclude each other.")
         if compare and options.report is not None:
             raise click.UsageError("--compare is only printed; leave out --report.")
-        given = any(
-            ctx.get_parameter_source(name) != ParameterSource.DEFAULT for name in ("energy_preset", "pj_mac", "pj_ac")
-        )
+        given = [
+            name for name in ("energy_preset", "pj_mac", "pj_ac")
+            if ctx.get_parameter_source(name) != ParameterSource.DEFAULT
+        ]  # fmt: skip
+
+        def reprice(costs: EnergyCosts) -> EnergyCosts:
+            if "energy_preset" in given:
+                return options.costs
+            return replace(costs, **{name: getattr(options.costs, name) for name in given})
+
         from esdnet_cli.show.pictures import show_compared, show_merged
 
-        paths, costs = [Path(path) for path in inputs], options.costs if given else None
-        ctx.exit(show_compared(paths, costs) if compare else show_merged(paths, costs, options))
+        paths = [Path(path) for path in inputs]
+        ctx.exit(show_compared(paths, reprice) if compare else show_merged(paths, reprice, options))
     from esdnet_cli.early import answer_early
     from esdnet_cli.pipeline.sources import Job, find_sources, plan_maps
     from esdnet_cli.shards import find_shard

@@ -170,7 +170,8 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
         key = _key(output)
         if key in taken:
             raise EsdnetError(
-                f"{taken[key]} and {source.path} would both become {output}; rename one, or use another output folder"
+                f"{taken[key]} and {source.path} would both become {output}; "
+                "rename one, or name the folder above both, with -r"
             )
         if os.path.realpath(output) in inputs:
             raise EsdnetError(f"{output} would be written over an input; choose another output folder")

@@ -18,8 +18,10 @@ from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Status
 from esdnet_cli.report.figures import FACTS, SCHEMA
 
 
-def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tuple[list[ImageResult], RunInfo]:
-    """All pictures of several JSON reports, priced at `costs` (None: at the first report's), in the order given.
+def merge(
+    paths: Sequence[Path], reprice: Callable[[EnergyCosts], EnergyCosts], command: str
+) -> tuple[list[ImageResult], RunInfo]:
+    """All pictures of several JSON reports, priced at what `reprice` makes of the first one's costs, in their order.
 
     A picture that stands in several is taken from where it was done, best with counts, then with scores. seconds: the
     longest run's, since shards run side by side. Raises EsdnetError if a file is no report of pictures, or of other
@@ -46,7 +48,7 @@ def merge(paths: Sequence[Path], costs: EnergyCosts | None, command: str) -> tup
                 pictures[result.input] = result
     merged = replace(
         runs[0],
-        costs=costs or runs[0].costs,
+        costs=reprice(runs[0].costs),
         command=command,
         started=min(run.started for run in runs),
         seconds=max(run.seconds for run in runs),

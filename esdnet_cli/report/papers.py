@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +63,13 @@ def to_tex(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:
     return "\n".join(lines) + "\n"
 
 
-def compare_rows(first: Path, second: Path, costs: EnergyCosts | None, command: str) -> list[str]:
-    """Two JSON reports picture by picture and layer by layer, at one pair of costs (None: the first one's).
+def compare_rows(first: Path, second: Path, reprice: Callable[[EnergyCosts], EnergyCosts], command: str) -> list[str]:
+    """Two JSON reports picture by picture and layer by layer, both at what `reprice` makes of the first one's costs.
 
     Raises EsdnetError if a file is no report, or if they have no picture in common.
     """
-    results_a, run_a = merge([first], costs, command)
-    results_b, run_b = merge([second], run_a.costs, command)
+    results_a, run_a = merge([first], reprice, command)
+    results_b, run_b = merge([second], lambda _: run_a.costs, command)
     a, b = _counted(results_a, run_a, first), _counted(results_b, run_b, second)
     both = [name for name in a if name in b]
     if not both:

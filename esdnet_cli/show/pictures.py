@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,9 +122,12 @@ def _with_earlier_figures(
     ]
 
 
-def show_merged(paths: Sequence[Path], costs: EnergyCosts | None, options: RunOptions) -> int:
-    """Print the pictures of several JSON reports and their total, as one run's; returns the exit code."""
-    results, info = merge(paths, costs, typed_command())
+def show_merged(paths: Sequence[Path], reprice: Callable[[EnergyCosts], EnergyCosts], options: RunOptions) -> int:
+    """Print the pictures of several JSON reports and their total, as one run's; returns the exit code.
+
+    reprice: the first report's costs -> those that hold.
+    """
+    results, info = merge(paths, reprice, typed_command())
     options = replace(options, costs=info.costs)
     summary = totals(results, info.costs)
     scored = any(result.quality for result in results)
@@ -147,11 +150,11 @@ def tell_figures_missing(options: RunOptions, missing: int, what: str) -> None:
         )
 
 
-def show_compared(paths: Sequence[Path], costs: EnergyCosts | None) -> int:
-    """Print two JSON reports side by side; returns the exit code. Raises EsdnetError if they are not two."""
+def show_compared(paths: Sequence[Path], reprice: Callable[[EnergyCosts], EnergyCosts]) -> int:
+    """As `show_merged`, of two JSON reports side by side. Raises EsdnetError if they are not two."""
     if len(paths) != 2:
         raise EsdnetError(f"--compare takes two JSON reports, not {len(paths)}")
-    print_rows(*papers.compare_rows(paths[0], paths[1], costs, typed_command()))
+    print_rows(*papers.compare_rows(paths[0], paths[1], reprice, typed_command()))
     return 0
 
 
