@@ -25,6 +25,18 @@ from esdnet_cli.settings import (
 Command = Callable[..., Any]
 
 
+class _Path(click.Path):
+    """A path that is one: click would take an empty word, such as a shell's unset variable, for this folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not os.fspath(value):
+            self.fail("is empty; give a name", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _Path(path_type=Path)
+
+
 def option(name: str, *rest: Any, **attributes: Any) -> Callable[[Command], Command]:
     """click.option that also reads an environment variable: --pj-mac is ESDNET_PJ_MAC."""
     long = next(part for part in (name, *rest) if part.startswith("--")).split("/")[0]
@@ -88,7 +100,7 @@ def _report_option(**formats: str) -> Callable[[Command], Command]:
     told = "; ".join(f".{ending}{held and f' ({held})'}" for ending, held in formats.items())
     return option(
         "--report",
-        type=click.Path(path_type=Path),
+        type=PATH,
         multiple=True,  # to say so, where click would take the last one
         callback=check,
         metavar="FILE",
@@ -188,7 +200,7 @@ _RUN_OPTIONS = {
     ),
     "spike_map": option(
         "--spike-map",
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="DIR",
         help="Also write heat maps of neuron activity, three PNGs per picture.",
     ),

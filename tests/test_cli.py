@@ -152,6 +152,7 @@ def test_help_imports_neither_torch_nor_opencv(arguments: list[str]) -> None:
 SAMPLES = str(ROOT / "samples")
 ANSWERED = {
     "weights": (["weights"], 0, "small"),
+    "an empty name": (["images", SAMPLES, "-o", ""], 2, "is empty; give a name"),
     "no picture": (["images", "nosuch.png", "-o", "out"], 1, "nosuch.png: no such file or folder"),
     "nothing to measure": (["energy", "nosuch.png"], 1, "nosuch.png: no such file or folder"),
     "nothing to score": (["evaluate", "--input", "nosuch", "--target", SAMPLES], 1, "nosuch: no such file or folder"),

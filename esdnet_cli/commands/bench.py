@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esdnet_cli.options import option, run_options
+from esdnet_cli.options import PATH, option, run_options
 from esdnet_cli.settings import RunOptions
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(name="bench", short_help="Measure speed and peak memory on this machine.")
-@click.argument("picture", required=False, type=click.Path(path_type=Path), metavar="[PICTURE]")
+@click.argument("picture", required=False, type=PATH, metavar="[PICTURE]")
 @option(
     "--rounds",
     type=click.IntRange(min=1),

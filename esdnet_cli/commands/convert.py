@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from esdnet_cli.model.config import NEURONS, SHORTCUTS
-from esdnet_cli.options import option, overwrite_option
+from esdnet_cli.options import PATH, option, overwrite_option
 
 
 def _json(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[str, Any]:
@@ -24,8 +24,8 @@ def _json(ctx: click.Context, param: click.Parameter, text: str | None) -> dict[
 
 
 @click.command(name="convert", short_help="Convert a published checkpoint to safetensors.")
-@click.argument("source", type=click.Path(path_type=Path), metavar="SRC")
-@click.argument("target", type=click.Path(path_type=Path), metavar="DST.safetensors")
+@click.argument("source", type=PATH, metavar="SRC")
+@click.argument("target", type=PATH, metavar="DST.safetensors")
 @option("--shortcut", type=click.Choice(SHORTCUTS), help="What drives the shortcut convolutions.")
 @option("--neuron", type=click.Choice(NEURONS), help="Neuron type.")
 @option("--levels", type=int, metavar="N", help="Maximum number of spikes of an integer neuron per step.")

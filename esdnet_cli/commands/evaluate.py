@@ -7,16 +7,14 @@ from pathlib import Path
 
 import click
 
-from esdnet_cli.options import option, recursive_option, run_options
+from esdnet_cli.options import PATH, option, recursive_option, run_options
 from esdnet_cli.settings import RunOptions
-
-_FOLDER = click.Path(path_type=Path)
 
 
 @click.command(name="evaluate")
-@option("--input", "inputs", required=True, type=_FOLDER, metavar="DIR", help="Rainy pictures.")
-@option("--target", "targets", type=_FOLDER, metavar="DIR", help="Clean pictures of the same names.")
-@option("--flicker", type=_FOLDER, metavar="PATH", help="Derained frames or clip: measure only its flicker.")
+@option("--input", "inputs", required=True, type=PATH, metavar="DIR", help="Rainy pictures.")
+@option("--target", "targets", type=PATH, metavar="DIR", help="Clean pictures of the same names.")
+@option("--flicker", type=PATH, metavar="PATH", help="Derained frames or clip: measure only its flicker.")
 @option("--as-is", is_flag=True, help="Score the pictures of --input themselves, without the network.")
 @recursive_option
 @run_options("no_energy")

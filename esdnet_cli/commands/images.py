@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from esdnet_cli.options import (
+    PATH,
     inputs_argument,
     new_dates_option,
     option,
@@ -26,7 +27,7 @@ from esdnet_cli.settings import RunOptions
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Folder for the derained pictures, or - to write one picture to standard output.",
 )

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esdnet_cli.options import option, overwrite_option, quiet_option, recursive_option
+from esdnet_cli.options import PATH, option, overwrite_option, quiet_option, recursive_option
 
 if TYPE_CHECKING:
     from esdnet_cli.training.rain import Strength
 
 
 @click.command(name="synth", short_help="Make pairs of rainy and clean pictures.")
-@click.argument("clean", type=click.Path(path_type=Path), metavar="CLEAN_DIR")
-@option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder for the pairs.")
+@click.argument("clean", type=PATH, metavar="CLEAN_DIR")
+@option("-o", "--output", required=True, type=PATH, metavar="DIR", help="Folder for the pairs.")
 @recursive_option
 @option(
     "--rain",
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 )
 @option(
     "--streaks",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Use grey streak masks from DIR instead of generated streaks.",
 )

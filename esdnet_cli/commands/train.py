@@ -7,10 +7,8 @@ from typing import Any
 
 import click
 
-from esdnet_cli.options import device_option, option, quiet_option
+from esdnet_cli.options import PATH, device_option, option, quiet_option
 from esdnet_cli.settings import ENSEMBLES
-
-_FOLDER = click.Path(path_type=Path)
 
 
 class _SharedFolder(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 only
@@ -50,7 +48,7 @@ _SHARED = _SharedFolder()
 
 @click.command(name="train")
 @option(
-    "--clean", multiple=True, type=_FOLDER, metavar="DIR", help="Clean photographs; rain is generated. May be repeated."
+    "--clean", multiple=True, type=PATH, metavar="DIR", help="Clean photographs; rain is generated. May be repeated."
 )
 @option(
     "--streaks",
@@ -68,11 +66,11 @@ _SHARED = _SharedFolder()
 )
 @option(
     "--validate",
-    type=_FOLDER,
+    type=PATH,
     metavar="DIR",
     help="Pairs to validate on, ten times per run; the best weights are kept.",
 )
-@option("-o", "--output", required=True, type=_FOLDER, metavar="DIR", help="Folder of the run.")
+@option("-o", "--output", required=True, type=PATH, metavar="DIR", help="Folder of the run.")
 @option(
     "--size", metavar="NAME|JSON", help="small, tiny, lif, base, or a config as JSON.  [default: --init's, else small]"
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from esdnet_cli.options import inputs_argument, new_dates_option, option, overwrite_option, run_options
+from esdnet_cli.options import PATH, inputs_argument, new_dates_option, option, overwrite_option, run_options
 from esdnet_cli.settings import RunOptions
 
 
@@ -50,7 +50,7 @@ def _check_crf(crf: int, codec: str | None, output: Path) -> None:
 @click.command(name="video")
 @inputs_argument
 @option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="PATH",
+    "-o", "--output", required=True, type=PATH, metavar="PATH",
     help="Output file for one clip; output folder for several clips or for frames.",
 )  # fmt: skip
 @option(
