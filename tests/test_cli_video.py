@@ -803,6 +803,13 @@ def test_grey_png_is_a_clip_too(still: Path, tmp_path: Path, run: Run) -> None:
     assert np.abs(shown[0].astype(int) - np.asarray(first)).mean() < 1
 
 
+def test_an_animated_webp_is_refused_with_a_way_out(still: Path, tmp_path: Path, run: Run) -> None:
+    first, *others = (Image.fromarray(scene(frame, 48, 64)) for frame in range(3))
+    first.save(tmp_path / "x.webp", save_all=True, append_images=others)
+    refused = run("video", tmp_path / "x.webp", "-o", tmp_path / "y.mp4", "--weights", still)
+    assert refused.exit_code == 1 and "is an animated WebP, which FFmpeg does not decode" in refused.stderr
+
+
 @pytest.mark.parametrize("start, end", [(None, None), ("0.4", "0.8")])
 def test_the_clock_of_a_broadcast_begins_anew(
     start: str | None, end: str | None, still: Path, tmp_path: Path, run: Run

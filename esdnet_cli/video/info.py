@@ -109,6 +109,8 @@ def read_info(path: Path) -> ClipInfo:
         if stream.codec_context.width * stream.codec_context.height > max_pixels():
             raise PictureError(too_large(frames=True))
         frame = next(decode(container, stream, Tally()), None)
+        if frame is None and stream.codec_context.name == "webp":
+            raise PictureError("is an animated WebP, which FFmpeg does not decode; convert it to GIF or PNG")
         if frame is None:
             raise PictureError(f"has no frame that decodes ({stream.codec_context.name}); copy it again")
         for size in later:
