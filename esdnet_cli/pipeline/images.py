@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -292,10 +293,10 @@ def _why_undecodable(data: bytes, path: Path) -> str:
 
 
 def _frames(path: Path) -> int:
-    with path.open("rb") as file:
+    with ExitStack() as stack:
         name = str(path)
         if any("\ud800" <= character <= "\udfff" for character in name):  # no UTF-8, on which OpenCV would crash
-            name = f"/dev/fd/{file.fileno()}"
+            name = f"/dev/fd/{stack.enter_context(path.open('rb')).fileno()}"
         try:
             return int(cv2.imcount(name))
         except cv2.error:
