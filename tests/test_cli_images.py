@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -431,12 +432,41 @@ def test_a_json_report_keeps_figures_over_reruns(tiny: Path, tmp_path: Path, run
     merged = run("energy", "--merge", report, "--report", tmp_path / "merged.json")
     assert merged.exit_code == 0 and "2 done, 0 skipped" in merged.stdout
 
-    write(tmp_path / "in" / "a.png", photo(40, 40, seed=5))
+    elsewhere = ("images", tmp_path / "in", "-o", tmp_path / "new", "--weights", tiny)
+    run(*elsewhere)
+    run(*elsewhere, "--report", report)
+    images = load_json(report)["images"]
+    assert [Path(image["output"]).parent.name for image in images] == ["new"] * 2 and images[0]["energy_mj"] > 0
+
+    times = (tmp_path / "in" / "a.png").stat()
+    os.utime(write(tmp_path / "in" / "a.png", photo(40, 40, seed=5)), ns=(times.st_atime_ns, times.st_mtime_ns))
     run(*command, "--overwrite")  # made anew, and not in the report
     assert "lacks the figures of 1 pictures" in run(*command, "--report", report).stderr
     run("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", tiny, "--tile", 32, "--overwrite")
     other = run(*command[:-2], "--weights", tiny, "--tile", 32, "--report", report)
     assert "lacks the figures of 2 pictures" in other.stderr, "those of other settings are not taken"
+
+
+def test_an_interrupted_rerun_costs_a_report_nothing(
+    tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from esdnet_cli.show import pictures
+
+    for name in ("a.png", "b.png", "c.png"):
+        write(tmp_path / "in" / name)
+    report = tmp_path / "r.json"
+    command = ("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", tiny, "--report", report)
+    assert run(*command).exit_code == 0
+    whole = load_json(report)["totals"]["energy_mj"]
+
+    def one_only(*arguments: object) -> Iterator[object]:
+        yield next(derain_files(*arguments))  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    derain_files = pictures.derain_files
+    monkeypatch.setattr(pictures, "derain_files", one_only)
+    assert run(*command).exit_code != 0
+    assert load_json(report)["totals"]["energy_mj"] == whole
 
 
 @pytest.mark.parametrize("kind, what, ending", [("images", "pictures", "csv"), ("video", "clips", "json")])

@@ -730,6 +730,9 @@ def test_the_last_picture_of_a_slide_show_stands_as_long(
     assert run("video", source, "-o", target, "--weights", still, "--every", every).exit_code == 0
     assert times_of(target) == [Fraction(frame, 10) for frame in range(0, frames, every)]
     assert length_of(target) == pytest.approx(0.1 * (frames - 1) + 2, abs=0.002)
+    for again in ("z.mp4", "z.mkv"):
+        assert run("video", target, "-o", tmp_path / again, "--weights", still).exit_code == 0
+        assert length_of(tmp_path / again) == pytest.approx(0.1 * (frames - 1) + 2, abs=0.002)
 
 
 def test_lengths_in_mp4_are_those_of_frames_as_they_are_shown(still: Path, tmp_path: Path, run: Run) -> None:
@@ -748,12 +751,17 @@ def test_lengths_in_mp4_are_those_of_frames_as_they_are_shown(still: Path, tmp_p
         ("0.6", "0.9", [0]),
         ("1.9", None, [0, 100]),
         ("0.033", "0.1", [0, 33]),
+        ("slow 3", None, [0, 2000, 7000, 12000]),
+        ("slow 3", "4", [0]),
+        ("slow 12", "13", [0]),
     ],
 )
 def test_a_part_begins_with_what_stands_there(
     start: str, end: str | None, times: list[int], still: Path, tmp_path: Path, run: Run
 ) -> None:
     shown = [0, 33, 66, 500, 533, 566, 2000]
+    if start.startswith("slow "):
+        start, shown = start.removeprefix("slow "), [0, 5000, 10000, 15000]
     source = make_clip(tmp_path / "x.mkv", codec="ffv1", sound="libopus", unit=MILLISECONDS, times=shown)
     target = tmp_path / "y.mkv"
     until = ("--end", end) if end else ()

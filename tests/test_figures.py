@@ -54,8 +54,8 @@ def test_keys_of_schema_1_and_their_order() -> None:
     assert to_layers_csv(results, RUN, summed).splitlines()[0].split(",") == ["input", *LAYER]
     report = report_dict(results, RUN, summed)
     done, failed = report["images"]
-    assert [*done] == [*FACTS, *COUNTED, *FIELD, *SCORES, "layers"] and [*done["layers"][0]] == LAYER
-    assert [*failed] == [*FACTS, *COUNTED, *FIELD, "layers"], "no scores of what was not scored"
+    assert [*done] == [*FACTS, *COUNTED, *FIELD, *SCORES, "input_sha256", "layers"] and [*done["layers"][0]] == LAYER
+    assert [*failed] == [*FACTS, *COUNTED, *FIELD, "input_sha256", "layers"], "no scores of what was not scored"
     assert [*report["totals"]] == [
         "ok", "skipped", "failed", "megapixels", "seconds", "spike_rate", "spikes", *COUNTED, "energy_by_cause_mj",
         "mean", "std", *SCORES,

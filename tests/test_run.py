@@ -9,6 +9,7 @@ import pytest
 from conftest import photo, write
 from numpy.typing import NDArray
 
+from esdnet_cli.files import digest
 from esdnet_cli.pipeline.derainer import AsIs
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.output import Nowhere, Output
@@ -36,7 +37,9 @@ def test_as_it_is_and_nowhere_change_and_write_nothing(kind: str, tmp_path: Path
 
     shares: list[float] = []
     (result,) = derain_files(AsIs(), [Job(source)], Nowhere(), shares.append, [watch])
-    assert result == ImageResult(str(source.path), None, "ok", None, 30, 24), "no time, no counts"
+    sha256 = digest(source.path.read_bytes())
+    expected = ImageResult(str(source.path), None, "ok", None, 30, 24, input_sha256=sha256)
+    assert result == expected, "no time, no counts"
     assert sum(shares) == 1
     np.testing.assert_array_equal(seen[0].derained.rgb, seen[0].rainy.rgb)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

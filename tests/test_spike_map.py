@@ -99,6 +99,7 @@ def test_a_network_without_neurons_at_a_level(tmp_path: Path, run: Run) -> None:
     result = run(*command, "--spike-map", maps, "--report", report)
     assert result.exit_code == 0, result.stderr
     assert sorted(path.name for path in maps.glob("*.png")) == ["a.level1.png", "a.level2.png"]
+    assert "1 skipped" in run(*command, "--spike-map", maps).stdout, "there is no third map to wait for"
     page = report.read_text()
     assert "at level 2" in page and "at level 3" not in page
     pairs = ("--input", tmp_path / "in", "--target", tmp_path / "target")
@@ -157,6 +158,9 @@ def test_maps_are_never_written_over_inputs_outputs_or_each_other(tiny: Path, tm
     again = run("energy", folder / "a.png", folder / "a.level1.png", "--weights", tiny, "--spike-map", folder)
     assert again.exit_code == 2 and "would be written over the input" in again.stderr
     assert not (tmp_path / "out").exists()
+    write(tmp_path / "other" / "a.png")
+    twice = run("energy", folder / "a.png", tmp_path / "other" / "a.png", "--weights", tiny, "--spike-map", tmp_path)
+    assert twice.exit_code == 2 and "over the map of" in twice.stderr and "with -r" in twice.stderr
 
 
 def test_a_picture_without_its_maps_is_not_done(tiny: Path, tmp_path: Path, run: Run) -> None:
@@ -170,8 +174,9 @@ def test_a_picture_without_its_maps_is_not_done(tiny: Path, tmp_path: Path, run:
     assert "1 done" in run(*mapped).stdout and len(list(maps.glob("*.png"))) == 3
     assert (tmp_path / "out" / "a.png").stat().st_ino == derained.st_ino, "what was there stays"
     assert "1 skipped" in run(*mapped).stdout
-    (maps / "a.level1.png").unlink()
-    assert "1 done" in run(*mapped).stdout and len(list(maps.glob("*.png"))) == 3
+    for level in (1, 2, 3):
+        (maps / f"a.level{level}.png").unlink()
+        assert "1 done" in run(*mapped).stdout and len(list(maps.glob("*.png"))) == 3
 
 
 def test_what_is_in_the_way_of_a_map_costs_no_work_and_leaves_no_half(tiny: Path, tmp_path: Path, run: Run) -> None:

@@ -161,6 +161,11 @@ def test_counts_that_the_times_belie_are_not_believed(tmp_path: Path) -> None:
     dropped = make_clip(tmp_path / "x.avi", codec="mjpeg", pix_fmt="yuvj420p", unit=Fraction(1, 25), times=kept)
     assert read_info(dropped).frames == 24, "the header counts what was dropped"
     assert missing(dropped) == (20, 0)
+    thirds = make_clip(
+        tmp_path / "y.avi", codec="mjpeg", pix_fmt="yuvj420p", unit=Fraction(1, 25), times=range(0, 60, 3)
+    )
+    part = Frames(thirds, read_info(thirds), Selection(Fraction(1, 2)), 0)
+    assert len(list(part)) == 16 and part.missing() == 0, "places after the last one are empty, too"
     stale = make_clip(tmp_path / "x.mkv", 12, declared=99)
     assert read_info(stale).frames == 99
     assert missing(stale) == (12, 0)

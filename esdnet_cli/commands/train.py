@@ -17,6 +17,8 @@ class _SharedFolder(click.ParamType):  # type: ignore[type-arg]  # generic from 
     name = "folder"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not value:
+            self.fail("is empty; give a name", param, ctx)
         folder, separator, share = str(value).rpartition("=")
         if not separator or Path(value).is_dir():
             return Path(value), None
@@ -79,7 +81,7 @@ _SHARED = _SharedFolder()
     "--teacher",
     type=_Teacher(),
     metavar="NAME|PATH[=COPIES]",
-    help="Learn from this checkpoint's results, too: with =2, 4 or 8 from the mean over mirrored and rotated copies.",
+    help="Learn from this checkpoint's results, too: with =2, =4 or =8 from the mean over mirrored and rotated copies.",
 )
 @option("--resume", is_flag=True, help="Continue the run in --output exactly where it stopped.")
 @option("--steps", type=click.IntRange(min=1), metavar="N", help="Length of the run in steps.")

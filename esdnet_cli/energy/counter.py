@@ -26,6 +26,7 @@ _NUMBER_FORMATS: dict[torch.dtype | None, NumberFormat] = {
     torch.int8: "int8", torch.uint8: "int8", torch.bfloat16: "bf16", torch.float16: "fp16",
 }  # fmt: skip
 _SHAPES = 32  # what follows from the shape of an input is kept for so many, from one picture to the next
+_LARGE = 2**16  # places; of more, spikes are not kept until the end of a pass
 _SMALL = 2**17  # elements; smaller inputs are counted together, since a call costs more than they do
 
 
@@ -69,6 +70,11 @@ class _Pass:
     counts: list[tuple[list[_Sum], Tensor]] = field(default_factory=list)
     small: list[tuple[str, Tensor]] = field(default_factory=list)
     spikes: dict[Alike, list[tuple[list[_Sum], Tensor]]] = field(default_factory=dict)
+
+    def count_alike(self, alike: Alike) -> None:
+        """Count spikes of layers alike, and how many output positions of each convolution they reach."""
+        sums, by_place = zip(*self.spikes.pop(alike))
+        self.counts.append(([entry for of_layer in sums for entry in of_layer], alike.reached(torch.stack(by_place))))
 
 
 class ActivityCounter:
@@ -165,9 +171,8 @@ class ActivityCounter:
     def _commit(self, *_: Any) -> None:
         """The pass went through: add what its hooks noted."""
         done, self._pass = self._pass, _Pass()
-        for alike, of_layers in done.spikes.items():
-            entries = [entry for sums, _ in of_layers for entry in sums]
-            done.counts.append((entries, alike.reached(torch.stack([by_place for _, by_place in of_layers]))))
+        for alike in list(done.spikes):
+            done.count_alike(alike)
         self._layers.setdefault(done.shape, done.layers)
         self._passes[done.shape] += 1
         by_size: dict[int, list[tuple[str, Tensor]]] = {}
@@ -192,6 +197,8 @@ class ActivityCounter:
             timesteps, batch, _, height, width = spike_seq.shape
             by_place, alike = over_rows(spike_seq, levels, geometry)
             self._pass.spikes.setdefault(alike, []).append((sums, by_place))
+            if len(by_place) > _LARGE:
+                self._pass.count_alike(alike)
             if not self._pass.is_new:
                 return
             totals = [windows(height, width, conv) for conv in geometry]

@@ -47,6 +47,11 @@ class ESDNetConfig:
         return _HALVINGS * self.patch
 
     @property
+    def spiking_levels(self) -> int:
+        """At how many levels neurons work: those of the third are in its blocks."""
+        return LEVELS if self.encoder_blocks[2] or self.decoder_blocks[2] else LEVELS - 1
+
+    @property
     def virtual_steps(self) -> int:
         """T x D: how often a neuron could fire."""
         return self.timesteps * self.levels

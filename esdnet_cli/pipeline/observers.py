@@ -69,17 +69,17 @@ class SpikeMaps:
 
     names: Mapping[Source, Path]
     output: Output
+    levels: int
 
     def are_done(self, source: Source, sha256: str) -> bool:
         """As `Output.is_done`, of all of a source's."""
-        done = [self.output.is_done(path, sha256) for path in map_paths(self.names[source])]
-        return done[0]  # the last to be written, while a network may have no neurons at the coarsest level
+        return all([self.output.is_done(path, sha256) for path in map_paths(self.names[source])[: self.levels]])
 
     def write(self, done: Done) -> None:
         """As `Output.write`, of all of a picture's."""
         assert done.spike_map is not None
         colours, _ = heat(done.spike_map)
-        for path, colour in reversed(list(zip(map_paths(self.names[done.source]), colours))):
+        for path, colour in zip(map_paths(self.names[done.source]), colours):
             self.output.write(path, Picture(colour[..., ::-1], None, False), done.sha256)
 
 

@@ -27,6 +27,7 @@ class ImageResult:
     """One input's fate. seconds: cutting, network and blending, without waiting for files.
 
     quality, spike_rain: if scored. preview: if asked for. lost: what the input has besides, and the output has not.
+    input_sha256: of its bytes, where they were read.
     """
 
     input: str
@@ -41,19 +42,20 @@ class ImageResult:
     spike_rain: SpikeRain | None = None
     preview: Preview | None = None
     lost: tuple[str, ...] = ()
+    input_sha256: str | None = None
 
     @classmethod
     def done(
         cls, input: str, output: str | None, size: tuple[int, int], seconds: float | None, activity: Activity | None,
-        lost: tuple[str, ...] = (),
+        lost: tuple[str, ...] = (), input_sha256: str | None = None,
     ) -> ImageResult:  # fmt: skip
         """size: width and height."""
-        return cls(input, output, "ok", None, *size, seconds, activity, lost=lost)
+        return cls(input, output, "ok", None, *size, seconds, activity, lost=lost, input_sha256=input_sha256)
 
     @classmethod
-    def skipped(cls, input: str, output: str | None) -> ImageResult:
+    def skipped(cls, input: str, output: str | None, input_sha256: str | None = None) -> ImageResult:
         """An earlier run has made its output."""
-        return cls(input, output, "skipped")
+        return cls(input, output, "skipped", input_sha256=input_sha256)
 
     @classmethod
     def failed(cls, input: str, error: str, output: str | None = None) -> ImageResult:

@@ -154,7 +154,7 @@ class _Steps:
         data = job.source.path.read_bytes()
         sha256 = digest(data)
         if _is_done(job, sha256, self.output, self.maps):
-            return ImageResult.skipped(job.source.name, job.output_name)
+            return ImageResult.skipped(job.source.name, job.output_name, sha256)
         picture = read_picture(data, job.source.path)
         return _Read(sha256, modified_ns, picture, self.output.loses(picture, job.output))
 
@@ -180,7 +180,7 @@ class _Steps:
         return (
             Done(job.source, read.sha256, picture, replace(picture, rgb=rgb), derained.spike_map, read.modified_ns),
             ImageResult.done(
-                job.source.name, job.output_name, size, derained.seconds, derained.activity, read.lost
+                job.source.name, job.output_name, size, derained.seconds, derained.activity, read.lost, read.sha256
             ),
         )  # fmt: skip
 

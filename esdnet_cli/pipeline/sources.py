@@ -134,7 +134,9 @@ def _find(
         found = []
         matches: dict[str, Path] = {}
         # "**" follows links, which may loop: of the ways to a file, the shortest
-        for match in sorted(map(Path, glob.glob(text, recursive=True)), key=lambda match: len(match.parts)):
+        for match in sorted(
+            map(Path, glob.glob(text, recursive=True)), key=lambda match: (len(match.parts), str(match))
+        ):
             matches.setdefault(os.path.join(os.path.realpath(match.parent), match.name), match)
         for match in sorted(matches.values(), key=str):
             if _skipped(match, outputs):
@@ -181,23 +183,30 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
 
 
 def plan_maps(jobs: Sequence[Job], folder: Path) -> dict[Source, Path]:
-    """What each job's spike maps are called, but for the `map_endings`: same relative path and stem.
+    """The name of each job's spike maps, of which `map_paths` makes theirs: same relative path and stem.
 
     Beside an a.jpg, those of a.png are called a.png, and the others a.jpg.
     Raises EsdnetError before any work if one would be written over an input or an output, or over another one.
     """
     places = [folder / job.source.relative for job in jobs]
     wanted = Counter(_key(place.with_suffix("")) for place in places)
-    taken = {_key(job.output): f"the output {printable(job.output)}" for job in jobs if job.output != NO_FILE}
-    taken |= {_key(job.source.path): f"the input {printable(job.source.path)}" for job in jobs}
+    elsewhere = "choose another --spike-map"
+    taken = {
+        _key(job.output): (f"the output {printable(job.output)}", elsewhere) for job in jobs if job.output != NO_FILE
+    }
+    taken |= {_key(job.source.path): (f"the input {printable(job.source.path)}", elsewhere) for job in jobs}
     names = {}
     for job, place in zip(jobs, places):
         alone = wanted[_key(place.with_suffix(""))] == 1
         name = place.with_suffix(".png") if alone else place.with_name(place.name + ".png")
         for path in map_paths(name):
             if (key := _key(path)) in taken:
-                raise EsdnetError(f"{printable(path)} would be written over {taken[key]}; choose another --spike-map")
-            taken[key] = f"the map of {printable(job.source.path)}"
+                what, mend = taken[key]
+                raise EsdnetError(f"{printable(path)} would be written over {what}; {mend}")
+            taken[key] = (
+                f"the map of {printable(job.source.path)}",
+                "rename one, or name the folder above both, with -r",
+            )
         names[job.source] = name
     return names
 

@@ -285,7 +285,12 @@ def report_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) ->
             "measured": [{**asdict(measured), "net_joules": measured.net_joules} for measured in run.measured],
         },
         "images": [
-            {**image_dict(result, run.costs), "layers": _layers(result.activity, run.costs)} for result in results
+            {
+                **image_dict(result, run.costs),
+                "input_sha256": result.input_sha256,
+                "layers": _layers(result.activity, run.costs),
+            }
+            for result in results
         ],
         "totals": {
             "ok": totals.ok,

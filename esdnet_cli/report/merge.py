@@ -118,6 +118,9 @@ def _result(image: dict[str, Any], virtual_steps: int, older: dict[str, Any]) ->
     }
     layers = tuple(_layer({**older, **layer}) for layer in image["layers"])
     counted = Activity(virtual_steps, layers) if layers else None
+    sha256 = image.get("input_sha256")
+    if sha256 is not None:
+        facts["input_sha256"] = _text(sha256)
     if facts["status"] == "skipped" and facts["width"] is not None:  # with an earlier run's figures
         facts["status"] = "ok"
     return ImageResult(**facts, activity=counted, quality=_quality(image), spike_rain=_spike_rain(image))

@@ -11,6 +11,7 @@ from pathlib import Path
 from esdnet_cli.energy import meter
 from esdnet_cli.energy.cost import LEFT_OUT, EnergyCosts
 from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.pipeline.derainer import AsIs, Derainer
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.kinds import unread_line
@@ -91,8 +92,8 @@ def show_run(
         resume = "; the same command continues from here" if output.writes else ""
         tell(f"Interrupted after {summary.ok + summary.skipped} of {len(jobs)} pictures{resume}.")
     if options.report is not None:
-        if summary.skipped and model is not None:
-            results = _with_earlier_figures(results, jobs, options.report, model)
+        if model is not None and (known := done_before(options.report, model)):
+            results = _with_earlier_figures(results, jobs, known)
             summary = totals(results, options.costs)
         write_report(options.report, results, info, summary)
         missing = sum(result.status == "skipped" and result.width is None for result in results)
@@ -103,23 +104,18 @@ def show_run(
 
 
 def _with_earlier_figures(
-    results: Sequence[ImageResult], jobs: Sequence[Job], report: Path, model: ModelInfo
+    results: Sequence[ImageResult], jobs: Sequence[Job], known: Mapping[str, ImageResult]
 ) -> list[ImageResult]:
-    """With the figures that a report of earlier runs, which this one's will replace, has of what was skipped."""
-    known = done_before(report, model)
-    if known:
-        written = report.stat().st_mtime
-        # a picture that has changed since was perhaps derained anew meanwhile
-        known = {
-            job.source.name: known[job.source.name] for job in jobs
-            if job.source.name in known and job.source.path.stat().st_mtime <= written
-        }  # fmt: skip
-    return [
-        replace(known[result.input], status="skipped")
-        if result.status == "skipped" and result.input in known
-        else result
-        for result in results
-    ]
+    """With the figures that the report which this run's replaces has of what was skipped, or not reached any more."""
+    both = []
+    for result in results:
+        before = known.get(result.input)
+        if result.status == "skipped" and before is not None and before.input_sha256 == result.input_sha256:
+            result = replace(before, status="skipped", output=result.output)
+        both.append(result)
+    reached = {result.input for result in results}
+    left = [job.source.name for job in jobs if job.source.name not in reached]
+    return both + [replace(known[name], status="skipped") for name in left if name in known]
 
 
 def show_merged(paths: Sequence[Path], reprice: Callable[[EnergyCosts], EnergyCosts], options: RunOptions) -> int:
@@ -181,7 +177,8 @@ def spike_maps(
     if options.spike_map is None or model is None:
         return None
     journal = Journal(options.spike_map, {**pixel_settings(model), "spike_map": True})
-    return SpikeMaps(names, Output(journal, overwrite, mend="move it, or choose another --spike-map"))
+    maps = Output(journal, overwrite, mend="move it, or choose another --spike-map")
+    return SpikeMaps(names, maps, ESDNetConfig.from_dict(model.config).spiking_levels)
 
 
 def _observers(pictures: int, options: RunOptions, targets: Mapping[Source, Path]) -> list[Observer]:

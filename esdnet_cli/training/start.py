@@ -17,7 +17,7 @@ from esdnet_cli.checkpoint.infer import problems, summary
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.errors import EsdnetError, one_line, printable
 from esdnet_cli.model.config import SIZES, ESDNetConfig
-from esdnet_cli.model.inference import LOWERED, Inference, Precision, choose_precision
+from esdnet_cli.model.inference import LOWERED, Inference, choose_precision
 from esdnet_cli.pipeline.tiling import SelfEnsemble
 from esdnet_cli.training.state import LOG, STATE
 
@@ -72,8 +72,8 @@ class Teacher(NamedTuple):
 def teacher_of(name: str, copies: int, crop: int, device: torch.device, say: Callable[[str], None]) -> Teacher:
     """A bundled network or a checkpoint, whose results are the means over so many mirrored and turned copies.
 
-    In the fastest precision that the device has, by the first process's stopwatch. crop: side of what it is shown. say:
-    takes what was assumed of it. Raises EsdnetError.
+    In 8 bits on a CPU that has them, in bfloat16 on such a GPU: a run that goes on must find the same. crop: side of
+    what it is shown. say: takes what was assumed of it. Raises EsdnetError.
     """
     checkpoint = open_checkpoint(name)
     if checkpoint.assumption:
@@ -83,7 +83,8 @@ def teacher_of(name: str, copies: int, crop: int, device: torch.device, say: Cal
             f"--teacher {printable(name)}: takes crops whose side is a multiple of {checkpoint.config.multiple}, "
             f"not {crop}; use another --crop"
         )
-    precision = _agreed(choose_precision("auto", device, close=LOWERED))
+    # not what a stopwatch may choose today and not tomorrow
+    precision = choose_precision("auto", device, close=LOWERED if device.type == "cuda" else ["int8"])
     network = SelfEnsemble(Inference(load_network(checkpoint), device, precision), copies)
     return Teacher(name, network, f"{checkpoint.sha256[:12]}={copies} in {precision}", checkpoint.origin)
 
@@ -119,13 +120,8 @@ def autocast_precision(name: str, device: torch.device, compiled: bool = False) 
         if name == "bf16":
             raise EsdnetError("--compile: gets gradients in bf16 wrong on a CPU; use --precision fp32 or no --compile")
         return "fp32"
-    return _agreed(choose_precision(name, device, close=["bf16"]))
-
-
-def _agreed(precision: Precision) -> Precision:
-    """The first process's: on some CPUs a stopwatch chose it."""
-    chosen = [precision]
-    if dist.is_initialized():
+    chosen: list[str] = [choose_precision(name, device, close=["bf16"])]
+    if dist.is_initialized():  # by a stopwatch, on some CPUs
         dist.broadcast_object_list(chosen, 0)
     return chosen[0]
 

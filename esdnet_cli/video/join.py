@@ -185,7 +185,7 @@ def _video_packets(stream: Any, film: Film, footage: Footage, earlier: Fraction)
             packet.dts = (times[place - delay] if place >= delay else times[0] - (delay - place) * step) - shift
             ends = max(ends, packet.pts + duration)
             place += 1
-            late = ends - packet.dts - duration > delay * step
+            late = ends - packet.dts - duration > delay * step + step // 2
             if place == len(times) and late and film.container in QUICKTIME:
                 # there the film ends with the packet that is decoded last, even if another picture stands longer
                 packet.dts, duration = packet.pts, ends - packet.pts

@@ -41,6 +41,17 @@ def declared_end(path: Path, container: InputContainer, stream: VideoStream) -> 
     return Fraction(container.duration + before, av.time_base), True
 
 
+def track_end(container: InputContainer, stream: VideoStream) -> Fraction | None:
+    """Where an MP4's track ends by its header, the last frame's length included, in seconds; None for others.
+
+    The index tells how long frames are as they are decoded, not as they are shown. None, too, where the track begins
+    later than 0: what an edit list puts before the first frame may be counted, or not.
+    """
+    if "mp4" not in container.format.name or stream.duration is None or stream.start_time or not stream.time_base:
+        return None
+    return stream.duration * stream.time_base
+
+
 def _asf_end(path: Path) -> Fraction | None:
     """By the header, which FFmpeg does not believe once the file is longer or shorter than it says, as if cut off."""
     with path.open("rb") as file:

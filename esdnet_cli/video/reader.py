@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from esdnet_cli.video.decode import Tally, decode, open_clip
 from esdnet_cli.video.info import EXACT, FULL, LIMITED, SWS_MATRIX, ClipInfo, check_size
 
+_STANDS = Fraction(1, 10)  # seconds: a picture that is shown for longer, after a start, is a frame there
 _UNSHOWN = 4  # packets at the end of a clip that give no frame and no error: second fields, references, a frame cut off
 
 
@@ -100,6 +101,7 @@ class Frames:
         info, selection = self._info, self._selection
         start, end = (None if edge is None else math.ceil(info.first + edge / info.time_base)
                       for edge in (selection.start, selection.end))  # fmt: skip
+        stands = min(1 / info.rate, _STANDS) / info.time_base
         shown: tuple[int, VideoFrame] | None = None  # the end of the last frame before the start, and it
         with closing(self._from(start)) as frames:
             for pts, duration, frame in self._rising(frames):
@@ -108,13 +110,13 @@ class Frames:
                     continue
                 if start is not None and shown is not None:
                     until = pts if end is None else min(pts, end)
-                    if pts - start > 1 / info.rate / info.time_base and shown[0] > start:
+                    if pts - start > stands:
                         yield start, until - start, shown[1]
                     shown = None
                 if end is not None and pts >= end:
                     return
                 yield pts, duration if end is None else min(duration, end - pts), frame
-        if start is not None and shown is not None and shown[0] > start:
+        if start is not None and shown is not None and shown[0] - start > stands:
             yield start, (shown[0] if end is None else min(shown[0], end)) - start, shown[1]
         self._read_to_end = True
 
@@ -137,13 +139,12 @@ class Frames:
             if last is not None and pts <= last:
                 pts = last + (1 if last - pts < step else step)
             last = pts
+            lasts = step
             if after is not None and after > pts:
                 lasts = after - pts  # what the file says is, in MP4, of the frame that is decoded next
-            elif info.ends is not None and not info.ends_with_file and after is None:
-                left = round(info.ends / info.time_base) - pts
-                lasts = left if usual <= left < step else step
-            else:
-                lasts = step
+            elif after is None and info.track_ends is not None and info.ends is not None:
+                is_last = info.ends / info.time_base - pts < 1.5 * usual  # that is declared: the file is whole
+                lasts = max(1, round(info.track_ends / info.time_base) - pts) if is_last else step
             yield pts, lasts, frame
 
     @property
@@ -170,9 +171,8 @@ class Frames:
             lost = max(lost, len(tally.awaited))
         if info.ends is None:
             return lost
-        uncounted, rate = max(0, (info.frames or 0) - tally.packets), info.rate
-        if (seen := tally.rate) and seen * 4 / 3 < rate:  # empty places of an AVI, which are declared as frames
-            uncounted, rate = 0, seen
+        rate = self._rate
+        uncounted = max(0, (info.frames or 0) - tally.packets) if rate == info.rate else 0
         reached = tally.file_ends if info.ends_with_file else tally.video_ends
         if (info.ends - reached) * rate < Fraction(1 if uncounted else 3, 2):  # ends are rounded
             return lost
@@ -185,7 +185,14 @@ class Frames:
             return 0
         wanted = info.ends if end is None else min(info.ends, info.first * info.time_base + end)
         reached = tally.file_ends if info.ends_with_file else tally.video_ends
-        return 0 if (wanted - reached) * info.rate < Fraction(3, 2) else round((wanted - reached) * info.rate)
+        missing = (wanted - reached) * self._rate
+        return 0 if missing < Fraction(3, 2) else round(missing)
+
+    @property
+    def _rate(self) -> Fraction:
+        """Frames of a second: of an AVI's declared ones some are empty places."""
+        seen = self._tally.rate
+        return seen if seen and seen * 4 / 3 < self._info.rate else self._info.rate
 
     def _from(self, start: int | None) -> Generator[VideoFrame]:
         """What decodes, from the key frame before a pts; from the beginning where the file's index leads past it."""
