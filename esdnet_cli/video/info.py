@@ -20,7 +20,7 @@ from esdnet_cli.settings import max_pixels, too_large
 from esdnet_cli.video.clock import Join, find_joins, first_frames
 from esdnet_cli.video.decode import Tally, decode, open_clip
 from esdnet_cli.video.dolby import is_bare_dolby_vision
-from esdnet_cli.video.length import declared_end, declared_frames, track_end, zero_of
+from esdnet_cli.video.length import declared_end, declared_frames, last_of_track, zero_of
 
 _HD = 1280, 720  # width or height from which untagged video counts as BT.709, as players take it
 # swscale's defaults are fast, and off by several levels
@@ -60,9 +60,9 @@ class ClipInfo:
     """What a clip is, from its header and first frame. width, height: as stored; turns: quarter turns to upright.
 
     frames: as the file declares, None if it does not. ends: declared end of the video (or of the file, if
-    `ends_with_file`) in seconds, taking the last frame for as long as others; track_ends: with its own length, of MP4.
-    first: pts of the first frame, in units of time_base. zero: the second on the file's
-    clock that is 0 in the output. joins: where that clock jumps.
+    `ends_with_file`) in seconds, taking the last frame for as long as others; last: see `length.last_of_track`. first:
+    pts of the first frame, in units of time_base. zero: the second on the file's clock that is 0 in the output. joins:
+    where that clock jumps.
     """
 
     width: int
@@ -82,7 +82,7 @@ class ClipInfo:
     frames: int | None
     ends: Fraction | None
     ends_with_file: bool
-    track_ends: Fraction | None
+    last: tuple[int, int] | None
     joins: tuple[Join, ...]
 
     @property
@@ -151,7 +151,7 @@ def read_info(path: Path) -> ClipInfo:
             frames=None if stream.average_rate and rate < stream.average_rate else declared_frames(container, stream),
             ends=None if joins else ends,  # what a header or the last packet says is one part's
             ends_with_file=by_file,
-            track_ends=track_end(container, stream),
+            last=last_of_track(container, stream),
             joins=joins,
         )
 

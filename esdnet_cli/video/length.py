@@ -41,15 +41,16 @@ def declared_end(path: Path, container: InputContainer, stream: VideoStream) -> 
     return Fraction(container.duration + before, av.time_base), True
 
 
-def track_end(container: InputContainer, stream: VideoStream) -> Fraction | None:
-    """Where an MP4's track ends by its header, the last frame's length included, in seconds; None for others.
+def last_of_track(container: InputContainer, stream: VideoStream) -> tuple[int, int] | None:
+    """When an MP4's index has its last frame decoded, and where its track ends, that one's length included.
 
-    The index tells how long frames are as they are decoded, not as they are shown. None, too, where the track begins
-    later than 0: what an edit list puts before the first frame may be counted, or not.
+    Both in units of the stream's time base. The index tells how long frames are as they are decoded, not as they are
+    shown. None for others, and where the track begins later than 0: an edit list counts what it puts before, or not.
     """
-    if "mp4" not in container.format.name or stream.duration is None or stream.start_time or not stream.time_base:
+    shown = _shown_entries(container, stream)
+    if not shown or stream.duration is None or stream.start_time:
         return None
-    return stream.duration * stream.time_base
+    return shown[-1].timestamp, stream.duration
 
 
 def _asf_end(path: Path) -> Fraction | None:

@@ -130,8 +130,7 @@ class Frames:
         for frame, following in pairwise(chain(frames, (None,))):
             assert frame is not None
             self.decoded += 1
-            usual = round(1 / info.rate / info.time_base)
-            step = frame.duration or usual
+            step = frame.duration or round(1 / info.rate / info.time_base)
             pts = frame.pts if frame.pts is not None else info.first if last is None else last + step
             after = None if following is None else following.pts
             if last is not None and after is not None and last < after < pts:
@@ -142,9 +141,8 @@ class Frames:
             lasts = step
             if after is not None and after > pts:
                 lasts = after - pts  # what the file says is, in MP4, of the frame that is decoded next
-            elif after is None and info.track_ends is not None and info.ends is not None:
-                is_last = info.ends / info.time_base - pts < 1.5 * usual  # that is declared: the file is whole
-                lasts = max(1, round(info.track_ends / info.time_base) - pts) if is_last else step
+            elif after is None and info.last is not None and info.last[0] <= pts < info.last[1]:
+                lasts = info.last[1] - pts  # of the last one, which a file that breaks off has not
             yield pts, lasts, frame
 
     @property
