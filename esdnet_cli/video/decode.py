@@ -56,7 +56,8 @@ def open_clip(path: Path, part: tuple[int, int] | None = None) -> Iterator[tuple
 class Tally:
     """What demuxing saw, without what an edit list hides. ends: last second of the video and of all streams.
 
-    reached: bytes of the file up to the last packet. awaited: pts of packets after the last frame that came.
+    reached: bytes of the file up to the last packet. awaited: pts of packets after the last frame that came. torn: pts
+    of packets where the file lacks bytes, or that files were joined at, as far as the container tells.
     """
 
     packets: int = 0
@@ -65,6 +66,7 @@ class Tally:
     video_ends: Fraction = Fraction(0)
     file_ends: Fraction = Fraction(0)
     awaited: list[int] = field(default_factory=list)
+    torn: list[int] = field(default_factory=list)
     _first: Fraction | None = None
     _last: Fraction = Fraction(0)
     _stamps: dict[int, Fraction] = field(default_factory=dict)
@@ -117,6 +119,8 @@ def decode(
                 tally.note(stamp * packet.time_base, ends)
             if packet.pts is not None:
                 tally.awaited.append(packet.pts)
+                if packet.is_corrupt:
+                    tally.torn.append(packet.pts)
         if stamp is not None and not packet.size:
             continue  # a frame that was dropped; taken as the end, it would cost all that follow
         try:

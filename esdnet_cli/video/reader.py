@@ -72,6 +72,7 @@ class Frames:
         self._bytes = path.stat().st_size
         self._to_rgb = RGBConverter(info)
         self._read_to_end = False
+        self._gaps: list[tuple[int, int]] = []  # pts of two frames between which others would have place
         self.decoded = 0
 
     def __iter__(self) -> Iterator[Frame]:
@@ -139,6 +140,8 @@ class Frames:
                 pts = last + (1 if last - pts < step else step)
             last = pts
             lasts = step
+            if after is not None and (after - pts) * info.time_base * info.rate >= Fraction(3, 2):
+                self._gaps.append((pts, after))
             if after is not None and after > pts:
                 lasts = after - pts  # what the file says is, in MP4, of the frame that is decoded next
             elif after is None and info.last is not None and info.last[0] <= pts < info.last[1]:
@@ -162,9 +165,10 @@ class Frames:
         """
         info, tally = self._info, self._tally
         if not self._selection.whole:
-            return tally.damaged + (self._cut_off() if self._read_to_end else 0)
+            return max(tally.damaged, self._torn_out()) + (self._cut_off() if self._read_to_end else 0)
         # a damaged packet may cost more frames than its own
         lost = max(tally.damaged, tally.packets - self.decoded) if tally.damaged else 0
+        lost = max(lost, self._torn_out())
         if len(tally.awaited) > _UNSHOWN:  # nothing is damaged, as where another codec follows
             lost = max(lost, len(tally.awaited))
         if info.ends is None:
@@ -175,6 +179,18 @@ class Frames:
         if (info.ends - reached) * rate < Fraction(1 if uncounted else 3, 2):  # ends are rounded
             return lost
         return (uncounted or max(1, round((info.ends - tally.video_ends) * rate))) + lost
+
+    def _torn_out(self) -> int:
+        """Frames that would have place where the file lacks bytes: where it was merely joined, times go on."""
+        info = self._info
+        if info.joins:  # between parts with clocks of their own the pause is ours
+            return 0
+        around = round(1 / info.time_base)  # a packet's pts may lie before or after the gap that it tells of
+        gaps = (
+            after - before for before, after in self._gaps
+            if any(before - around < pts < after + around for pts in self._tally.torn)
+        )  # fmt: skip
+        return sum(max(1, round(gap * info.time_base * info.rate) - 1) for gap in gaps)
 
     def _cut_off(self) -> int:
         """Frames of a selection that the file's end lacks, where it breaks off before that and what it declares."""
