@@ -92,7 +92,7 @@ def show_run(
         resume = "; the same command continues from here" if output.writes else ""
         tell(f"Interrupted after {summary.ok + summary.skipped} of {len(jobs)} pictures{resume}.")
     if options.report is not None:
-        if model is not None and (known := done_before(options.report, model)):
+        if output.writes and model is not None and (known := done_before(options.report, model)):
             results = _with_earlier_figures(results, jobs, known)
             summary = totals(results, options.costs)
         write_report(options.report, results, info, summary)
