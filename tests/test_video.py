@@ -182,10 +182,11 @@ def test_packets_without_decoding_times_have_their_place(step: int, tmp_path: Pa
 def test_bytes_that_a_broadcast_lacks_are_missed_and_joints_are_not(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "x.ts", 60, unit=Fraction(1, 90000), sound="mp2")
     data = path.read_bytes()
-    middle = len(data) // 2 // 188 * 188
-    path.write_bytes(data[:middle] + data[middle + 30 * 188 :])
+    with av.open(str(path)) as container:
+        begins = [packet.pos for packet in container.demux(video=0) if packet.size]
+    path.write_bytes(data[: begins[23]] + data[begins[27] :])  # no key frame: what follows decodes without an error
     came, lost = missing(path)
-    assert came < 60 and came + lost in range(58, 62)
+    assert came < 60 and came + lost in range(59, 62)
     halves = [make_clip(tmp_path / f"{part}.ts", 30, unit=Fraction(1, 90000), offset=1.2 * part) for part in (0, 1)]
     path.write_bytes(b"".join(half.read_bytes() for half in halves))
     assert missing(path) == (60, 0), "their counters begin anew, their clock goes on"
