@@ -64,7 +64,7 @@ def command(
     unread: Counter[str] = Counter()
     sources, unusable = find_sources(inputs, recursive, [options.spike_map], unread)
     jobs = [Job(source) for source in sources]
-    names = plan_maps(jobs, options.spike_map) if options.spike_map else {}
+    names = plan_maps(jobs, options.spike_map)
     part = find_shard(shard)
     answer_early(ctx, sources, unusable, options, unread, part)
     from esdnet_cli.pipeline.derainer import AsIs

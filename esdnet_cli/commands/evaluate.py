@@ -56,7 +56,7 @@ def command(
     sources, unusable = find_sources([str(inputs)], recursive, [options.spike_map], unread)
     pairs, alone = pair_up(sources, targets)
     jobs = [Job(source) for source, _ in pairs]
-    names = plan_maps(jobs, options.spike_map) if options.spike_map else {}
+    names = plan_maps(jobs, options.spike_map)
     answer_early(ctx, pairs, [*unusable, *alone], options, unread, network=not as_is)
     from esdnet_cli.pipeline.derainer import AsIs
     from esdnet_cli.pipeline.output import Nowhere

@@ -74,7 +74,7 @@ def command(
     unread: Counter[str] = Counter()
     sources, unusable = find_sources(inputs, recursive, [output, options.spike_map], unread)
     jobs = plan_outputs(sources, output, file_format)
-    names = plan_maps(jobs, options.spike_map) if options.spike_map else {}
+    names = plan_maps(jobs, options.spike_map)
     part = find_shard(shard)
     answer_early(ctx, sources, unusable, options, unread, part)
     # only now what takes seconds to import: a mistyped name is answered at once

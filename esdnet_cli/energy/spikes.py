@@ -180,7 +180,7 @@ def count_nonzero(x: Tensor) -> Tensor:
     bits = in_memory_order(x).view(_INTEGERS[x.element_size()]).numpy()
     negative_zero = np.iinfo(bits.dtype).min  # a sign alone, the least integer: a minimum finds it
     counted = 0
-    for start in reversed(range(0, len(bits), CACHED)):
+    for start in range(0, len(bits), CACHED):
         part = bits[start : start + CACHED]
         counted += int(np.count_nonzero(part))
         if part.min() == negative_zero:

@@ -182,12 +182,14 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
     return jobs
 
 
-def plan_maps(jobs: Sequence[Job], folder: Path) -> dict[Source, Path]:
-    """The name of each job's spike maps, of which `map_paths` makes theirs: same relative path and stem.
+def plan_maps(jobs: Sequence[Job], folder: Path | None) -> dict[Source, Path]:
+    """The name of each job's spike maps, of which `map_paths` makes theirs: same relative path and stem. None: no maps.
 
     Beside an a.jpg, those of a.png are called a.png, and the others a.jpg.
     Raises EsdnetError before any work if one would be written over an input or an output, or over another one.
     """
+    if folder is None:
+        return {}
     places = [folder / job.source.relative for job in jobs]
     wanted = Counter(_key(place.with_suffix("")) for place in places)
     elsewhere = "choose another --spike-map"

@@ -46,7 +46,7 @@ def derain_stream(name: str, recursive: bool, file_format: str | None, overwrite
         if sources:
             derainer = load_derainer(options)
             output = Output(Journal(place / "out", pixel_settings(derainer.info)), False)
-        names = plan_maps(jobs, options.spike_map) if options.spike_map else {}
+        names = plan_maps(jobs, options.spike_map)
         maps = spike_maps(derainer.info, names, options, overwrite)
         if options.dry_run:
             return show_plan(derainer, jobs, unusable, output, maps=maps)

@@ -109,11 +109,9 @@ class Frames:
                 if start is not None and pts < start:
                     shown = pts + duration, frame
                     continue
-                if start is not None and shown is not None:
-                    until = pts if end is None else min(pts, end)
-                    if pts - start > stands:
-                        yield start, until - start, shown[1]
-                    shown = None
+                if start is not None and shown is not None and pts - start > stands:
+                    yield start, (pts if end is None else min(pts, end)) - start, shown[1]
+                shown = None
                 if end is not None and pts >= end:
                     return
                 yield pts, duration if end is None else min(duration, end - pts), frame
