@@ -62,6 +62,36 @@ def test_bf16_stays_close() -> None:
     assert (derained - tensors["output"]).abs().mean() < 0.1 * removed
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("count", [True, False])
+def test_later_passes_are_replayed(count: bool, precision: str, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[torch.Size] = []
+    forward = ESDNet.forward
+
+    def noted(network: ESDNet, images: torch.Tensor) -> torch.Tensor:
+        begun.append(images.shape)
+        return forward(network, images)
+
+    monkeypatch.setattr(ESDNet, "forward", noted)
+    derainer = esdnet_cli.load(tiny, device="cuda", precision=precision, batch=3)  # of the 15 tiles of each picture
+    pictures = [photo(40, 56, seed=seed) for seed in (1, 2, 1)]
+    replayed = [derainer(picture, count=count) for picture in pictures]
+    assert len(begun) == 2  # as it is, and recorded
+    monkeypatch.setattr("esdnet_cli.model.inference._REPLAYED_BYTES", 0)
+    for picture, derained in zip(pictures, replayed):
+        expected = derainer(picture, count=count)
+        assert np.array_equal(derained.image, expected.image)
+        assert derained.activity == expected.activity
+    assert len(begun) == 2 + 15
+
+
+def test_a_spike_map_is_no_replay(tiny: Path) -> None:
+    derainer = esdnet_cli.load(tiny, device="cuda", batch=1)
+    maps = [derainer(photo(40, 56, seed=seed), spike_map=True).spike_map for seed in (1, 2, 1)]
+    assert all(rates is not None for rates in maps)
+    assert np.array_equal(maps[0], maps[2]) and not np.array_equal(maps[0], maps[1])  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("config", [TINY, INTEGER], ids=["lif", "integer"])
 def test_a_recorded_step_computes_what_a_plain_one_does(config: ESDNetConfig) -> None:
     # in float64: a recording may take other algorithms, and in float32 (TF32 by default) spikes flip then

@@ -16,6 +16,7 @@ from esdnet_cli.energy.cost import Activity, Cause, LayerActivity, LayerKind, Nu
 from esdnet_cli.energy.spikes import Alike, count_nonzero, geometry_of, over_rows, windows
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d
 from esdnet_cli.model.network import ESDNet, FeatureRefinement, OverlapPatchEmbed, SpikingResidualBlock
+from esdnet_cli.model.replay import after_pass, replayable
 
 # of a LayerActivity, what follows from the shapes; the rest depends on the data
 _FROM_SHAPES = (
@@ -61,7 +62,7 @@ class _Pass:
 
     is_new: no pass of this shape went through yet. layers: what follows from the shape alone, noted only then.
     counts: what depends on the data. small: inputs whose zeros are counted together at the end. spikes: by place, of
-    layers alike, for whose reach that is done, too.
+    layers alike, for whose reach that is done, too. reaches: how far those of a place reach; a replay needs it.
     """
 
     shape: torch.Size = torch.Size()
@@ -70,11 +71,15 @@ class _Pass:
     counts: list[tuple[list[_Sum], Tensor]] = field(default_factory=list)
     small: list[tuple[str, Tensor]] = field(default_factory=list)
     spikes: dict[Alike, list[tuple[list[_Sum], Tensor]]] = field(default_factory=dict)
+    reaches: list[Tensor] = field(default_factory=list)
 
     def count_alike(self, alike: Alike) -> None:
         """Count spikes of layers alike, and how many output positions of each convolution they reach."""
         sums, by_place = zip(*self.spikes.pop(alike))
-        self.counts.append(([entry for of_layer in sums for entry in of_layer], alike.reached(torch.stack(by_place))))
+        reaches = alike.reaches(by_place[0].device)
+        self.reaches.append(reaches)
+        reached = (reaches * torch.stack(by_place)[:, None]).sum(2)
+        self.counts.append(([entry for of_layer in sums for entry in of_layer], reached))
 
 
 class ActivityCounter:
@@ -164,17 +169,17 @@ class ActivityCounter:
                 hooks.append((module, self._product_hook(name, "refinement and output", 2)))  # (1 - f) a and f x
         return hooks
 
+    @replayable
     def _begin(self, _: nn.Module, inputs: tuple[Tensor]) -> None:
         shape = inputs[0].shape
         self._pass = _Pass(shape, is_new=shape not in self._layers)
 
+    @replayable
     def _commit(self, *_: Any) -> None:
         """The pass went through: add what its hooks noted."""
         done, self._pass = self._pass, _Pass()
         for alike in list(done.spikes):
             done.count_alike(alike)
-        self._layers.setdefault(done.shape, done.layers)
-        self._passes[done.shape] += 1
         by_size: dict[int, list[tuple[str, Tensor]]] = {}
         for name, x in done.small:
             by_size.setdefault(x.numel(), []).append((name, x))
@@ -183,7 +188,14 @@ class ActivityCounter:
             done.counts.append(([_Sum(name, "nonzero", 1) for name, _ in inputs], flags.sum(1).long()))
         sums = tuple(entry for sums, _ in done.counts for entry in sums)
         values = torch.cat([value.view(-1) for _, value in done.counts])
-        self._sums[sums] = self._sums[sums].add_(values) if sums in self._sums else values
+        layers = done.layers if done.is_new else self._layers[done.shape]
+
+        def add() -> None:
+            self._layers[done.shape] = layers
+            self._passes[done.shape] += 1
+            self._sums[sums] = self._sums[sums].add_(values) if sums in self._sums else values.clone()
+
+        after_pass(add)
 
     def _neuron_hook(self, name: str, driven: dict[str, nn.Module]) -> Any:
         convs = {conv_name: conv for conv_name, conv in driven.items() if isinstance(conv, nn.Conv2d)}
@@ -193,6 +205,7 @@ class ActivityCounter:
         sums = [_Sum(name, "spikes", 1)]
         sums += [_Sum(conv_name, "ac", conv.out_channels) for conv_name, conv in convs.items()]
 
+        @replayable
         def hook(neurons: nn.Module, _: Any, spike_seq: Tensor) -> None:  # [T, N, C, H, W]
             timesteps, batch, _, height, width = spike_seq.shape
             by_place, alike = over_rows(spike_seq, levels, geometry)
@@ -234,6 +247,7 @@ class ActivityCounter:
     def _real_conv_hook(self, name: str, cause: Cause, temporal: bool) -> Any:
         kind: LayerKind = "embedding" if cause == "embedding" else "conv"
 
+        @replayable
         def hook(conv: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
             assert isinstance(conv, (nn.Conv2d, nn.Conv3d))
             if kind == "embedding":
@@ -266,6 +280,7 @@ class ActivityCounter:
         return hook
 
     def _product_hook(self, name: str, cause: Cause, factors: int) -> Any:
+        @replayable
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
             if not self._pass.is_new:
                 return

@@ -96,14 +96,10 @@ class Alike(NamedTuple):
     width: int
     geometry: Geometry
 
-    def reached(self, by_place: Tensor) -> Tensor:
-        """Spikes of `by_place`, [K, rows * width], and how many outputs of each convolution they reach: [K, 1 + convs].
-
-        All int64.
-        """
+    def reaches(self, device: torch.device) -> Tensor:
+        """How far spikes of each place of the sums reach: int64 [1 + convolutions, rows * width] on the device."""
         known = _reach_of_planes if len(self.rows) == self.height else _reach_of_rows
-        weights = known(self.height, self.width, self.geometry, self.rows, by_place.device)
-        return (weights * by_place[:, None]).sum(2)
+        return known(self.height, self.width, self.geometry, self.rows, device)
 
 
 @lru_cache(maxsize=256)

@@ -16,6 +16,7 @@ from torch import Tensor
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.low_precision import int8_works, lower
 from esdnet_cli.model.network import ESDNet
+from esdnet_cli.model.replay import Replays
 
 Lowered = Literal["int8", "bf16"]
 Precision = Literal["fp32", Lowered]
@@ -23,6 +24,7 @@ LOWERED: tuple[Lowered, ...] = get_args(Lowered)  # the fastest first, where the
 _CPU_BATCH_BYTES = 14 * 2**20  # the widest activation of a batch: larger ones cost memory and save little time
 _ACTIVATIONS = 12  # how many activations of that size the pass holds at once, generously
 _MOST_TILES = 64
+_REPLAYED_BYTES = 128 * 2**20  # the widest activation of a batch: of larger ones a GPU has longer than the CPU
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
@@ -108,13 +110,17 @@ def choose_batch(network: ESDNet, height: int, width: int, device: torch.device,
 
     side_by_side: into how many batches of their own these tiles go, at once.
     """
-    config = network.config
-    positions = height * width // config.patch**2
-    widest = max(config.timesteps * 2 * config.dim * positions * 4, 1)  # bytes of float32 at the last level, one tile
+    widest = _widest(network, height, width)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return max(1, min(_MOST_TILES, free // 2 // (widest * _ACTIVATIONS)))
     return max(1, side_by_side * min(_MOST_TILES, _CPU_BATCH_BYTES // widest))
+
+
+def _widest(network: ESDNet, height: int, width: int) -> int:
+    """Bytes of the widest activation of one tile: float32 at the last level."""
+    config = network.config
+    return max(config.timesteps * 2 * config.dim * (height * width // config.patch**2) * 4, 1)
 
 
 def keep_freed_memory() -> None:
@@ -137,7 +143,8 @@ def return_freed_memory() -> None:
 class Inference:
     """A network placed on a device in a precision: rainy float32 [N, 3, H, W], from anywhere -> derained on the device.
 
-    A CUDA device is not waited for: `fetch` does that.
+    A CUDA device is not waited for: `fetch` does that. There passes of few tiles, which take the CPU longer to start
+    than the device to run, are recorded and replayed.
     """
 
     def __init__(self, network: ESDNet, device: torch.device, precision: Precision) -> None:
@@ -147,6 +154,7 @@ class Inference:
         if precision != "fp32":
             native = precision == "bf16" or is_fast("bf16", device)
             lower(network, precision, others=torch.bfloat16 if native else torch.float32)
+        self._replays = Replays(self.network, device)
 
     def copy(self) -> Inference:
         """Another one of the same tensors: hooks on its modules see its own passes alone."""
@@ -155,6 +163,7 @@ class Inference:
         shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers(), *own)}
         other = copy.copy(self)
         other.network = copy.deepcopy(network, dict[int, Any](shared))
+        other._replays = Replays(other.network, self.device)
         return other
 
     @torch.inference_mode()
@@ -169,7 +178,10 @@ class Inference:
         with exact if cuda else nullcontext():  # flags are the process's: threads on a CPU leave them alone
             # sums of fp32 depend on the layout
             layout = torch.contiguous_format if self.precision == "fp32" else torch.channels_last
-            return self.network(images.contiguous(memory_format=layout)).float()
+            images = images.contiguous(memory_format=layout)
+            if cuda and len(images) * _widest(self.network, *images.shape[2:]) <= _REPLAYED_BYTES:
+                return self._replays(images)
+            return self.network(images).float()
 
 
 def fetch(result: Tensor) -> Callable[[], Tensor]:
