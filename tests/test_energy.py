@@ -427,7 +427,7 @@ def test_a_recorded_pass_counts_as_often_as_it_is_replayed() -> None:
     replays = Replays(network, torch.device("cpu"))
     images = torch.rand(2, 3, 16, 24)
     with torch.inference_mode(), ActivityCounter(network) as counter:
-        assert replays._hooks() is not None
+        assert replays._within() is not None
         network(images)
         once = counter.activity()
         again: list[Callable[[], None]] = []
@@ -439,4 +439,4 @@ def test_a_recorded_pass_counts_as_often_as_it_is_replayed() -> None:
         assert counter.activity().spikes == 3 * once.spikes
         assert [layer.dense for layer in counter.activity().layers] == [3 * layer.dense for layer in once.layers]
     network.register_forward_hook(lambda *_: None)
-    assert replays._hooks() is None
+    assert replays._within() is None

@@ -21,6 +21,7 @@ class _Recording(threading.local):
 
 
 _recording = _Recording()
+_one_at_a_time = threading.Lock()
 
 
 def replayable(hook: _Hook) -> _Hook:
@@ -41,67 +42,79 @@ def after_pass(action: Callable[[], None]) -> None:
 
 
 class Replays:
-    """Runs a network on a CUDA device: at first as it is, the second pass of a kind is recorded, all later replayed.
+    """Runs a network on a CUDA device: two passes of a kind as it is, the second is recorded then, all later replayed.
 
-    A kind: the shape of the input, and the hooks in the network. With a hook that is not `replayable` nothing is.
-    Where recording fails, for want of memory say, passes go on as they are.
+    A kind: the shape of the input, the network's modules and tensors, and their hooks. With a hook that is not
+    `replayable` nothing is recorded. Where that fails, for want of memory say, passes go on as they are, and nothing
+    more is recorded.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         self._network, self._device = network, device
-        self._modules = list(network.modules())
         self._known: OrderedDict[Any, _Replay | None] = OrderedDict()  # the latest last; None: came once
-        self._pool: Any = None  # what one replay computes with, the next may overwrite
+        # what one replay computes with, the next may overwrite; memory is handed on within a stream alone
+        self._pool: Any = None
+        self._stream: Any = None
+        self._failed = False
 
     def __call__(self, images: Tensor) -> Tensor:
         """Rainy [N, 3, H, W] on the device -> derained, float32."""
-        hooks = self._hooks()
-        if hooks is None:
+        within = self._within()
+        if within is None:
             return self._plain(images)
-        kind = images.shape, images.stride(), hooks
-        if kind not in self._known:
-            self._known[kind] = None
-            if len(self._known) > _MOST:
-                self._known.popitem(last=False)
-            return self._plain(images)
+        kind = images.shape, images.stride(), within
+        came = kind in self._known
+        replay = self._known.setdefault(kind, None)
         self._known.move_to_end(kind)
-        replay = self._known[kind]
-        if replay is None:
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
-            try:
-                replay = self._known[kind] = _Replay(self._plain, images, self._pool, self._device)
-            except RuntimeError:
-                return self._plain(images)
-        return replay(images)
+        if len(self._known) > _MOST:
+            self._known.popitem(last=False)
+        if replay is not None:
+            return replay(images)
+        result = self._plain(images)
+        if came and not self._failed:
+            self._known[kind] = self._recorded(images)
+        return result
+
+    def _recorded(self, images: Tensor) -> _Replay | None:
+        """Right after such a pass went through, so that what libraries and counters keep is there: a copy from the CPU,
+        or a wait for it, ends a recording. What one that failed had taken is given back on return."""
+        if self._stream is None:
+            self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(self._device)
+        try:
+            return _Replay(self._plain, images, self._pool, self._stream)
+        except RuntimeError:
+            self._failed = True
+            return None
 
     def _plain(self, images: Tensor) -> Tensor:
         result: Tensor = self._network(images)
         return result.float()
 
-    def _hooks(self) -> tuple[Callable[..., Any], ...] | None:
-        """All hooks in the network; None if a replay cannot do without one of them."""
-        hooks = tuple(
-            hook
-            for module in self._modules
-            for of_module in (module._forward_pre_hooks, module._forward_hooks)
-            for hook in of_module.values()
-        )
-        return hooks if all(getattr(hook, "replayable", False) for hook in hooks) else None
+    def _within(self) -> tuple[Any, ...] | None:
+        """The network's modules, their hooks, where their tensors lie; None if a replay cannot do without a hook."""
+        modules, hooks, places = [self._network], list[Callable[..., Any]](), list[int]()
+        for module in modules:  # which grow meanwhile
+            modules += filter(None, module._modules.values())
+            hooks += (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+            for of_module in (module._parameters, module._buffers):
+                places += [tensor.data_ptr() for tensor in of_module.values() if tensor is not None]
+        if not all(getattr(hook, "replayable", False) for hook in hooks):
+            return None
+        return *modules, *hooks, *places
 
 
 class _Replay:
-    """One kind of pass, recorded. Made after such a pass went through, so that what libraries keep is there."""
+    """One kind of pass, recorded."""
 
-    def __init__(
-        self, compute: Callable[[Tensor], Tensor], images: Tensor, pool: Any, device: torch.device
-    ) -> None:  # fmt: skip
+    def __init__(self, compute: Callable[[Tensor], Tensor], images: Tensor, pool: Any, stream: Any) -> None:
         self._images = images.clone()
         self._following: list[Callable[[], None]] = []
         self._graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(device)  # by itself a recording takes one of the current device
         _recording.following = self._following
         try:
-            with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            # one at a time in a process; after one that failed PyTorch's own leaves the stream the current one
+            recording = torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local")
+            with _one_at_a_time, torch.cuda.stream(stream), recording:
                 self._result = compute(self._images)
         finally:
             _recording.following = None

@@ -1,0 +1,101 @@
+"""What of recorded passes shows without a CUDA device: which are recorded, and what a recording may not do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import INTEGER, tiny_network
+from torch import Tensor, nn
+
+from esdnet_cli.energy import spikes
+from esdnet_cli.energy.counter import ActivityCounter
+from esdnet_cli.model import replay
+from esdnet_cli.model.replay import Replays
+
+
+class Recording:
+    """In place of a CUDA graph, of which a CPU has none: computes each time, and notes what it was made of."""
+
+    made: list[tuple[torch.Size, Any, Any]] = []
+
+    def __init__(self, compute: Any, images: Tensor, pool: Any, stream: Any) -> None:
+        self._compute = compute
+        compute(images)
+        self.made.append((images.shape, pool, stream))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        result: Tensor = self._compute(images)
+        return result
+
+
+@pytest.fixture(autouse=True)
+def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: object())
+    monkeypatch.setattr(Recording, "made", [])
+    monkeypatch.setattr(replay, "_Replay", Recording)
+
+
+def test_recordings_share_their_memory() -> None:
+    replays = Replays(nn.ReLU(), torch.device("cpu"))
+    for side in (8, 9, 8, 9, 8, 9):
+        replays(torch.ones(1, 3, side, side))
+    assert [shape[2] for shape, *_ in Recording.made] == [8, 9]
+    assert len({pool for _, pool, _ in Recording.made}) == len({stream for *_, stream in Recording.made}) == 1
+
+
+def test_what_changed_in_the_network_is_no_replay() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU())
+    replays, images = Replays(network, torch.device("cpu")), torch.ones(1, 3, 8, 8)
+
+    def recorded() -> int:
+        for _ in range(3):
+            replays(images)
+        return len(Recording.made)
+
+    assert recorded() == 1
+    network[1] = nn.Sigmoid()
+    assert recorded() == 2
+    network[0].weight.data = torch.zeros(3, 3, 1, 1)
+    assert recorded() == 3
+    network[0].weight.data += 1  # in place, where the recording finds it
+    assert recorded() == 3
+
+
+def test_a_recording_copies_nothing_that_pictures_of_other_sizes_drove_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    # maps of how far spikes reach are made on the CPU; of two sizes more are needed than are kept
+    known = spikes._reach_of_planes
+    copied: list[int] = []
+
+    class Watched(Recording):
+        def __init__(self, *made_of: Any) -> None:
+            before = known.cache_info().misses
+            super().__init__(*made_of)
+            copied.append(known.cache_info().misses - before)
+
+    monkeypatch.setattr(replay, "_Replay", Watched)
+    monkeypatch.setattr(spikes, "_in_words", lambda spike_seq: None)  # as on a CUDA device
+    network = tiny_network(INTEGER)
+    replays = Replays(network, torch.device("cpu"))
+    known.cache_clear()
+    with torch.inference_mode(), ActivityCounter(network):
+        for width in (16, 24, 16, 24):
+            replays(torch.rand(1, 3, 16, width))
+    assert known.cache_info().misses > known.cache_info().maxsize  # type: ignore[operator]
+    assert copied == [0, 0]
+
+
+def test_after_a_recording_that_failed_passes_go_on_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[torch.Size] = []
+
+    def fails(_: Any, images: Tensor, *__: Any) -> None:
+        tried.append(images.shape)
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(replay, "_Replay", fails)
+    replays = Replays(nn.ReLU(), torch.device("cpu"))
+    for side in (8, 9, 8, 9, 8, 9):
+        assert replays(-torch.ones(1, 3, side, side)).abs().sum() == 0
+    assert len(tried) == 1
