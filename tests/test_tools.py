@@ -85,3 +85,23 @@ def test_averaged_and_widened_weights_keep_their_terms(tmp_path: Path) -> None:
     assert (metadata["license"], metadata["trained_on"]) == ("not for sale", "pictures")
     assert CliRunner().invoke(widen.main, [paths[0], paths[2], "--dim", str(2 * INTEGER.dim)]).exit_code == 0
     assert open_checkpoint(paths[2]).metadata["license"] == "not for sale"
+
+
+def test_widening_changes_nothing_or_says_so(tmp_path: Path) -> None:
+    source, target = str(tmp_path / "source.safetensors"), str(tmp_path / "target.safetensors")
+    network = tiny_network(INTEGER)
+    save(Path(source), network.state_dict(), INTEGER, {})
+    images = torch.rand(1, 3, 16, 24)
+
+    def widened(dim: int) -> tuple[int, str, float]:
+        run = CliRunner().invoke(widen.main, [source, target, "--dim", str(dim)])
+        if run.exit_code:
+            return run.exit_code, run.output, 0.0
+        with torch.inference_mode():
+            return 0, run.output, float((load_network(open_checkpoint(target))(images) - network(images)).abs().max())
+
+    assert widened(2 * INTEGER.dim) == (0, "", pytest.approx(0, abs=1e-5))
+    code, said, _ = widened(INTEGER.dim + 4)
+    assert code == 0 and "12 is no multiple of 8" in said
+    code, said, _ = widened(INTEGER.dim - 4)
+    assert code == 1 and "--dim 4 is narrower than" in said

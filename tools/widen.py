@@ -3,7 +3,9 @@
     python tools/widen.py run/last.safetensors wide.safetensors --dim 48 [--timesteps 2]
 
 Channels are repeated, and what reads them shares its weight among the copies at random, so that their gradients differ
-(Net2Net: Chen et al., ICLR 2016). Another number of timesteps does change the result; training mends it.
+(Net2Net: Chen et al., ICLR 2016). Another number of timesteps does change the result, and so does a width that is no
+multiple of the old one: some channels are repeated more often than others, and attention takes means over channels.
+Training mends both.
 """
 
 from __future__ import annotations
@@ -45,6 +47,10 @@ def main(source: str, target: Path, dim: int, timesteps: int | None) -> None:
     """Write the wider network."""
     checkpoint = open_checkpoint(source)
     config = checkpoint.config
+    if dim < config.dim:
+        raise click.ClickException(f"--dim {dim} is narrower than {source}, which has {config.dim}; give more")
+    if dim % config.dim:
+        click.echo(f"{dim} is no multiple of {config.dim}: the result will differ a little from {source}'s", err=True)
     config = dataclasses.replace(config, dim=dim, timesteps=timesteps or config.timesteps)
     shapes = {name: tensor.shape for name, tensor in ESDNet(config).state_dict().items()}
     generator = torch.Generator().manual_seed(0)
