@@ -288,8 +288,9 @@ def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
 
 def test_what_was_logged_after_the_state_is_forgotten(tmp_path: Path) -> None:
     list(new_run(tmp_path / "run", replace(RECIPE, steps=2)).train())
-    with (tmp_path / "run" / LOG).open("a") as file:
-        file.write('{"step": 3, "loss": 1}\n{"step": 4, "lo')  # killed here
+    with (tmp_path / "run" / LOG).open("ab") as file:
+        file.write(b'\0\0\xff{"step": 2}\n[]\n{}\n{"step": "2"}\n')  # a crash of the machine left this
+        file.write(b'{"step": 3, "loss": 1}\n{"step": 4, "lo')  # killed here
     new_run(tmp_path / "run", replace(RECIPE, steps=2), resume=True)
     assert [json.loads(line)["step"] for line in (tmp_path / "run" / LOG).read_text().splitlines()] == [1, 2]
 

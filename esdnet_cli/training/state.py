@@ -65,8 +65,14 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def forget_after(log: Path, step: int) -> None:
-    """Drop what a log, a JSON object with its `step` on each line, tells of steps that a kill undid."""
+    """Drop what a log, a JSON object with its `step` on each line, tells of steps that a kill undid, and torn lines."""
+
+    def stands(line: str) -> bool:
+        try:
+            return line.endswith("\n") and bool(json.loads(line)["step"] <= step)
+        except (ValueError, LookupError, TypeError):  # a crash of the machine may leave anything, and costs no run
+            return False
+
     if log.is_file():
-        lines = log.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        write_atomically(log, "".join(kept).encode())
+        lines = log.read_text(errors="replace").splitlines(keepends=True)
+        write_atomically(log, "".join(filter(stands, lines)).encode())
