@@ -83,6 +83,10 @@ def test_averaged_and_widened_weights_keep_their_terms(tmp_path: Path) -> None:
     assert CliRunner().invoke(blend.main, [*paths, "--share", "0.5"]).exit_code == 0
     metadata = open_checkpoint(paths[2]).metadata
     assert (metadata["license"], metadata["trained_on"]) == ("not for sale", "pictures")
+    begun = {"license": "not for sale", "trained_on": "pictures"}
+    assert blend.origins(begun, {"license": "free", "trained_on": "pictures; then mine"}) == {
+        "license": "not for sale; free", "trained_on": "pictures; then mine"
+    }  # fmt: skip
     assert CliRunner().invoke(widen.main, [paths[0], paths[2], "--dim", str(2 * INTEGER.dim)]).exit_code == 0
     assert open_checkpoint(paths[2]).metadata["license"] == "not for sale"
 

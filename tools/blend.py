@@ -14,6 +14,12 @@ import click
 from esdnet_cli.checkpoint.store import as_shipped, load_network, open_checkpoint, save
 
 
+def origins(first: dict[str, str], second: dict[str, str]) -> dict[str, str]:
+    """What both say of licence and training data; what the second tells of the first already stands once."""
+    both = {key: text if first.get(key, "") in text else f"{first[key]}; {text}" for key, text in second.items()}
+    return first | both
+
+
 @click.command()
 @click.argument("before")
 @click.argument("after")
@@ -31,7 +37,7 @@ def main(before: str, after: str, target: Path, share: float) -> None:
             new = old[name].lerp(new, share)
         state[name] = new
     tiling = {"tile": str(second.tile), "overlap": str(second.overlap)}
-    save(target, as_shipped(state), second.config, first.origin | second.origin | tiling)
+    save(target, as_shipped(state), second.config, origins(first.origin, second.origin) | tiling)
 
 
 if __name__ == "__main__":
