@@ -78,7 +78,7 @@ def spike_rain(spike_map: NDArray[np.float16], rainy: NDArray[Any], target: NDAr
 
 
 def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float | None:
-    if not a.std() or not b.std():
+    if a.min() == a.max() or b.min() == b.max():  # by its rounding a deviation of equal numbers may not be 0
         return None
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 

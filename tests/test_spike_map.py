@@ -205,6 +205,15 @@ def test_correlation_with_the_true_rain() -> None:
     assert mean is not None and mean.spike_rain_r_level1 == pytest.approx(1), "a dry picture has no say"
 
 
+@pytest.mark.parametrize("alike", ["rates", "rain"])
+def test_no_correlation_where_all_is_alike_but_for_rounding(alike: str) -> None:
+    # NumPy's deviation of so many times this float32 is not 0
+    rates, target = np.full((123, 457, 1), 0.99, np.float16), np.full((123, 457, 3), 100, np.uint8)
+    rainy = target + [7, 7, 8] if alike == "rain" else target + np.arange(457)[:, None] % 50
+    rates = rates if alike == "rates" else np.random.default_rng(0).random(rates.shape).astype(np.float16)
+    assert set(vars(spike_rain(rates, rainy.astype(np.uint8), target)).values()) == {None}
+
+
 def test_evaluate_reports_it(tiny: Path, tmp_path: Path, run: Run) -> None:
     write(tmp_path / "input" / "a.png", photo(30, 40))
     write(tmp_path / "target" / "a.png", photo(30, 40, seed=1))
