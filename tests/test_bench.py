@@ -11,7 +11,7 @@ import torch
 from conftest import INTEGER, TINY, TWO_STEPS, Run, load_json, photo, tiny_network, write
 
 import esdnet_cli
-from esdnet_cli.bench.measure import Bench, Bound, bench, bound
+from esdnet_cli.bench.measure import Bench, Bound, _warmed_up, bench, bound
 from esdnet_cli.bench.published import published
 from esdnet_cli.commands.bench import lines
 from esdnet_cli.energy.cost import LayerActivity
@@ -40,6 +40,13 @@ def test_figures_hang_together(rounds: int, tiny: Path, two_cores: None) -> None
     other = measured.published
     assert other is not None and other.largest_difference <= 1 and other.within_one_level == 1
     assert other.speedup_quartiles[0] <= other.speedup <= other.speedup_quartiles[1]
+
+
+@pytest.mark.parametrize(("device", "passes"), [("cpu", [True]), ("cuda", [True, False, False])])
+def test_no_round_pays_for_a_recording(device: str, passes: list[bool]) -> None:
+    seen: list[bool] = []
+    _warmed_up(lambda image, count=True: seen.append(count), photo(9, 9), torch.device(device))  # type: ignore[arg-type]
+    assert seen == passes
 
 
 def test_rates_and_shares_follow_in_terminal_and_json_alike() -> None:
