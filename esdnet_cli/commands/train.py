@@ -148,8 +148,9 @@ def command(
 ) -> None:  # fmt: skip
     """Train a network on clean photographs, rainy pairs, or both.
 
-    The output folder receives last.safetensors and best.safetensors (averaged weights, ready for --weights), log.jsonl,
-    and state.safetensors, from which --resume continues an interrupted run. Training stops after --steps or --minutes.
+    The output folder receives last.safetensors and, with --validate, best.safetensors (averaged weights, ready for
+    --weights), log.jsonl, and state.safetensors, from which --resume continues an interrupted run. Training stops after
+    --steps or --minutes.
 
     SHARE is the fraction of the training crops taken from a folder, such as --pairs rain800=0.1. Folders without one
     divide the rest equally; with --clean, a quarter of the crops (or what the shares leave) gets generated rain.
