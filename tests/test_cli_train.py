@@ -229,6 +229,16 @@ def test_killed_and_resumed_ends_with_the_same_weights(clean: Path, tmp_path: Pa
     assert steps[0] == steps[1] == [1, *range(2, 21, 2)]
 
 
+def test_resumed_it_computes_as_begun(clean: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # what is faster a stopwatch decides, which on a busy machine says another thing tomorrow
+    train = ("train", "--clean", clean, "-o", tmp_path / "run", "--steps", 1, *FEW[:-2], "--device", "cpu")
+    for bf16_is_fast, resume in ((True, ()), (False, ("--resume",))):
+        monkeypatch.setattr("esdnet_cli.model.inference.is_fast", lambda *_, fast=bf16_is_fast: fast)
+        result = run(*train, *resume)
+        assert result.exit_code == 0, result.output
+        assert "bf16 on cpu" in result.stderr
+
+
 def test_two_processes_train_together_and_resume(clean: Path, tmp_path: Path, run: Run) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 

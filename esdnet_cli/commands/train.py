@@ -196,7 +196,7 @@ def command(
         if taught:
             batches = Taught(batches, taught.network, batch)
         validation = load_validation(validate) if validate else []
-        computed_in = autocast_precision(precision, chosen, compiled)
+        computed_in = autocast_precision(precision, chosen, compiled, output if resume else None)
         recipe = Recipe(
             config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown, freeze_norm,
             teacher=taught.identity if taught else None,

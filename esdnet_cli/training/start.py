@@ -19,7 +19,7 @@ from esdnet_cli.errors import EsdnetError, one_line, printable
 from esdnet_cli.model.config import SIZES, ESDNetConfig
 from esdnet_cli.model.inference import LOWERED, Inference, choose_precision
 from esdnet_cli.pipeline.tiling import SelfEnsemble
-from esdnet_cli.training.state import LOG, STATE
+from esdnet_cli.training.state import LOG, STATE, read_recipe
 
 
 @contextmanager
@@ -111,15 +111,20 @@ def _config(size: str) -> ESDNetConfig:
         raise EsdnetError(f"--size {printable(size)}: {one_line(error)}; give {', '.join(SIZES)} or JSON") from error
 
 
-def autocast_precision(name: str, device: torch.device, compiled: bool = False) -> str:
+def autocast_precision(
+    name: str, device: torch.device, compiled: bool = False, begun: Path | None = None
+) -> str:  # fmt: skip
     """`auto` is bf16 where the device has it, fp32 elsewhere, and in a step compiled for a CPU; alike in all processes.
 
+    begun: folder of a run that goes on, for which `auto` is what it was begun in.
     Raises EsdnetError for bf16 in vain, and in such a step: PyTorch 2.13 computes NaN for some of its gradients.
     """
     if compiled and device.type == "cpu":
         if name == "bf16":
             raise EsdnetError("--compile: gets gradients in bf16 wrong on a CPU; use --precision fp32 or no --compile")
         return "fp32"
+    if begun is not None and name == "auto":  # by a stopwatch it might be another one today
+        name = str(read_recipe(begun / STATE).get("precision", name))
     chosen: list[str] = [choose_precision(name, device, close=["bf16"])]
     if dist.is_initialized():  # by a stopwatch, on some CPUs
         dist.broadcast_object_list(chosen, 0)

@@ -59,6 +59,15 @@ def read_state(path: Path, recipe: Mapping[str, Any], processes: int) -> tuple[d
     return tensors, here
 
 
+def read_recipe(path: Path) -> dict[str, Any]:
+    """What a state says that it was started with; empty if it cannot be read, of which `read_state` says more."""
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(json.loads((file.metadata() or {})["recipe"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return {}
+
+
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
