@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from esdnet_cli.energy import spikes
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model import replay
+from esdnet_cli.model.inference import exact
 from esdnet_cli.model.replay import Replays
 
 
@@ -99,3 +101,21 @@ def test_after_a_recording_that_failed_passes_go_on_as_they_are(monkeypatch: pyt
     for side in (8, 9, 8, 9, 8, 9):
         assert replays(-torch.ones(1, 3, side, side)).abs().sum() == 0
     assert len(tried) == 1
+
+
+def test_threads_leave_each_other_cudnn_as_it_must_be() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    first_has_left, within = Event(), list[bool]()
+
+    def second() -> None:
+        with exact():
+            first_has_left.wait(1)
+            within.append(torch.backends.cudnn.allow_tf32)
+
+    with exact():
+        thread = Thread(target=second)
+        thread.start()
+        thread.join(0.1)  # time to enter, if it may
+    first_has_left.set()
+    thread.join()
+    assert within == [False] and torch.backends.cudnn.allow_tf32 == before

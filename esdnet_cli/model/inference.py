@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import threading
 import time
-from collections.abc import Callable, Collection
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
@@ -26,6 +27,7 @@ _ACTIVATIONS = 12  # how many activations of that size the pass holds at once, g
 _MOST_TILES = 64
 _REPLAYED_BYTES = 128 * 2**20  # the widest activation of a batch: of larger ones a GPU has longer than the CPU
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+_one_at_a_time = threading.Lock()
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -172,16 +174,25 @@ class Inference:
         if cuda and not images.is_cuda:
             images = images.pin_memory()  # copied beside what the CPU does next
         images = images.to(self.device, non_blocking=cuda)
-        # TF32 would round float32 to 10 bits, and a spike flips where that crosses the threshold
-        # and an algorithm picked by timing would flip others from run to run
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        with exact if cuda else nullcontext():  # flags are the process's: threads on a CPU leave them alone
+        with exact() if cuda else nullcontext():
             # sums of fp32 depend on the layout
             layout = torch.contiguous_format if self.precision == "fp32" else torch.channels_last
             images = images.contiguous(memory_format=layout)
             if cuda and len(images) * _widest(self.network, *images.shape[2:]) <= _REPLAYED_BYTES:
                 return self._replays(images)
             return self.network(images).float()
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Within, cuDNN computes what it should and the same each time; one thread at a time, for its flags are the
+    process's: the first of two threads to leave would set them back for the other. Nor does a recording bear company.
+
+    TF32 would round float32 to 10 bits, and a spike flips where that crosses the threshold; an algorithm picked by
+    timing would flip others from run to run.
+    """
+    with _one_at_a_time, torch.backends.cudnn.flags(True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
 
 
 def fetch(result: Tensor) -> Callable[[], Tensor]:

@@ -21,7 +21,6 @@ class _Recording(threading.local):
 
 
 _recording = _Recording()
-_one_at_a_time = threading.Lock()
 
 
 def replayable(hook: _Hook) -> _Hook:
@@ -46,7 +45,7 @@ class Replays:
 
     A kind: the shape of the input, the network's modules and tensors, and their hooks. With a hook that is not
     `replayable` nothing is recorded. Where that fails, for want of memory say, passes go on as they are, and nothing
-    more is recorded.
+    more is recorded. PyTorch bears one recording at a time in a process: not to be called from two threads at once.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
@@ -112,9 +111,9 @@ class _Replay:
         self._graph = torch.cuda.CUDAGraph()
         _recording.following = self._following
         try:
-            # one at a time in a process; after one that failed PyTorch's own leaves the stream the current one
+            # after one that failed PyTorch's own leaves the stream the current one
             recording = torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local")
-            with _one_at_a_time, torch.cuda.stream(stream), recording:
+            with torch.cuda.stream(stream), recording:
                 self._result = compute(self._images)
         finally:
             _recording.following = None
