@@ -49,6 +49,17 @@ def test_images(tiny: Path, tmp_path: Path, run: Run, request: pytest.FixtureReq
     assert 'id="energy"' not in (tmp_path / "r.html").read_text()
 
 
+def test_what_was_not_counted_is_no_part_of_the_tiling(tiny: Path, tmp_path: Path, run: Run) -> None:
+    for name, options in (("a", ()), ("b", ("--no-energy",))):
+        picture = write(tmp_path / f"{name}.png", photo(18, 20))
+        report = tmp_path / f"{name}.json"
+        run("images", picture, "-o", tmp_path / "out", "--weights", tiny, "--report", report, *options)
+    assert run("energy", "--merge", tmp_path / "a.json", tmp_path / "b.json", "--report", tmp_path / "r.json").stdout
+    merged, alone = (load_json(tmp_path / f"{name}.json")["totals"] for name in "ra")
+    assert merged["tiling_share"] == alone["tiling_share"] > 0
+    assert merged["megapixels"] == 2 * alone["megapixels"]
+
+
 def test_video(tiny: Path, tmp_path: Path, run: Run, request: pytest.FixtureRequest) -> None:
     clip = make_clip(tmp_path / "x.mkv", 3, codec="ffv1", size=(24, 16))
     run("video", clip, "-o", tmp_path / "counted.mkv", "--weights", tiny)

@@ -119,6 +119,7 @@ class Spread:
 class Totals:
     """Counts over all inputs, sums over what was computed; quality and spike_rain are means over those scored.
 
+    counted_megapixels: of those whose operations were counted.
     spread: over pictures, of some figures by their keys in reports, as far as they are known and finite.
     """
 
@@ -126,6 +127,7 @@ class Totals:
     skipped: int
     failed: int
     megapixels: float
+    counted_megapixels: float
     activity: Activity
     energy: Energy
     quality: Quality | None = None
@@ -134,5 +136,5 @@ class Totals:
 
     @property
     def tiling_share(self) -> float | None:
-        """As of one picture, over all."""
-        return 1 - self.megapixels * 1e6 / self.activity.pixels if self.activity.pixels else None
+        """As of one picture, over all that were counted."""
+        return 1 - self.counted_megapixels * 1e6 / self.activity.pixels if self.activity.pixels else None

@@ -190,13 +190,18 @@ def totals(results: Sequence[ImageResult], costs: EnergyCosts) -> Totals:
         ok=sum(result.status == "ok" for result in results),
         skipped=sum(result.status == "skipped" for result in results),
         failed=sum(result.status == "failed" for result in results),
-        megapixels=sum((result.width or 0) * (result.height or 0) for result in done) / 1e6,
+        megapixels=_megapixels(done),
+        counted_megapixels=_megapixels([result for result in done if result.activity]),
         activity=total(counted),
         energy=total_energy(counted, costs),
         quality=mean_quality([result.quality for result in done if result.quality]),
         spike_rain=mean_spike_rain([result.spike_rain for result in done if result.spike_rain]),
         spread=_spread([figures_of(result, costs) for result in done]),
     )
+
+
+def _megapixels(results: Sequence[ImageResult]) -> float:
+    return sum((result.width or 0) * (result.height or 0) for result in results) / 1e6
 
 
 def _spread(pictures: Sequence[dict[str, Any]]) -> dict[str, Spread]:

@@ -197,6 +197,7 @@ def _totals(results: Sequence[ClipResult], options: RunOptions) -> Totals:
         skipped=sum(image.status == "skipped" for image in images),
         failed=sum(image.status == "failed" for image in images),
         megapixels=sum(_pixels(result) for result in results) / 1e6,
+        counted_megapixels=sum(_pixels(result) for result in results if result.image.activity) / 1e6,
         activity=total(counted),
         energy=total_energy(counted, options.costs),
     )
