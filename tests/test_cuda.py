@@ -17,6 +17,7 @@ from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import fetch
 from esdnet_cli.model.network import ESDNet
+from esdnet_cli.model.replay import replayable
 from esdnet_cli.training.loop import restoration_loss
 from esdnet_cli.training.recorded import Recorded
 
@@ -83,6 +84,20 @@ def test_later_passes_are_replayed(count: bool, precision: str, tiny: Path, monk
         assert np.array_equal(derained.image, expected.image)
         assert derained.activity == expected.activity
     assert len(begun) == 3 + 15
+
+
+def test_after_a_recording_that_fails_all_is_as_before(tiny: Path) -> None:
+    @replayable
+    def waits(*_: object) -> None:
+        torch.cuda.synchronize()  # which no recording bears
+
+    picture = photo(40, 56)
+    derainer = esdnet_cli.load(tiny, device="cuda", precision="fp32", batch=1)
+    expected = derainer(picture)
+    derainer.network.register_forward_hook(waits)
+    again = derainer(picture)
+    assert np.array_equal(again.image, expected.image) and again.activity == expected.activity
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
 
 
 def test_a_spike_map_is_no_replay(tiny: Path) -> None:
