@@ -191,6 +191,12 @@ def test_a_run_is_not_written_over(clean: Path, tmp_path: Path, run: Run) -> Non
     again = run(*train)
     assert again.exit_code == 2
     assert "already contains a run; add --resume" in again.stderr
+    (tmp_path / "run" / "state.safetensors").unlink()  # which takes room, and nobody needs but to go on
+    weights = tmp_path / "run" / "last.safetensors"
+    trained = weights.read_bytes()
+    again = run(*train, "--seed", 1)
+    assert again.exit_code == 2 and weights.read_bytes() == trained
+    assert f"{weights}: would be replaced; move it, or choose another folder" in again.stderr
 
 
 KILLED = """

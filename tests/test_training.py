@@ -30,10 +30,10 @@ from esdnet_cli.training.data import (
     read_pairs,
     shares,
 )
-from esdnet_cli.training.loop import BEST, LAST, Recipe, TrainingRun, restoration_loss
+from esdnet_cli.training.loop import Recipe, TrainingRun, restoration_loss
 from esdnet_cli.training.recorded import Ahead
 from esdnet_cli.training.start import autocast_precision
-from esdnet_cli.training.state import LOG, STATE
+from esdnet_cli.training.state import BEST, LAST, LOG, STATE
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(

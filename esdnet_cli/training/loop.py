@@ -31,9 +31,8 @@ from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_tiled, is_out_of_
 from esdnet_cli.training.data import CropSource
 from esdnet_cli.training.optimiser import MuonAdamW
 from esdnet_cli.training.recorded import Ahead, Recorded
-from esdnet_cli.training.state import LOG, STATE, Position, below, forget_after, read_state, write_state
+from esdnet_cli.training.state import BEST, LAST, LOG, STATE, Position, below, forget_after, read_state, write_state
 
-LAST, BEST = "last.safetensors", "best.safetensors"
 VALIDATIONS = 10  # over a run
 SAVE_SECONDS = 60.0  # what a kill may cost
 MOST_WARMUP = 0.05  # share of a short run

@@ -19,7 +19,7 @@ from esdnet_cli.errors import EsdnetError, one_line, printable
 from esdnet_cli.model.config import SIZES, ESDNetConfig
 from esdnet_cli.model.inference import LOWERED, Inference, choose_precision
 from esdnet_cli.pipeline.tiling import SelfEnsemble
-from esdnet_cli.training.state import LOG, STATE, read_recipe
+from esdnet_cli.training.state import BEST, LAST, LOG, STATE, read_recipe
 
 
 @contextmanager
@@ -135,6 +135,9 @@ def prepare_folder(folder: Path, resume: bool) -> None:
     """Make the folder of a run. Raises EsdnetError if it holds a run that is not to be resumed, or cannot be made."""
     if not resume and (folder / STATE).exists():
         raise EsdnetError(f"{printable(folder)}: already contains a run; add --resume, or choose another folder")
+    for name in (BEST, LAST):  # of a run whose state is gone, such as one whose user needed the room
+        if not resume and (folder / name).exists():
+            raise EsdnetError(f"{printable(folder / name)}: would be replaced; move it, or choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not resume:

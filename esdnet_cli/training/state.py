@@ -16,6 +16,7 @@ from esdnet_cli.errors import EsdnetError, one_line, printable
 from esdnet_cli.files import write_atomically
 
 STATE, LOG = "state.safetensors", "log.jsonl"
+LAST, BEST = "last.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True)
