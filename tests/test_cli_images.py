@@ -447,26 +447,44 @@ def test_a_json_report_keeps_figures_over_reruns(tiny: Path, tmp_path: Path, run
     assert "lacks the figures of 2 pictures" in other.stderr, "those of other settings are not taken"
 
 
+def _stop_after_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C when a run has finished its first picture."""
+    from esdnet_cli.show import pictures
+
+    derain_files = pictures.derain_files
+
+    def one_only(*arguments: object) -> Iterator[object]:
+        yield next(derain_files(*arguments))  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pictures, "derain_files", one_only)
+
+
 def test_an_interrupted_rerun_costs_a_report_nothing(
     tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from esdnet_cli.show import pictures
-
     for name in ("a.png", "b.png", "c.png"):
         write(tmp_path / "in" / name)
     report = tmp_path / "r.json"
     command = ("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", tiny, "--report", report)
     assert run(*command).exit_code == 0
     whole = load_json(report)["totals"]["energy_mj"]
-
-    def one_only(*arguments: object) -> Iterator[object]:
-        yield next(derain_files(*arguments))  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    derain_files = pictures.derain_files
-    monkeypatch.setattr(pictures, "derain_files", one_only)
+    _stop_after_one(monkeypatch)
     assert run(*command).exit_code != 0
     assert load_json(report)["totals"]["energy_mj"] == whole
+
+
+def test_an_interrupted_overwrite_says_what_does_not_begin_anew(
+    tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        write(tmp_path / "in" / name)
+    command = ("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", tiny)
+    with monkeypatch.context() as patch:
+        _stop_after_one(patch)
+        assert "; the same command without --overwrite continues from here." in run(*command, "--overwrite").stderr
+        assert "; the same command continues from here." in run(*command).stderr
+    assert "skipped: done before" in run(*command).stdout
 
 
 @pytest.mark.parametrize("kind, what, ending", [("images", "pictures", "csv"), ("video", "clips", "json")])
