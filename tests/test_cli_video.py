@@ -493,6 +493,22 @@ def test_bad_inputs_are_one_line_each_and_leave_nothing(still: Path, tmp_path: P
     assert files(tmp_path / "out") == [JOURNAL, "good.mp4"]
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".mov"])
+def test_a_recording_that_broke_off_without_its_index_is_called_so(
+    ending: str, still: Path, tmp_path: Path, run: Run
+) -> None:
+    data = make_clip(tmp_path / f"whole{ending}", 20, sound="aac").read_bytes()
+    index, frames = data.index(b"moov") - 4, data.index(b"mdat") - 4
+    endless = data[:frames] + b"\0\0\0\1mdat" + (1 << 33).to_bytes(8)  # as long as the recorder expects to write
+    for part in (data[:index], data[: index + 99], data[: index - 99], endless + data[frames + 16 : index]):
+        (tmp_path / f"x{ending}").write_bytes(part)
+        result = run("video", tmp_path / f"x{ending}", "-o", tmp_path / "y.mkv", "--weights", still)
+        assert result.exit_code == 1 and "breaks off before its index" in result.stderr
+    (tmp_path / f"x{ending}").write_bytes(data[:frames])
+    result = run("video", tmp_path / f"x{ending}", "-o", tmp_path / "y.mkv", "--weights", still)
+    assert result.exit_code == 1 and "index" not in result.stderr, "a header alone has nothing to restore"
+
+
 def test_disk_full_is_said_and_leaves_nothing_half_written(tiny: Path, tmp_path: Path) -> None:
     noise = make_clip(tmp_path / "x.mkv", 24, codec="ffv1", pix_fmt="gbrp16le", matrix=0, full=True, size=(64, 64))
     limited = ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash"]  # files of at most 100 kB
