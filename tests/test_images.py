@@ -110,6 +110,17 @@ def test_orientation_is_shown_right_and_turned_once(ending: str, orientation: in
         assert image.getexif()[0x010E] == "a rainy day"
 
 
+@pytest.mark.parametrize("ending", [".jpg", ".webp"])
+@pytest.mark.parametrize("of_exif, of_xmp, kept", [(None, 6, 6), (1, 6, 6), (6, 6, 1), (3, 3, 1)])
+def test_who_turns_by_xmp_does_so_once(
+    of_exif: int | None, of_xmp: int, kept: int, ending: str, tmp_path: Path
+) -> None:
+    block = b"" if of_exif is None else exif(of_exif)
+    path = pillow(tmp_path / f"in{ending}", exif=block, xmp=made.xmp(f'tiff:Orientation="{of_xmp}"'))
+    through(path, tmp_path / f"out{ending}")
+    assert f'tiff:Orientation="{kept}"'.encode() in (tmp_path / f"out{ending}").read_bytes()
+
+
 def test_an_orientation_is_honoured_whatever_kind_of_number_it_is(tmp_path: Path) -> None:
     short, long = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0), struct.pack(">HHII", 0x0112, 4, 1, 6)
     path = pillow(tmp_path / "in.jpg", pixels=photo(40, 56), exif=b"Exif\0\0" + made.exif(6).replace(short, long))

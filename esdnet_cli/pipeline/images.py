@@ -156,13 +156,13 @@ def read_picture(data: bytes, path: Path) -> Picture:
     blobs_by_type = {int(kind): np.asarray(blob).tobytes() for kind, blob in zip(np.ravel(types), blobs)}
     metadata, lost = _read_metadata(data, blobs_by_type)
     if avif.is_avif(data):  # AVIF has turns of its own, and readers pass over its EXIF's
-        pixels, turned = avif.turned(pixels, data)
+        (pixels, turned), as_stored = avif.turned(pixels, data), False
     else:
         turn = orientation(data if tiff.is_tiff(data) else metadata.exif)
-        pixels, turned = _turned(pixels, turn), turn >= 5
+        pixels, turned, as_stored = _turned(pixels, turn), turn >= 5, turn == 1
     if icc_space(metadata.icc) not in (b"RGB ", b"GRAY", b""):  # it describes inks, and OpenCV has made RGB of them
         metadata, lost = replace(metadata, icc=b""), lost | {"ICC profile of other colours than RGB"}
-    return _picture(pixels, metadata, lost, turned)
+    return _picture(pixels, metadata, lost, turned, as_stored)
 
 
 def open_picture(path: Path) -> Picture:
@@ -329,9 +329,11 @@ def _read_metadata(data: bytes, blobs: dict[int, bytes]) -> tuple[Metadata, set[
     return Metadata(exif, icc, xmp, density=bmp.density(data), colour=said), set()
 
 
-def _picture(pixels: NDArray[Any], metadata: Metadata, lost: set[str], turned: bool) -> Picture:
-    """From OpenCV's grey, BGR or BGRA, upright; turned: by a quarter."""
-    metadata, gone = upright(metadata, pixels.shape[1], pixels.shape[0], turned)
+def _picture(
+    pixels: NDArray[Any], metadata: Metadata, lost: set[str], turned: bool, as_stored: bool = False
+) -> Picture:
+    """From OpenCV's grey, BGR or BGRA, upright; turned, as_stored: see `upright`."""
+    metadata, gone = upright(metadata, pixels.shape[1], pixels.shape[0], turned, as_stored)
     away = frozenset(lost | gone)
     if pixels.ndim == 2:
         return Picture(np.repeat(pixels[..., None], 3, axis=2), None, True, metadata, away, single=True)

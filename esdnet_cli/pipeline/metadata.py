@@ -114,15 +114,18 @@ def orientation(block: bytes) -> int:
     return next((value for tag, value, *_ in numbers(block) if tag == ORIENTATION and 1 <= value <= 8), 1)
 
 
-def upright(metadata: Metadata, width: int, height: int, turned: bool) -> tuple[Metadata, set[str]]:
+def upright(
+    metadata: Metadata, width: int, height: int, turned: bool, as_stored: bool = False
+) -> tuple[Metadata, set[str]]:
     """Metadata for pixels of this size that are shown as they lie; and what XMP promised that no output has.
 
-    turned: the pixels were turned by a quarter, so x and y change places.
+    turned: the pixels were turned by a quarter, so x and y change places. as_stored: they lie as in the file; where XMP
+    wants them turned all the same, it goes on to do so.
     """
     density = metadata.density
     if density is not None and turned:
         density = replace(density, x=density.y, y=density.x)
-    xmp, gone = _upright_xmp(metadata.xmp, width, height)
+    xmp, gone = _upright_xmp(metadata.xmp, width, height, as_stored)
     return replace(metadata, exif=_upright_exif(metadata.exif, width, height), xmp=xmp, density=density), gone
 
 
@@ -150,7 +153,7 @@ def _upright_exif(exif: bytes, width: int, height: int) -> bytes:
     return bytes(patched)
 
 
-def _upright_xmp(xmp: bytes, width: int, height: int) -> tuple[bytes, set[str]]:
+def _upright_xmp(xmp: bytes, width: int, height: int, as_stored: bool) -> tuple[bytes, set[str]]:
     """As `_upright_exif`, without what speaks of pictures and clips that were behind this one; and what those were."""
     text = xmp.strip(b"\0 \n\r\t")
     if b"<!DOCTYPE" in text:  # XMP has none; entities would be a way to fill memory
@@ -160,7 +163,7 @@ def _upright_xmp(xmp: bytes, width: int, height: int) -> tuple[bytes, set[str]]:
     except (ElementTree.ParseError, ValueError, LookupError):
         return xmp, set()
     values = {
-        f"{_TIFF_NS}Orientation": "1",
+        **({} if as_stored else {f"{_TIFF_NS}Orientation": "1"}),
         f"{_TIFF_NS}ImageWidth": str(width),
         f"{_EXIF_NS}PixelXDimension": str(width),
         f"{_TIFF_NS}ImageLength": str(height),
