@@ -215,6 +215,7 @@ USAGE = {
     "same folder": (("images", "{rainy}", "-o", "{rainy}"), "is both input and output folder"),
     "over an input": (("images", "{rainy}/a.png", "-o", "{rainy}"), "would be written over an input"),
     "file as folder": (("images", "{rainy}", "-o", "{rainy}/a.png"), "is not a folder; choose another"),
+    "picture as folder": (("images", "{rainy}/a.png", "-o", "{out}.JPG"), "a single picture with -o - > "),
     "one name": (("images", "{rainy}/a.png", "{rainy}/sub/a.png", "-o", "{out}"), "would both become"),
 }
 
@@ -230,6 +231,12 @@ def test_wrong_usage_is_one_line_and_code_2(case: str, rainy: Path, tmp_path: Pa
     assert message in result.stderr.splitlines()[-1]
     assert result.stdout == ""
     assert files(tmp_path) == before, "nothing was written"
+
+
+def test_a_folder_may_be_called_like_a_picture(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "out.png").mkdir()
+    assert run("images", rainy / "a.png", "-o", tmp_path / "out.png", "--weights", tiny).exit_code == 0
+    assert files(tmp_path / "out.png") == [JOURNAL, "a.png"]
 
 
 def test_options_come_from_the_environment(

@@ -68,9 +68,10 @@ def command(
 
         ctx.exit(derain_stream(inputs[0], recursive, file_format, overwrite, options))
     from esdnet_cli.early import answer_early
-    from esdnet_cli.pipeline.sources import find_sources, plan_maps, plan_outputs
+    from esdnet_cli.pipeline.sources import check_folder, find_sources, plan_maps, plan_outputs
     from esdnet_cli.shards import find_shard
 
+    check_folder(output)
     unread: Counter[str] = Counter()
     sources, unusable = find_sources(inputs, recursive, [output, options.spike_map], unread)
     jobs = plan_outputs(sources, output, file_format)

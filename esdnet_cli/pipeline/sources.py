@@ -149,6 +149,13 @@ def _find(
     return [], "no such file or folder; check the name"
 
 
+def check_folder(output: Path) -> None:
+    """Raises EsdnetError if pictures would go into a new folder that is called like one."""
+    if output.suffix.lower() in READABLE and not os.path.lexists(output):
+        name = printable(output)
+        raise EsdnetError(f"{name}: pictures go into a folder; name one, or write a single picture with -o - > {name}")
+
+
 def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | None) -> list[Job]:
     """Where each result goes: same relative path, stem and format (`file_format` changes its ending).
 
