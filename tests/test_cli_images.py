@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -599,6 +600,16 @@ def test_disk_full_is_said_and_leaves_nothing_half_written(tiny: Path, tmp_path:
     assert done.returncode == 1, done.stderr
     assert "large.bmp: " in done.stderr and "File too large" in done.stderr and "Traceback" not in done.stderr
     assert files(tmp_path / "out") == [JOURNAL, "small.png"]
+
+
+def test_a_full_disk_for_what_comes_through_standard_input_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "large.bmp", photo(300, 300))
+    limited = ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash"]
+    command = [*limited, *ESDNET, "images", "-", "-o", "-"]
+    with (tmp_path / "large.bmp").open("rb") as source:
+        done = subprocess.run(command, stdin=source, capture_output=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert done.returncode == 2 and done.stdout == b""
+    assert re.fullmatch(rf"Error: {tmp_path}/esdnet-\w+/stdin.bmp: File too large; .*\n", done.stderr.decode())
 
 
 def test_a_closed_pipe_is_no_traceback(rainy: Path, tiny: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError
+from esdnet_cli.files import write_atomically
 from esdnet_cli.pipeline.derainer import AsIs, Derainer
 from esdnet_cli.pipeline.images import ending_of
 from esdnet_cli.pipeline.journal import Journal
@@ -34,7 +35,7 @@ def derain_stream(name: str, recursive: bool, file_format: str | None, overwrite
         if name == "-":
             data = sys.stdin.buffer.read()
             relative = Path("stdin").with_suffix(ending_of(data))
-            (place / relative).write_bytes(data)
+            write_atomically(place / relative, data)  # whose errors name the file: that disk may be full, too
             sources = [Source(place / relative, relative, shown="-")]
         else:
             sources, unusable = find_sources([name], recursive)
