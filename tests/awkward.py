@@ -24,6 +24,7 @@ SCENE = np.asarray(Image.open(CASES / "gama1.png"))  # what most of the stored f
 NOISE = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 GRAIN = np.repeat(NOISE[..., :1], 3, axis=2)  # which no halved colours blur
 DEEP = COLOUR.astype(np.uint16) * 257
+PHOTOSHOP = b"Adobe Photoshop Document Data Block\0"  # how its own document in a TIFF begins
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 

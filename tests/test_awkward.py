@@ -251,6 +251,8 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "srgb_to_jpeg.png": (made.png((b"sRGB", b"\1"), (b"gAMA", (45455).to_bytes(4, "big"))), Back(COLOUR, "RGB", (icc(None), silent), JPEG_NEAR, "srgb_to_jpeg.jpg", "jpg")),
     "icc.avif": (made.pillow("AVIF", icc_profile=ICC, quality=95, subsampling="4:4:4"), Back(COLOUR, "RGB", (icc(ICC), silent), 3)),
     "icc.tif": (made.pillow("TIFF", icc_profile=ICC), Back(COLOUR, "RGB", (icc(ICC), silent))),
+    "layers.tif": (made.tiff(COLOUR, 2, more=((37724, 7, 58, made.PHOTOSHOP + b"MIB8ryaL" + bytes(14)),)), Back(COLOUR, "RGB", (said("layers"),))),
+    "no_layers.tif": (made.tiff(COLOUR, 2, more=((37724, 7, 58, made.PHOTOSHOP + b"MIB8ttaP" + bytes(14)),)), Back(COLOUR, "RGB", (silent,))),
     # grey with alpha, grey with a transparent value
     "grey_alpha.png": (made.pillow("PNG", LA), Back(LA, "LA")),
     "trns_grey.png": (stored("trns_grey.png"), Back(np.dstack((grey := np.asarray(Image.open(made.CASES / "trns_grey.png")), np.where(grey == 100, 0, 255))), "LA")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 import zlib
 from typing import Any
@@ -20,7 +21,9 @@ _EXIF, _GPS, _MAKER_NOTE, _INTEROPERABILITY = 34665, 34853, 37500, 40965
 # of the first directory: make, model, dates, rights, what Windows shows, where it lies on Earth ...
 _OF_EXIF = (269, 271, 272, 274, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
 _OF_EXIF += (33550, 33922, 34264, 34735, 34736, 34737, 42112, 42113)
-_EXTRA_SAMPLES, _XMP, _IPTC, _PHOTOSHOP, _ICC, _DNG_VERSION = 338, 700, 33723, 34377, 34675, 50706
+_EXTRA_SAMPLES, _XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERED, _DNG_VERSION = 338, 700, 33723, 34377, 34675, 37724, 50706
+# of the blocks in Photoshop's own document beside the picture (its TIFF technical notes of 2002); in either byte order
+_LAYERS = re.compile(rb"8BIM(?:Layr|Lr16|Lr32)|MIB8(?:ryaL|61rL|23rL)")
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _INKS, _YCBCR}
 _COLOUR_NAMES = {4: "a mask", 8: "Lab colours", 9: "Lab colours", 10: "Lab colours", 32803: "a camera's raw data"}
@@ -142,6 +145,8 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
     profile = checked_icc(blobs[_ICC])
     comments = tuple(filter(None, (blobs[_DESCRIPTION].rstrip(b"\0"),)))
     lost = {"ICC profile, which is broken"} if blobs[_ICC] and not profile else set()
+    if _LAYERS.search(_bytes(tags, _LAYERED)):
+        lost.add("layers")
     iptc = without_thumbnails(blobs[_PHOTOSHOP]) or next(
         (
             as_resource(data[at : at + count * (4 if kind == LONG else 1)])
