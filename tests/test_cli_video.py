@@ -923,6 +923,7 @@ def test_frames_smoothed_compared_and_resumed(tiny: Path, tmp_path: Path, run: R
 USAGE = {
     "no container": (("x.mp4", "-o", "y.xyz"), "cannot write .xyz; use .mp4"),
     "no ending": (("x.mp4", "-o", "y"), "it has no file extension"),
+    "a new folder for one": (("x*.mp4", "-o", "out/"), "if it shall be a folder, make it first"),
     "over the input": (("x.mp4", "-o", "x.mp4"), "would be written over an input"),
     "one name": (("x.mp4", "sub/x.mp4", "-o", "out"), "would both become"),
     "time": (("x.mp4", "-o", "y.mp4", "--start", "soon"), "'soon' is not a valid time"),

@@ -63,7 +63,8 @@ def find_clips(inputs: Sequence[str], output: Path) -> tuple[list[ClipJob], list
     single = len(inputs) == 1 and len(paths) <= 1 and not os.path.isdir(output)
     if single and output.suffix.lower() not in CONTAINERS:
         fault = f"cannot write {output.suffix}" if output.suffix else "it has no file extension"
-        raise EsdnetError(f"{output}: {fault}; use {', '.join(CONTAINERS)}")
+        endings = ", ".join(CONTAINERS)
+        raise EsdnetError(f"{output}: {fault}; use {endings}; or, if it shall be a folder, make it first")
     if not single and output.suffix.lower() in CONTAINERS and not output.is_dir():
         raise EsdnetError(f"{output}: several clips become several clips; name a folder")
     jobs: dict[str, ClipJob] = {}
