@@ -24,6 +24,8 @@ SCENE = np.asarray(Image.open(CASES / "gama1.png"))  # what most of the stored f
 NOISE = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 GRAIN = np.repeat(NOISE[..., :1], 3, axis=2)  # which no halved colours blur
 DEEP = COLOUR.astype(np.uint16) * 257
+# C2PA's outermost box, in which a manifest would follow its description
+CREDENTIALS = b"\0\0\0\x26jumb\0\0\0\x1ejumdc2pa" + bytes.fromhex("00110010800000aa00389b7103") + b"c2pa\0"
 PHOTOSHOP = b"Adobe Photoshop Document Data Block\0"  # how its own document in a TIFF begins
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

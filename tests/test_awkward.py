@@ -251,6 +251,8 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "srgb_to_jpeg.png": (made.png((b"sRGB", b"\1"), (b"gAMA", (45455).to_bytes(4, "big"))), Back(COLOUR, "RGB", (icc(None), silent), JPEG_NEAR, "srgb_to_jpeg.jpg", "jpg")),
     "icc.avif": (made.pillow("AVIF", icc_profile=ICC, quality=95, subsampling="4:4:4"), Back(COLOUR, "RGB", (icc(ICC), silent), 3)),
     "icc.tif": (made.pillow("TIFF", icc_profile=ICC), Back(COLOUR, "RGB", (icc(ICC), silent))),
+    "signed.jpg": (made.jpeg((0xEB, b"JP\0\1\0\0\0\1" + made.CREDENTIALS)), Back(COLOUR, "RGB", (said("content credentials"), lacks(b"c2pa")), JPEG_NEAR)),
+    "signed.png": (made.png((b"caBX", made.CREDENTIALS)), Back(COLOUR, "RGB", (said("content credentials"), lacks(b"c2pa")))),
     "layers.tif": (made.tiff(COLOUR, 2, more=((37724, 7, 58, made.PHOTOSHOP + b"MIB8ryaL" + bytes(14)),)), Back(COLOUR, "RGB", (said("layers"),))),
     "no_layers.tif": (made.tiff(COLOUR, 2, more=((37724, 7, 58, made.PHOTOSHOP + b"MIB8ttaP" + bytes(14)),)), Back(COLOUR, "RGB", (silent,))),
     # grey with alpha, grey with a transparent value

@@ -17,6 +17,9 @@ _EXIF_DIRECTORY = 0x8769
 _THUMBNAIL, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 _RESOURCE, IPTC_RESOURCE, _RESOURCE_THUMBNAILS = b"8BIM", 1028, (1033, 1036)
 
+# the label of C2PA's box, in which a camera or program has signed the picture as it was, and how people call it
+CREDENTIALS, SIGNED = b"c2pa", "content credentials"
+
 _TIFF_NS, _EXIF_NS = "{http://ns.adobe.com/tiff/1.0/}", "{http://ns.adobe.com/exif/1.0/}"
 _GONE = {  # beginnings of XMP names that speak of what an output does not have, and what that is
     "{http://ns.adobe.com/hdr-gain-map/1.0/}": "gain map",
