@@ -509,6 +509,22 @@ def test_a_recording_that_broke_off_without_its_index_is_called_so(
     assert result.exit_code == 1 and "index" not in result.stderr, "a header alone has nothing to restore"
 
 
+@pytest.mark.parametrize("where", ["moov", "free"])
+def test_the_places_of_a_dash_cam_are_not_left_out_in_silence(
+    where: str, still: Path, tmp_path: Path, run: Run
+) -> None:
+    source = make_clip(tmp_path / "x.mp4", 3)
+    command = ("video", source, "-o", tmp_path / "y.mp4", "--weights", still)
+    assert "GPS" not in run(*command, "--dry-run").stderr
+    data, places = source.read_bytes(), (16).to_bytes(4) + b"gps " + bytes(8)
+    index = data.index(b"moov") - 4  # the last box
+    within = data[index + 8 :] if where == "moov" else b""
+    box = (8 + len(within + places)).to_bytes(4) + where.encode() + within + places
+    source.write_bytes(data[:index] + box if where == "moov" else data + box)
+    result = run(*command)
+    assert result.exit_code == 0 and "x.mp4: left out: the dash-cam's record of its places (GPS)." in result.stderr
+
+
 def test_disk_full_is_said_and_leaves_nothing_half_written(tiny: Path, tmp_path: Path) -> None:
     noise = make_clip(tmp_path / "x.mkv", 24, codec="ffv1", pix_fmt="gbrp16le", matrix=0, full=True, size=(64, 64))
     limited = ["bash", "-c", 'ulimit -f 100; exec "$@"', "bash"]  # files of at most 100 kB

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import av
 import av.error
@@ -19,6 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from esdnet_cli.errors import PictureError, one_line
+from esdnet_cli.video.boxes import lacks_index
 from esdnet_cli.video.clock import Join, Part, one_clock
 
 # a playlist in a video's clothes opens nothing else; joined MPEG-TS is one clip even where parts number streams anew
@@ -44,7 +44,7 @@ def open_clip(path: Path, part: tuple[int, int] | None = None) -> Iterator[tuple
             container = av.open(opened, "r", metadata_errors="replace", options=_OPTIONS, buffer_size=2**20)
         except av.error.FFmpegError as error:
             why = f"cannot be opened as video ({error.strerror}); copy it again or convert it"
-            raise PictureError(_BROKEN_OFF if _lacks_index(file) else why) from error
+            raise PictureError(_BROKEN_OFF if lacks_index(file) else why) from error
         with container:
             streams = [
                 stream
@@ -53,27 +53,10 @@ def open_clip(path: Path, part: tuple[int, int] | None = None) -> Iterator[tuple
             ]
             if not streams:
                 why = "has no video stream; name a file that has one"
-                raise PictureError(_BROKEN_OFF if _lacks_index(file) else why)
+                raise PictureError(_BROKEN_OFF if lacks_index(file) else why)
             if streams[0].codec_context is None:
                 raise PictureError("has video of a codec that FFmpeg does not know; convert it to H.264")
             yield container, streams[0]
-
-
-def _lacks_index(file: BinaryIO) -> bool:
-    """Is it an MP4 or QuickTime file of frames without all of `moov`, which cameras write last (ISO 14496-12, 8.2)?"""
-    frames = False
-    start, end = 0, file.seek(0, os.SEEK_END)
-    while start + 16 <= end:
-        file.seek(start)
-        size, kind, long_size = struct.unpack(">I4sQ", file.read(16))
-        size = long_size if size == 1 else size
-        if kind == b"moov" and start + size <= end:
-            return False
-        frames |= kind == b"mdat"
-        if size < 8:  # 0: to the end of the file
-            break
-        start += size
-    return frames
 
 
 @dataclass

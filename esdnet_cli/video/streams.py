@@ -19,6 +19,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.subtitles.stream import SubtitleStream
 
+from esdnet_cli.video.boxes import holds_places
 from esdnet_cli.video.clock import Join, one_clock
 from esdnet_cli.video.cues import Cues, begin_at
 from esdnet_cli.video.decode import open_clip
@@ -58,6 +59,9 @@ def choose_streams(source: Path, info: ClipInfo, container: str) -> tuple[dict[i
     """
     kept: dict[int, str | None] = {}
     notes = []
+    with source.open("rb") as file:
+        if holds_places(file):
+            notes.append("left out: the dash-cam's record of its places (GPS)")
     with open_clip(source) as (origin, main):
         others = [stream for stream in origin.streams if stream.index != main.index]
         first = _first_packets(origin, info)

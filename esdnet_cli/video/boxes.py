@@ -1,0 +1,34 @@
+"""Boxes of MP4 and QuickTime files (ISO 14496-12, 4.2) of which FFmpeg tells nothing."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+
+def lacks_index(file: BinaryIO) -> bool:
+    """Is it a file of frames without all of `moov`, which cameras write last (8.2)?"""
+    size = file.seek(0, os.SEEK_END)
+    found = {(kind, end <= size) for kind, _, end in _boxes(file, 0, size)}
+    return any(kind == b"mdat" for kind, _ in found) and (b"moov", True) not in found
+
+
+def holds_places(file: BinaryIO) -> bool:
+    """Did a dash-cam note where it was, in a box of its own? Novatek's is within `moov`, BlackVue's within `free`."""
+    outer = list(_boxes(file, 0, file.seek(0, os.SEEK_END)))
+    inner = (box for kind, *place in outer if kind in (b"moov", b"free") for box in _boxes(file, *place))
+    return any(kind == b"gps " for kind, *_ in inner)
+
+
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, begin and end of the content of each box between two places; the last may reach beyond."""
+    while start + 8 <= end:
+        file.seek(start)
+        size, kind, long_size = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+        head, size = (16, long_size) if size == 1 else (8, size or end - start)
+        if size < head:
+            return
+        yield kind, start + head, start + size
+        start += size
