@@ -1,22 +1,25 @@
-"""tools/: a card's figures are of the pictures that weights/validation.txt names; dead units live again;
+"""tools/: a card's figures are of the pictures that weights/validation.txt names; dead units live again, neurons fire less;
 derived weights keep their terms."""
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import blend
 import pytest
+import quieten
 import revive
 import score
 import torch
 import widen
 from click.testing import CliRunner
-from conftest import INTEGER, photo, tiny_network, write
+from conftest import INTEGER, TINY, photo, tiny_network, write
 
 import esdnet_cli
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
+from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model.low_precision import int8_works
 
 
@@ -109,3 +112,34 @@ def test_widening_changes_nothing_or_says_so(tmp_path: Path) -> None:
     assert code == 0 and "12 is no multiple of 8" in said
     code, said, _ = widened(INTEGER.dim - 4)
     assert code == 1 and "--dim 4 is narrower than" in said
+
+
+def test_neurons_that_fire_less_cost_less_and_change_little(tmp_path: Path) -> None:
+    before, after = tmp_path / "before.safetensors", tmp_path / "after.safetensors"
+    save(before, tiny_network(INTEGER).state_dict(), INTEGER, {"license": "as it was", "tile": "64", "overlap": "8"})
+    pictures = [write(tmp_path / f"{seed}.png", photo(64, 64, seed=seed)) for seed in range(3)]
+    arguments = [str(before), str(after), *map(str, pictures), "--save", "0.25"]
+    run = CliRunner().invoke(quieten.main, arguments)
+    assert run.exit_code == 0 and "of the accumulations" in run.output, run.output
+    assert open_checkpoint(str(after)).metadata["license"] == "as it was"
+    old, new = (load_network(open_checkpoint(str(path))) for path in (before, after))
+    shifted = copy.deepcopy(new)  # without what was given back in the mean
+    for name, tensor in shifted.state_dict().items():
+        if name.endswith("residual.5.running_mean"):
+            tensor.copy_(old.state_dict()[name])
+    accumulations, changes = [], []
+    for network in (old, new, shifted):
+        derained = []
+        with torch.inference_mode(), ActivityCounter(network) as counter:
+            for seed in range(3):
+                derained.append(network(torch.from_numpy(photo(64, 64, seed=seed)).movedim(-1, 0)[None].float() / 255))
+        layers = counter.activity().layers
+        accumulations.append(sum(layer.ac for layer in layers if layer.name.endswith("residual.4")))
+        changes.append(torch.cat(derained))
+    # a block's spikes depend on those before it, so not to the last one; at borders a spike reaches fewer places
+    assert accumulations[1] == pytest.approx(0.75 * accumulations[0], rel=0.1)
+    assert (changes[1] - changes[0]).abs().mean() < 0.8 * (changes[2] - changes[0]).abs().mean()
+
+    save(before, tiny_network(TINY).state_dict(), TINY, {})
+    run = CliRunner().invoke(quieten.main, arguments)
+    assert run.exit_code == 1 and "has no integer neurons of one step" in run.output
