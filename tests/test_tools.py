@@ -1,5 +1,5 @@
-"""tools/: a card's figures are of the pictures that weights/validation.txt names; dead units live again, neurons fire less;
-derived weights keep their terms."""
+"""tools/: a card's figures are of the pictures that weights/validation.txt names; dead units live again, others fire
+less; derived weights keep their terms."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from esdnet_cli.checkpoint.store import as_shipped, load_network, open_checkpoint, save
 from esdnet_cli.errors import EsdnetError
-from esdnet_cli.model.layers import IntegerLIF, TDBatchNorm2d
+from esdnet_cli.model.layers import IntegerLIF, SeqConv2d, TDBatchNorm2d
 from esdnet_cli.model.network import ESDNet, SpikingResidualBlock
 from esdnet_cli.model.neurons import V_THRESHOLD, integer_lif
 from esdnet_cli.pipeline.images import eight_bit, open_picture
@@ -150,10 +150,11 @@ def main(before: str, after: Path, pictures: tuple[Path, ...], share: float) -> 
     found, total = choices(network, means)
     quieter = chosen(found, share * total)
     for choice in quieter:
-        residual = blocks(network)[choice.block].residual
-        norm, conv, next_norm = residual[2], residual[4], residual[5]
-        norm.bias.data[choice.channel] -= choice.lower  # type: ignore[union-attr]
-        next_norm.running_mean -= conv.weight[:, choice.channel].sum((1, 2)) * choice.lost  # type: ignore
+        _, _, norm, _, conv, next_norm = blocks(network)[choice.block].residual
+        assert isinstance(norm, TDBatchNorm2d) and isinstance(next_norm, TDBatchNorm2d) and isinstance(conv, SeqConv2d)
+        assert next_norm.running_mean is not None
+        norm.bias.data[choice.channel] -= choice.lower
+        next_norm.running_mean -= conv.weight[:, choice.channel].sum((1, 2)) * choice.lost
     tiling = {"tile": str(checkpoint.tile), "overlap": str(checkpoint.overlap)}
     save(after, as_shipped(network.state_dict()), checkpoint.config, checkpoint.origin | tiling)
     saved = sum(choice.saved for choice in quieter) / total
