@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from esdnet_cli.energy import spikes
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model import replay
-from esdnet_cli.model.inference import exact
+from esdnet_cli.model.inference import choose_batch, exact
 from esdnet_cli.model.replay import Replays
 
 
@@ -119,3 +119,17 @@ def test_threads_leave_each_other_cudnn_as_it_must_be() -> None:
     first_has_left.set()
     thread.join()
     assert within == [False] and torch.backends.cudnn.allow_tf32 == before
+
+
+def test_batches_stay_as_large_from_picture_to_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_gpu(free: int, reserved: int, allocated: int) -> int:
+        for name, value in (("mem_get_info", (free, 8 * free)), ("memory_reserved", reserved)):
+            monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
+        return choose_batch(tiny_network(INTEGER), 64, 64, torch.device("cuda:0"), side_by_side=1)
+
+    first = on_gpu(free=2**26, reserved=0, allocated=0)
+    assert 1 < first < 64  # neither too little memory nor too much to tell
+    # half of it went to the first picture; PyTorch keeps it, and uses a little
+    assert on_gpu(free=2**25, reserved=2**25, allocated=2**10) == pytest.approx(first, abs=1)
+    assert on_gpu(free=2**25, reserved=2**25, allocated=2**25) == pytest.approx(first / 2, abs=1)

@@ -115,6 +115,8 @@ def choose_batch(network: ESDNet, height: int, width: int, device: torch.device,
     widest = _widest(network, height, width)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
+        # what PyTorch keeps of the picture before is free for this one, whose batches are to be of the same size
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return max(1, min(_MOST_TILES, free // 2 // (widest * _ACTIVATIONS)))
     return max(1, side_by_side * min(_MOST_TILES, _CPU_BATCH_BYTES // widest))
 
