@@ -111,9 +111,7 @@ def _config(size: str) -> ESDNetConfig:
         raise EsdnetError(f"--size {printable(size)}: {one_line(error)}; give {', '.join(SIZES)} or JSON") from error
 
 
-def autocast_precision(
-    name: str, device: torch.device, compiled: bool = False, begun: Path | None = None
-) -> str:  # fmt: skip
+def autocast_precision(name: str, device: torch.device, compiled: bool = False, begun: Path | None = None) -> str:
     """`auto` is bf16 where the device has it, fp32 elsewhere, and in a step compiled for a CPU; alike in all processes.
 
     begun: folder of a run that goes on, for which `auto` is what it was begun in.
