@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 from contextlib import nullcontext
@@ -22,6 +23,7 @@ from esdnet_cli.errors import PictureError
 from esdnet_cli.pipeline.images import read_picture
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.sources import Job, Source
+from esdnet_cli.video.boxes import holds_places, lacks_index
 from esdnet_cli.video.deflicker import Deflicker
 from esdnet_cli.video.encoder import EncodedPacket, Segment, SegmentEncoder, choose_encoding, reordering
 from esdnet_cli.video.flicker import WarpingError
@@ -384,3 +386,20 @@ def test_encoders_leave_the_process_its_priority(tmp_path: Path) -> None:
         encoder.add(np.zeros((64, 64, 3), np.uint8), 0, 1)
         encoder.finish()
         assert os.sched_getscheduler(0) == before, codec
+
+
+def box(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def test_boxes_that_claim_more_than_any_file_has() -> None:
+    endless = [struct.pack(">I4sQ", 1, kind, size) for kind, size in ((b"moov", 2**64 - 1), (b"trak", 2**63))]
+    assert not holds_places(io.BytesIO(b"".join(endless) + bytes(9)))
+    assert holds_places(io.BytesIO(endless[0] + box(b"gps ")))
+
+
+@pytest.mark.parametrize("instead", [b"meta", b"moof"], ids=["a photograph", "a piece of a stream"])
+def test_what_never_had_an_index_is_no_recording_that_broke_off(instead: bytes) -> None:
+    frames = box(b"mdat", bytes(9))
+    assert lacks_index(io.BytesIO(box(b"ftyp") + frames))
+    assert not lacks_index(io.BytesIO(box(b"ftyp") + box(instead) + frames))

@@ -9,16 +9,21 @@ from typing import BinaryIO
 
 
 def lacks_index(file: BinaryIO) -> bool:
-    """Is it a file of frames without all of `moov`, which cameras write last (8.2)?"""
+    """Is it a file of frames without all of `moov`, which cameras write last (8.2)?
+
+    HEIC and AVIF have `meta` in its place, a piece of a stream `moof`: they never had one.
+    """
     size = file.seek(0, os.SEEK_END)
     found = {(kind, end <= size) for kind, _, end in _boxes(file, 0, size)}
-    return any(kind == b"mdat" for kind, _ in found) and (b"moov", True) not in found
+    has_index = any((kind, True) in found for kind in (b"moov", b"meta", b"moof"))
+    return any(kind == b"mdat" for kind, _ in found) and not has_index
 
 
 def holds_places(file: BinaryIO) -> bool:
     """Did a dash-cam note where it was, in a box of its own? Novatek's is within `moov`, BlackVue's within `free`."""
-    outer = list(_boxes(file, 0, file.seek(0, os.SEEK_END)))
-    inner = (box for kind, *place in outer if kind in (b"moov", b"free") for box in _boxes(file, *place))
+    size = file.seek(0, os.SEEK_END)
+    outer = [(start, min(end, size)) for kind, start, end in _boxes(file, 0, size) if kind in (b"moov", b"free")]
+    inner = (box for place in outer for box in _boxes(file, *place))
     return any(kind == b"gps " for kind, *_ in inner)
 
 
