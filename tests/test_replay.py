@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from threading import Event, Thread
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from esdnet_cli.energy import spikes
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.model import replay
 from esdnet_cli.model.inference import choose_batch, exact
-from esdnet_cli.model.replay import Replays
+from esdnet_cli.model.replay import Replays, _Replay, after_pass
 
 
 class Recording:
@@ -101,6 +102,22 @@ def test_after_a_recording_that_failed_passes_go_on_as_they_are(monkeypatch: pyt
     for side in (8, 9, 8, 9, 8, 9):
         assert replays(-torch.ones(1, 3, side, side)).abs().sum() == 0
     assert len(tried) == 1
+
+
+def test_a_replay_that_finds_no_room_for_its_result_counts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CUDAGraph", "graph", "stream"):
+        monkeypatch.setattr(torch.cuda, name, mock.MagicMock())
+    counted: list[str] = []
+
+    def computed(images: Tensor) -> Any:
+        after_pass(lambda: counted.append("a pass"))
+        return mock.Mock(clone=mock.Mock(side_effect=[images, torch.OutOfMemoryError]))
+
+    replay = _Replay(computed, torch.ones(1), None, None)
+    replay(torch.ones(1))
+    with pytest.raises(torch.OutOfMemoryError):
+        replay(torch.ones(1))
+    assert counted == ["a pass"]
 
 
 def test_threads_leave_each_other_cudnn_as_it_must_be() -> None:

@@ -191,9 +191,9 @@ class ActivityCounter:
         layers = done.layers if done.is_new else self._layers[done.shape]
 
         def add() -> None:
+            self._sums[sums] = self._sums[sums].add_(values) if sums in self._sums else values.clone()
             self._layers[done.shape] = layers
             self._passes[done.shape] += 1
-            self._sums[sums] = self._sums[sums].add_(values) if sums in self._sums else values.clone()
 
         after_pass(add)
 

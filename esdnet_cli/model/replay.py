@@ -121,6 +121,7 @@ class _Replay:
     def __call__(self, images: Tensor) -> Tensor:
         self._images.copy_(images)
         self._graph.replay()
+        result = self._result.clone()  # before what counts the pass: there may be no room for it
         for action in self._following:
             action()
-        return self._result.clone()
+        return result
