@@ -216,7 +216,7 @@ USAGE = {
     "same folder": (("images", "{rainy}", "-o", "{rainy}"), "is both input and output folder"),
     "over an input": (("images", "{rainy}/a.png", "-o", "{rainy}"), "would be written over an input"),
     "file as folder": (("images", "{rainy}", "-o", "{rainy}/a.png"), "is not a folder; choose another"),
-    "picture as folder": (("images", "{rainy}/a.png", "-o", "{out}.JPG"), "a single picture with -o - > "),
+    "picture as folder": (("images", "{rainy}/a.png", "-o", "{out}.JPG"), ".JPG, and --format if"),
     "one name": (("images", "{rainy}/a.png", "{rainy}/sub/a.png", "-o", "{out}"), "would both become"),
 }
 

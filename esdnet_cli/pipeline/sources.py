@@ -153,7 +153,10 @@ def check_folder(output: Path) -> None:
     """Raises EsdnetError if pictures would go into a new folder that is called like one."""
     if output.suffix.lower() in READABLE and not os.path.lexists(output):
         name = printable(output)
-        raise EsdnetError(f"{name}: pictures go into a folder; name one, or write a single picture with -o - > {name}")
+        raise EsdnetError(
+            f"{name}: pictures go into a folder; name one, or write a single picture with -o - > {name}, "
+            "and --format if it shall be of another kind than its input"
+        )
 
 
 def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | None) -> list[Job]:
