@@ -482,7 +482,7 @@ def test_an_interrupted_rerun_costs_a_report_nothing(
     assert load_json(report)["totals"]["energy_mj"] == whole
 
 
-def test_an_interrupted_overwrite_says_what_does_not_begin_anew(
+def test_an_interrupted_overwrite_says_that_it_would_begin_anew(
     tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a.png", "b.png", "c.png"):
@@ -490,7 +490,8 @@ def test_an_interrupted_overwrite_says_what_does_not_begin_anew(
     command = ("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", tiny)
     with monkeypatch.context() as patch:
         _stop_after_one(patch)
-        assert "; the same command without --overwrite continues from here." in run(*command, "--overwrite").stderr
+        stopped = run(*command, "--overwrite").stderr
+        assert "; the same command begins anew; without --overwrite it skips what is finished." in stopped
         assert "; the same command continues from here." in run(*command).stderr
     assert "skipped: done before" in run(*command).stdout
 

@@ -89,8 +89,8 @@ def show_run(
     if unread and not options.quiet:
         tell(unread_line(unread))
     if interrupted and not options.quiet:
-        command = "the same command without --overwrite" if output.overwrite else "the same command"
-        resume = f"; {command} continues from here" if output.writes else ""
+        anew = "begins anew; without --overwrite it skips what is finished"  # files of others it would still refuse
+        resume = f"; the same command {anew if output.overwrite else 'continues from here'}" if output.writes else ""
         tell(f"Interrupted after {summary.ok + summary.skipped} of {len(jobs)} pictures{resume}.")
     if options.report is not None:
         if output.writes and model is not None and (known := done_before(options.report, model)):
