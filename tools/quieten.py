@@ -62,10 +62,8 @@ def lost_spikes(network: ESDNet, pictures: list[Path]) -> dict[str, tuple[Tensor
         neurons = block.residual[3]
         assert isinstance(neurons, IntegerLIF)
         handles.append(
-            neurons.register_forward_pre_hook(
-                lambda module, args, name=name: hook(name, module.levels, args[0])
-            )
-        )  # fmt: skip
+            neurons.register_forward_pre_hook(lambda module, args, name=name: hook(name, module.levels, args[0]))
+        )
     with torch.inference_mode():
         for path in pictures:
             rgb = eight_bit(open_picture(path).rgb)[:SIDE, :SIDE]
