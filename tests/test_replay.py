@@ -150,3 +150,18 @@ def test_batches_stay_as_large_from_picture_to_picture(monkeypatch: pytest.Monke
     # half of it went to the first picture; PyTorch keeps it, and uses a little
     assert on_gpu(free=2**25, reserved=2**25, allocated=2**10) == pytest.approx(first, abs=1)
     assert on_gpu(free=2**25, reserved=2**25, allocated=2**25) == pytest.approx(first / 2, abs=1)
+
+
+def test_a_pass_that_finds_no_memory_has_that_of_the_recordings(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Large(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            if images.shape[2] > 8 and any(replays._known.values()):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return images
+
+    emptied: list[None] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(None))
+    replays = Replays(Large(), torch.device("cpu"))
+    for side in (8, 8, 16, 8, 8):
+        assert replays(torch.ones(1, 3, side, side), record=side == 8).shape[2] == side
+    assert len(emptied) == 1 and [shape[2] for shape, *_ in Recording.made] == [8, 8]

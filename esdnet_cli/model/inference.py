@@ -180,8 +180,9 @@ class Inference:
             # sums of fp32 depend on the layout
             layout = torch.contiguous_format if self.precision == "fp32" else torch.channels_last
             images = images.contiguous(memory_format=layout)
-            if cuda and len(images) * _widest(self.network, *images.shape[2:]) <= _REPLAYED_BYTES:
-                return self._replays(images)
+            if cuda:
+                few = len(images) * _widest(self.network, *images.shape[2:]) <= _REPLAYED_BYTES
+                return self._replays(images, record=few)
             return self.network(images).float()
 
 

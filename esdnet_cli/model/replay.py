@@ -45,7 +45,8 @@ class Replays:
 
     A kind: the shape of the input, the network's modules and tensors, and their hooks. With a hook that is not
     `replayable` nothing is recorded. Where that fails, for want of memory say, passes go on as they are, and nothing
-    more is recorded. PyTorch bears one recording at a time in a process: not to be called from two threads at once.
+    more is recorded. A pass that finds no memory gets what recordings hold. PyTorch bears one recording at a time in a
+    process: not to be called from two threads at once.
     """
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
@@ -56,9 +57,9 @@ class Replays:
         self._stream: Any = None
         self._failed = False
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Rainy [N, 3, H, W] on the device -> derained, float32."""
-        within = self._within()
+    def __call__(self, images: Tensor, record: bool = True) -> Tensor:
+        """Rainy [N, 3, H, W] on the device -> derained, float32. Without `record` as it is."""
+        within = self._within() if record else None
         if within is None:
             return self._plain(images)
         kind = images.shape, images.stride(), within
@@ -70,7 +71,7 @@ class Replays:
         if replay is not None:
             return replay(images)
         result = self._plain(images)
-        if came and not self._failed:
+        if came and not self._failed and kind in self._known:
             self._known[kind] = self._recorded(images)
         return result
 
@@ -80,12 +81,23 @@ class Replays:
         if self._stream is None:
             self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(self._device)
         try:
-            return _Replay(self._plain, images, self._pool, self._stream)
+            return _Replay(self._computed, images, self._pool, self._stream)
         except RuntimeError:
             self._failed = True
             return None
 
     def _plain(self, images: Tensor) -> Tensor:
+        try:
+            return self._computed(images)
+        except torch.OutOfMemoryError:
+            if not any(self._known.values()):
+                raise
+        self._known.clear()
+        self._pool = self._stream = None  # PyTorch takes no pool up again that was given back
+        torch.cuda.empty_cache()
+        return self._computed(images)
+
+    def _computed(self, images: Tensor) -> Tensor:
         result: Tensor = self._network(images)
         return result.float()
 

@@ -154,8 +154,8 @@ def check_folder(output: Path) -> None:
     if output.suffix.lower() in READABLE and not os.path.lexists(output):
         name = printable(output)
         raise EsdnetError(
-            f"{name}: pictures go into a folder; name one, or write a single picture with -o - > {name}, "
-            "and --format if it shall be of another kind than its input"
+            f"{name}: pictures go into a folder; name one, or make this one first, or write a single picture with "
+            f"-o - > {name}, and --format if it shall be of another kind than its input"
         )
 
 
