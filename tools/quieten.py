@@ -146,6 +146,8 @@ def main(before: str, after: Path, pictures: tuple[Path, ...], share: float) -> 
     except EsdnetError as error:
         raise click.ClickException(str(error)) from error
     found, total = choices(network, means)
+    if not found:
+        raise click.ClickException(f"{before}: its second neurons do not fire on these pictures; name others")
     quieter = chosen(found, share * total)
     for choice in quieter:
         _, _, norm, _, conv, next_norm = blocks(network)[choice.block].residual
