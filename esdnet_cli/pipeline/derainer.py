@@ -251,4 +251,5 @@ def load(
     if side and shared >= side:
         raise EsdnetError(f"--overlap {shared} must be smaller than --tile {side}")
     inference = Inference(load_network(checkpoint), chosen, chosen_precision)
+    return_freed_memory()  # of the weights in float32 and as they were stored: pieces that no layer fits into
     return Derainer(checkpoint, inference, Tiling(side, shared), batch, ensemble)
