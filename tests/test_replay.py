@@ -165,3 +165,4 @@ def test_a_pass_that_finds_no_memory_has_that_of_the_recordings(monkeypatch: pyt
     for side in (8, 8, 16, 8, 8):
         assert replays(torch.ones(1, 3, side, side), record=side == 8).shape[2] == side
     assert len(emptied) == 1 and [shape[2] for shape, *_ in Recording.made] == [8, 8]
+    assert len({pool for _, pool, _ in Recording.made}) == 2  # PyTorch takes none up again that was given back
