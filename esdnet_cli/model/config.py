@@ -110,7 +110,7 @@ class ESDNetConfig:
 
 
 SIZES = {
-    "small": ESDNetConfig(80, (2, 2, 4), (1, 1, 2), 1, "spike", patch=2, neuron="integer", levels=4),
+    "small": ESDNetConfig(96, (2, 2, 4), (1, 1, 2), 1, "spike", patch=2, neuron="integer", levels=4),
     "tiny": ESDNetConfig(24, (2, 2, 4), (1, 1, 2), 1, "spike", patch=2, neuron="integer", levels=4),
     "lif": ESDNetConfig(48, (2, 2, 4), (1, 1, 2), timesteps=2, shortcut="spike"),
     "base": ESDNetConfig(),
