@@ -43,6 +43,24 @@ def option(name: str, *rest: Any, **attributes: Any) -> Callable[[Command], Comm
     return click.option(name, *rest, envvar="ESDNET_" + long.removeprefix("--").replace("-", "_").upper(), **attributes)
 
 
+class _Scales(click.ParamType):  # type: ignore[type-arg]
+    name = "scales"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value == "auto":
+            return None
+        try:
+            scales = int(value)
+        except ValueError:
+            scales = 0
+        if scales < 1:
+            self.fail(f"{value!r} is neither auto nor a number of sizes, 1 or more", param, ctx)
+        return scales
+
+
 class _Tile(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 only
     name = "tile"
 
@@ -176,6 +194,14 @@ _RUN_OPTIONS = {
         type=click.Choice(ENSEMBLES[1:]),
         help="Average over this many mirrored and rotated copies: slightly better pictures for 2, 4 or 8 times the "
         "work.",
+    ),
+    "scales": option(
+        "--scales",
+        type=_Scales(),
+        default="auto",
+        show_default=True,
+        help="At how many sizes to look for rain, each half of the one before; auto goes down to 500 pixels of the "
+        "shorter side, 1 takes the picture as it is.",
     ),
     "max_megapixels": option(
         "--max-megapixels",

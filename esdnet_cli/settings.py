@@ -12,6 +12,8 @@ from esdnet_cli.energy.cost import EnergyCosts
 PrecisionChoice = Literal["auto", "fp32", "bf16", "int8"]
 DEFAULT_WEIGHTS = "small"
 ENSEMBLES = (1, 2, 4, 8)  # copies of a picture whose mean can be taken
+_SMALLEST = 500  # pixels of the shorter side of the smallest copy of a picture, unless a number of sizes is asked for
+_LEAST = 8  # then
 MAX_MEGAPIXELS = 500.0  # a picture that claims more is refused before memory is taken
 _MAX_PIXELS = "OPENCV_IO_MAX_IMAGE_PIXELS"
 
@@ -35,9 +37,20 @@ def too_large(frames: bool = False) -> str:
     return f"has {kind}more than {max_pixels() / 1e6:g} megapixels; {mend} --max-megapixels"
 
 
+def scales_for(height: int, width: int, scales: int | None) -> int:
+    """At how many sizes a picture is derained, each half of the one before: `scales`, or None for auto."""
+    sizes, side = 1, min(height, width) // 2
+    while sizes != scales and side >= (_SMALLEST if scales is None else _LEAST):
+        sizes, side = sizes + 1, side // 2
+    return sizes
+
+
 @dataclass(frozen=True)
 class RunOptions:
-    """None stands for auto: tile and overlap from the checkpoint, batch from memory. count: spikes and operations."""
+    """None stands for auto: tile and overlap from the checkpoint, batch from memory, scales from the picture's size.
+
+    count: spikes and operations.
+    """
 
     weights: str = DEFAULT_WEIGHTS
     device: str = "auto"
@@ -46,6 +59,7 @@ class RunOptions:
     overlap: int | None = None
     batch: int | None = None
     ensemble: int = 1
+    scales: int | None = None
     count: bool = True
     costs: EnergyCosts = field(default_factory=EnergyCosts)
     report: Path | None = None

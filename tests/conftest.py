@@ -35,7 +35,7 @@ Run = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def _seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(7)
-    for name in ("DEVICE", "WEIGHTS", "PRECISION", "TILE", "OVERLAP", "BATCH"):
+    for name in ("DEVICE", "WEIGHTS", "PRECISION", "TILE", "OVERLAP", "BATCH", "SCALES"):
         monkeypatch.delenv(f"ESDNET_{name}", raising=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     help="Number of timed runs; the median is shown.",
 )
 @option("--against-published", is_flag=True, help="Also time the published implementation.")
-@run_options("ensemble", "no_energy", "energy_preset", "pj_mac", "pj_ac", "spike_map", "dry_run", "verbose", json="")
+@run_options(
+    "ensemble", "scales", "no_energy", "energy_preset", "pj_mac", "pj_ac", "spike_map", "dry_run", "verbose", json="",
+)  # fmt: skip
 def command(picture: Path | None, rounds: int, against_published: bool, options: RunOptions) -> None:
     """Measure images/s, GMAC/s, the share of this machine's matmul peak, peak memory, a lower bound for the
     time, and where the time goes.
@@ -45,7 +48,7 @@ def command(picture: Path | None, rounds: int, against_published: bool, options:
     from esdnet_cli.show.network import load_derainer
 
     image = read_or_make(picture)
-    derainer = load_derainer(options)
+    derainer = load_derainer(replace(options, scales=1))  # as the published way
     measured = bench(derainer, image, rounds, against_published)
     if not options.quiet:
         click.echo("\n".join(lines(measured, derainer.checkpoint.name)))

@@ -34,8 +34,9 @@ from esdnet_cli.model.inference import (
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline import threads
 from esdnet_cli.pipeline.results import ModelInfo
+from esdnet_cli.pipeline.scales import add_difference, halved
 from esdnet_cli.pipeline.tiling import Batches, SelfEnsemble, Tiling, derain_and_blend
-from esdnet_cli.settings import DEFAULT_WEIGHTS, ENSEMBLES
+from esdnet_cli.settings import DEFAULT_WEIGHTS, ENSEMBLES, scales_for
 
 MOST_HANDS = 4  # copies of a network at work side by side
 _LARGE = 32 * 2**20  # bytes of a picture beside which what a pass leaves behind counts
@@ -45,7 +46,8 @@ _LARGE = 32 * 2**20  # bytes of a picture beside which what a pass leaves behind
 class Derained:
     """image: [H, W, 3], the input's dtype. activity: spikes and operations that it took, None if not asked for.
 
-    spike_map: firing rate of each place by level, float16 [H, W, levels] (see energy.spikemap), None if not asked for.
+    spike_map: firing rate of each place by level, float16 [H, W, levels] (see energy.spikemap), None if not asked for;
+    of the picture itself, not of its smaller copies.
     seconds: cutting, network and blending; None if there was no network.
     """
 
@@ -59,15 +61,17 @@ class Derainer:
     """A network on its device with its tiling; made by `load`, called with pictures.
 
     batch: tiles at once, None for what memory allows. ensemble: of how many mirrored and turned copies its results are
-    the mean.
+    the mean. scales: at how many sizes it derains, None for what the picture's asks for: see pipeline.scales.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, inference: Inference, tiling: Tiling, batch: int | None, ensemble: int = 1
-    ) -> None:
+        self, checkpoint: Checkpoint, inference: Inference, tiling: Tiling, batch: int | None, ensemble: int = 1,
+        scales: int | None = None,
+    ) -> None:  # fmt: skip
         self.checkpoint = checkpoint
         self.tiling = tiling
         self.ensemble = ensemble
+        self.scales = scales
         self.inference = inference
         self._inferences = [inference]  # and copies of it: see `_hands`
         self._counters: list[ActivityCounter] = []  # of these, once they were asked for
@@ -103,10 +107,16 @@ class Derainer:
             overlap=self.tiling.overlap,
             timesteps=self.checkpoint.config.timesteps,
             ensemble=self.ensemble,
+            scales=self.scales,
         )
 
     def __str__(self) -> str:
         return f"{self.checkpoint.name}, {self.device}, {self.precision}, {self.info.tiling}"
+
+    def tiles(self, height: int, width: int) -> int:
+        """Of a picture, at all its sizes."""
+        scales = scales_for(height, width, self.scales)
+        return sum(self.tiling.count(height >> scale, width >> scale) for scale in range(scales))
 
     def meters(self) -> list[Meter]:
         """This machine's energy counters of what it computes on."""
@@ -152,7 +162,8 @@ class Derainer:
                 networks = [stack.enter_context(SpikeMapper(hand, hand.network)) for hand in hands]
             if self.ensemble > 1:
                 networks = [SelfEnsemble(network, self.ensemble) for network in networks]
-            derained, maps = self._derain(image, networks, most // len(hands), on_tile)
+            scales = scales_for(image.shape[0], image.shape[1], self.scales)
+            derained, maps = self._derain(image, networks, most // len(hands), on_tile, scales)
             activity = counters[0].activity(counters[1:]) if count else None
             if image.nbytes > _LARGE:
                 return_freed_memory()  # a copy of the picture comes next, to be encoded
@@ -173,9 +184,19 @@ class Derainer:
 
     def _derain(
         self, image: NDArray[Any], networks: Sequence[Callable[[Tensor], Tensor]], size: int,
+        on_tile: Callable[[], None], scales: int,
+    ) -> tuple[NDArray[Any], NDArray[np.float16]]:  # fmt: skip
+        """At so many sizes. size: tiles of a batch, at most; each of the networks takes one at a time."""
+        derained, maps = self._derain_once(image, networks, size, on_tile)
+        if scales > 1:
+            smaller = halved(derained)
+            add_difference(derained, smaller, self._derain(smaller, networks, size, on_tile, scales - 1)[0])
+        return derained, maps
+
+    def _derain_once(
+        self, image: NDArray[Any], networks: Sequence[Callable[[Tensor], Tensor]], size: int,
         on_tile: Callable[[], None],
     ) -> tuple[NDArray[Any], NDArray[np.float16]]:  # fmt: skip
-        """size: tiles of a batch, at most; each of the networks takes one at a time."""
 
         def halved(tiles: int) -> None:
             self._batch = tiles  # what did not fit once will not fit for the next picture
@@ -198,7 +219,10 @@ class AsIs:
     """As Derainer, without a network: leaves pictures as they are. There is nothing to count, and nothing to tell."""
 
     info = None
-    tiling = Tiling(0, 0)
+
+    def tiles(self, height: int, width: int) -> int:
+        """One: the whole."""
+        return 1
 
     def __call__(
         self,
@@ -228,17 +252,21 @@ def load(
     overlap: int | None = None,
     batch: int | None = None,
     ensemble: int = 1,
+    scales: int | None = None,
 ) -> Derainer:
     """Load a checkpoint, by bundled name or path, onto a device.
 
     device: auto, cpu, cuda, cuda:N or mps. precision: auto (the fastest that the device and
     the checkpoint's metrics allow), fp32, bf16 or int8. tile: side in pixels, 0 for one piece.
     tile and overlap default to what the checkpoint was tuned for, batch to what memory allows. ensemble: 1, 2, 4 or 8
-    mirrored and turned copies whose mean is the result; their operations add up.
+    mirrored and turned copies whose mean is the result; their operations add up. scales: at how many sizes to derain,
+    each half of the one before; None for as many as leave 500 pixels, so that a picture below 1,000 is derained once.
     Raises EsdnetError (CheckpointError) with one line that says what to do.
     """
     if (tile is not None and tile < 0) or (overlap is not None and overlap < 0) or (batch is not None and batch < 1):
         raise EsdnetError("tile and overlap must be 0 or more, batch 1 or more")
+    if scales is not None and scales < 1:
+        raise EsdnetError("scales must be 1 or more")
     if ensemble not in ENSEMBLES:
         raise EsdnetError(f"ensemble must be one of {', '.join(map(str, ENSEMBLES))}, not {ensemble}")
     checkpoint = open_checkpoint(str(weights))
@@ -252,4 +280,4 @@ def load(
         raise EsdnetError(f"--overlap {shared} must be smaller than --tile {side}")
     inference = Inference(load_network(checkpoint), chosen, chosen_precision)
     return_freed_memory()  # of the weights in float32 and as they were stored: pieces that no layer fits into
-    return Derainer(checkpoint, inference, Tiling(side, shared), batch, ensemble)
+    return Derainer(checkpoint, inference, Tiling(side, shared), batch, ensemble, scales)

@@ -64,7 +64,7 @@ class ImageResult:
 
     @property
     def tiling_share(self) -> float | None:
-        """Share of the pixels through the network that overlap, padding and an ensemble's copies added, if any."""
+        """Share of the pixels through the network that overlap, padding and copies added, if any."""
         if self.activity is None or not self.activity.pixels or self.width is None or self.height is None:
             return None
         return 1 - self.width * self.height / self.activity.pixels
@@ -72,7 +72,7 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which network ran, and how. ensemble: copies whose mean was taken."""
+    """Which network ran, and how. ensemble: copies whose mean was taken. scales: sizes, None for auto."""
 
     weights_name: str
     weights_sha256: str
@@ -83,12 +83,15 @@ class ModelInfo:
     overlap: int
     timesteps: int
     ensemble: int = 1
+    scales: int | None = None
 
     @property
     def tiling(self) -> str:
         """In words."""
         pieces = f"tiles of {self.tile}, overlap {self.overlap}" if self.tile else "one piece"
-        return f"{pieces}, mean of {self.ensemble} copies" if self.ensemble > 1 else pieces
+        copies = f", mean of {self.ensemble} copies" if self.ensemble > 1 else ""
+        sizes = "" if self.scales is None else ", at one size" if self.scales == 1 else f", at {self.scales} sizes"
+        return pieces + copies + sizes
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ class _Steps:
     def derain(self, job: Job, read: _Read) -> tuple[Done, ImageResult]:
         """On the thread of whoever iterates: the network has all cores."""
         picture = read.picture
-        left = tiles = self.derainer.tiling.count(picture.height, picture.width)
+        left = tiles = self.derainer.tiles(picture.height, picture.width)
 
         def on_tile() -> None:
             nonlocal left

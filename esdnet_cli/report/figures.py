@@ -35,7 +35,8 @@ from esdnet_cli.energy.names import FieldCounts, field_counts, footprint_bytes, 
 from esdnet_cli.energy.twin import Comparison, compare
 from esdnet_cli.metrics import Quality, SpikeRain, mean_quality, mean_spike_rain
 from esdnet_cli.model.config import ESDNetConfig
-from esdnet_cli.pipeline.results import ImageResult, RunInfo, Spread, Totals
+from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Spread, Totals
+from esdnet_cli.settings import scales_for
 
 T = TypeVar("T")
 SCHEMA = 1
@@ -275,6 +276,7 @@ def report_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) ->
             "overlap": model and model.overlap,
             "timesteps": model and model.timesteps,
             "ensemble": model and model.ensemble,
+            "scales": model and (model.scales or "auto"),
             "pj_mac": run.costs.pj_mac,
             "pj_ac": run.costs.pj_ac,
             "word_bits": run.costs.word_bits,
@@ -293,6 +295,7 @@ def report_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) ->
             {
                 **image_dict(result, run.costs),
                 "input_sha256": result.input_sha256,
+                "scales": _scales(result, model),
                 "layers": _layers(result.activity, run.costs),
             }
             for result in results
@@ -311,6 +314,12 @@ def report_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) ->
             **_scores(totals, figures),
         },
     }
+
+
+def _scales(result: ImageResult, model: ModelInfo | None) -> int | None:
+    if model is None or result.width is None or result.height is None:
+        return None
+    return scales_for(result.height, result.width, model.scales)
 
 
 def to_csv(results: Sequence[ImageResult], run: RunInfo, totals: Totals) -> str:

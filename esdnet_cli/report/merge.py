@@ -159,7 +159,11 @@ def _run(report: dict[str, Any]) -> RunInfo:
         tile, overlap, timesteps = (_count(run[key]) for key in ("tile", "overlap", "timesteps"))
         ESDNetConfig.from_dict(weights["config"])
         copies = _count(run.get("ensemble", 1))
-        model = ModelInfo(name, sha256, dict(weights["config"]), device, precision, tile, overlap, timesteps, copies)
+        scales = run.get("scales", 1)  # older versions knew one only
+        model = ModelInfo(
+            name, sha256, dict(weights["config"]), device, precision, tile, overlap, timesteps, copies,
+            None if scales == "auto" else _count(scales),
+        )  # fmt: skip
     measured = [
         Measured(_text(entry["source"]), *(float(entry[key]) for key in ("joules", "idle_watts", "seconds")))
         for entry in run["measured"]

@@ -132,8 +132,10 @@ def _spread_rows(totals: Totals) -> list[str]:
 
 def _added(run: RunInfo) -> str:
     """What was computed besides each pixel once."""
-    copies = run.model is not None and run.model.ensemble > 1
-    return "overlap, padding, the ensemble's copies" if copies else "overlap and padding"
+    model = run.model
+    copies = ["the ensemble's copies"] if model and model.ensemble > 1 else []
+    copies += ["smaller copies of large pictures"] if model and model.scales != 1 else []
+    return ", ".join(["overlap", "padding", *copies])
 
 
 def _fact(name: str, millijoules: float, what: str, percent: float | None = None) -> str:

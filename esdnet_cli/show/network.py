@@ -19,6 +19,7 @@ def load_derainer(options: RunOptions) -> Derainer:
     derainer = load(
         options.weights, device=str(device), precision=options.precision,
         tile=options.tile, overlap=options.overlap, batch=options.batch, ensemble=options.ensemble,
+        scales=options.scales,
     )  # fmt: skip
     if derainer.checkpoint.assumption:
         tell(derainer.checkpoint.assumption)
