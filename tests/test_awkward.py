@@ -336,6 +336,7 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     # half the colours, limited range, BT.601, as FFmpeg writes it
     "limited12.avif": (stored("limited12.avif"), Back(RAMPS, "RGB", (silent,), 2, "limited12.png", "png")),
     "cut.heic": (stored("a.heic")[:-900], Refused("damaged")),
+    "crash.heic": (stored("turned.heic").replace(b"Exif", b"\xffxif", 1), Refused("damaged HEIF, on which its decoder crashes")),
     "pq.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 9, 16), Refused(r"is HDR \(PQ\)")),
     "p3.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 12, 13), Back(COLOUR, "RGB", (holds("Colours of the original".encode("utf-16-be")),), 8)),
     # sound files of kinds that are not read

@@ -6,6 +6,7 @@ import ast
 import io
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from PIL import Image, ImageCms
 from esdnet_cli.checkpoint.store import save
 from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.files import digest, remove_leftovers, write_atomically
+from esdnet_cli.pipeline import apart
 from esdnet_cli.pipeline.images import Picture
 from esdnet_cli.pipeline.journal import JOURNAL, Journal
 from esdnet_cli.pipeline.sources import Source, find_sources, plan_outputs
@@ -434,6 +436,26 @@ def test_a_bug_of_ours_costs_one_picture(tiny: Path, tmp_path: Path, run: Run, m
     result = run("images", tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "out", "--weights", tiny)
     assert result.exit_code == 1 and "1 done, 0 skipped, 1 failed" in result.stdout
     assert "a.png: unexpected AssertionError: odd" in result.stderr
+
+
+def test_what_crashes_a_decoder_costs_one_picture(identity: Path, tmp_path: Path, run: Run) -> None:
+    sound = (Path(__file__).parent / "cases" / "turned.heic").read_bytes()
+    (tmp_path / "in").mkdir()
+    for name, data in {"a": sound, "b": sound.replace(b"Exif", b"\xffxif", 1), "c": sound}.items():
+        (tmp_path / "in" / f"{name}.heic").write_bytes(data)
+    result = run("images", tmp_path / "in", "-o", tmp_path / "out", "--weights", identity)
+    assert result.exit_code == 1 and "2 done, 0 skipped, 1 failed" in result.stdout
+    assert "b.heic: is damaged HEIF, on which its decoder crashes; copy it again" in result.stderr
+
+
+def test_a_process_that_has_died_is_made_again() -> None:
+    os.kill(apart.call(os.getpid), signal.SIGKILL)
+    assert apart.call(abs, -1) == 1, "what an earlier call did is no fault of this one"
+    with pytest.raises(ChildProcessError):
+        apart.call(os._exit, 0)
+    with pytest.raises(ValueError, match="invalid literal"):
+        apart.call(int, "one")
+    assert apart.call(abs, -2) == 2
 
 
 def test_damaged_files_load_or_are_refused(tmp_path: Path) -> None:

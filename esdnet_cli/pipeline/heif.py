@@ -1,21 +1,24 @@
-"""HEIC and HEIF, which phones and cameras write, decoded by libheif (through pi_heif)."""
+"""HEIC and HEIF, which phones and cameras write, decoded by libheif (through pi_heif): apart, damage may crash it."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError, one_line
+from esdnet_cli.pipeline import apart
 from esdnet_cli.pipeline.colour import cicp
 from esdnet_cli.pipeline.metadata import Metadata, checked_icc
 from esdnet_cli.settings import max_pixels, too_large
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
 _GAIN_MAPS = ("hdrgainmap", "gainmap")  # in the names of Apple's and of ISO's auxiliary pictures
+R = TypeVar("R")
 
 
 def is_heif(data: bytes) -> bool:
@@ -28,9 +31,13 @@ def is_heif(data: bytes) -> bool:
 def written_ending(path: Path) -> str:
     """What a picture of this format becomes: .png if it has more than 8 bits, alpha or HDR, else .jpg."""
     try:
-        image = _open(path.read_bytes())
+        return _apart(_written_ending, path.read_bytes())
     except (OSError, PictureError):
         return ".jpg"  # why it cannot be read is said when it is its turn
+
+
+def _written_ending(data: bytes) -> str:
+    image = _open(data)
     colour = image.info.get("nclx_profile") or {}
     deep = image.info["bit_depth"] > 8 or image.has_alpha or colour.get("transfer_characteristics") in (16, 18)
     return ".png" if deep else ".jpg"
@@ -41,6 +48,17 @@ def read(data: bytes) -> tuple[NDArray[Any], Metadata, set[str]]:
 
     Raises PictureError if there is no whole picture, or it is larger.
     """
+    return _apart(_read, data)
+
+
+def _apart(step: Callable[[bytes], R], data: bytes) -> R:
+    try:
+        return apart.call(step, data)
+    except ChildProcessError as error:
+        raise PictureError("is damaged HEIF, on which its decoder crashes; copy it again") from error
+
+
+def _read(data: bytes) -> tuple[NDArray[Any], Metadata, set[str]]:
     image = _open(data)
     if image.size[0] * image.size[1] > max_pixels():
         raise PictureError(too_large())
