@@ -66,6 +66,11 @@ def icc_segments(profile: bytes, parts: int, reverse: bool = False) -> list[tupl
     return found[::-1] if reverse else found
 
 
+def exif_segments(block: bytes) -> list[tuple[int, bytes]]:
+    """EXIF over several APP1 segments, as long as they can be."""
+    return [(0xE1, b"Exif\0\0" + block[start : start + 65527]) for start in range(0, len(block), 65527)]
+
+
 def mpf(pictures: int) -> tuple[int, bytes]:
     """An APP2 segment that announces so many pictures (CIPA DC-007)."""
     block = b"MM\0*" + struct.pack(">IH", 8, 2) + struct.pack(">HHI4s", 0xB000, 7, 4, b"0100")

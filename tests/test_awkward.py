@@ -204,7 +204,9 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     # metadata over 64 KiB
     "bigicc.jpg": (made.jpeg(*made.icc_segments(BIG_ICC, 4)), Back(COLOUR, "RGB", (icc(BIG_ICC), silent), JPEG_NEAR)),
     "bigicc.png": (made.pillow("PNG", icc_profile=BIG_ICC), Back(COLOUR, "RGB", (icc(BIG_ICC),), JPEG_NEAR, "bigicc.jpg", "jpg")),
-    "bigexif.png": (made.png((b"eXIf", made.exif(padding=70_000))), Back(COLOUR, "RGB", (said("EXIF, which is too long"), info("exif", None)), JPEG_NEAR, "bigexif.jpg", "jpg")),
+    "bigexif.png": (made.png((b"eXIf", made.exif(padding=140_000))), Back(COLOUR, "RGB", (exif_of(64, 48), silent), JPEG_NEAR, "bigexif.jpg", "jpg")),
+    "exif_of_3.jpg": (made.jpeg(*made.exif_segments(made.exif(6, True, 140_000))), Back(TURNED, "RGB", (exif_of(48, 64), silent), JPEG_NEAR)),
+    "two_exif.jpg": (made.jpeg((0xE1, b"Exif\0\0" + made.exif(6)), (0xE1, b"Exif\0\0" + made.exif(3))), Back(TURNED, "RGB", (exif_of(48, 64),), JPEG_NEAR)),
     "bigexif_kept.png": (made.png((b"eXIf", made.exif(padding=70_000))), Back(COLOUR, "RGB", (exif_of(64, 48), silent))),
     # metadata that must fit the upright picture
     "turned_xmp_thumb.jpg": (stored("turned_xmp_thumb.jpg"), Back(SCENE.swapaxes(0, 1)[:, ::-1], "RGB", (holds(b'tiff:Orientation="1"', b'tiff:ImageWidth="48"'),), SCENE_NEAR)),

@@ -45,7 +45,8 @@ def is_whole(data: bytes) -> bool:
 def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
     """What a JPEG's segments hold, and what belongs to it that lies behind the picture or cannot be kept.
 
-    An ICC profile is put together by the numbers of its segments; one that is not whole, or none, is left out.
+    EXIF of more than a segment goes on in the next one. An ICC profile is put together by the numbers of its segments;
+    one that is not whole, or none, is left out.
     """
     exif = xmp = photoshop = b""
     density = None
@@ -59,7 +60,8 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
             if unit in _JFIF_UNITS and x and y and (unit or x != y):
                 density = Density(x, y, _JFIF_UNITS[unit])
         elif marker == _APP1 and content.startswith(_EXIF):
-            exif = exif or content[len(_EXIF) :]
+            if not (exif and tiff.is_tiff(content[len(_EXIF) :])):  # a block of its own is a second one
+                exif += content[len(_EXIF) :]
         elif marker == _APP1 and content.startswith(_XMP):
             xmp = xmp or content[len(_XMP) :]
         elif marker == _APP1 and content.startswith(_MORE_XMP):
@@ -90,7 +92,6 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
 def unwritable(metadata: Metadata) -> set[str]:
     """The fields that no JPEG has room for."""
     parts = {
-        "exif": _EXIF + metadata.exif,
         "xmp": _XMP + metadata.xmp,
         "comments": max(metadata.comments, key=len, default=b""),
     }
@@ -109,8 +110,7 @@ def with_metadata(data: bytes, metadata: Metadata) -> bytes:
     if not (1 <= round(x) <= 65535 and 1 <= round(y) <= 65535):
         unit, x, y = 0, 1, 1
     segments.append((_APP0, b"JFIF\0" + struct.pack(">HBHHBB", 0x0101, unit, round(x), round(y), 0, 0)))
-    if metadata.exif:
-        segments.append((_APP1, _EXIF + metadata.exif))
+    segments += [(_APP1, _EXIF + part) for part in _split(metadata.exif, _LARGEST - len(_EXIF))]
     if metadata.xmp:
         segments.append((_APP1, _XMP + metadata.xmp))
     parts = _split(metadata.icc, _LARGEST - 14)
