@@ -66,6 +66,24 @@ def icc_segments(profile: bytes, parts: int, reverse: bool = False) -> list[tupl
     return found[::-1] if reverse else found
 
 
+def signed_webp() -> bytes:
+    """WebP with content credentials behind the picture."""
+    data = pillow("WEBP", lossless=True, exif=exif()) + struct.pack("<4sI", b"C2PA", len(CREDENTIALS)) + CREDENTIALS
+    return data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+
+
+def signed_gif() -> bytes:
+    """GIF with content credentials before the picture's end."""
+    block = b"!\xff\x0bC2PA_GIF\1\0\0" + bytes((len(CREDENTIALS),)) + CREDENTIALS + b"\0"
+    return pillow("GIF", GREY)[:-1] + block + b";"
+
+
+def signed_box(data: bytes) -> bytes:
+    """HEIC or AVIF with content credentials behind the picture."""
+    kind = b"uuid" + bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + bytes(4) + b"manifest\0" + bytes(8)
+    return data + struct.pack(">I", 4 + len(kind) + len(CREDENTIALS)) + kind + CREDENTIALS
+
+
 def exif_segments(block: bytes) -> list[tuple[int, bytes]]:
     """EXIF over several APP1 segments, as long as they can be."""
     return [(0xE1, b"Exif\0\0" + block[start : start + 65527]) for start in range(0, len(block), 65527)]

@@ -255,6 +255,11 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "icc.tif": (made.pillow("TIFF", icc_profile=ICC), Back(COLOUR, "RGB", (icc(ICC), silent))),
     "signed.jpg": (made.jpeg((0xEB, b"JP\0\1\0\0\0\1" + made.CREDENTIALS)), Back(COLOUR, "RGB", (said("content credentials"), lacks(b"c2pa")), JPEG_NEAR)),
     "signed.png": (made.png((b"caBX", made.CREDENTIALS)), Back(COLOUR, "RGB", (said("content credentials"), lacks(b"c2pa")))),
+    "signed.webp": (made.signed_webp(), Back(COLOUR, "RGB", (said("content credentials"), lacks(b"c2pa")))),
+    "signed.gif": (made.signed_gif(), Back(np.repeat(GREY[..., None], 3, 2), "RGB", (said("content credentials"),), 0, "signed.png", "png")),
+    "signed.tif": (made.tiff(COLOUR, 2, more=((52545, 7, len(made.CREDENTIALS), made.CREDENTIALS),)), Back(COLOUR, "RGB", (said("content credentials"), lacks(b"c2pa")))),
+    "signed.avif": (made.signed_box(made.pillow("AVIF", quality=95)), Back(COLOUR, "RGB", (said("content credentials"), lacks(b"c2pa")), 8)),
+    "signed.heic": (made.signed_box(stored("a.heic")), Back(SCENE, "RGB", (said("content credentials"), lacks(b"c2pa")), SCENE_NEAR, "signed.jpg")),
     "layers.tif": (made.tiff(COLOUR, 2, more=((37724, 7, 58, made.PHOTOSHOP + b"MIB8ryaL" + bytes(14)),)), Back(COLOUR, "RGB", (said("layers"),))),
     "no_layers.tif": (made.tiff(COLOUR, 2, more=((37724, 7, 58, made.PHOTOSHOP + b"MIB8ttaP" + bytes(14)),)), Back(COLOUR, "RGB", (silent,))),
     # grey with alpha, grey with a transparent value

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from esdnet_cli.errors import EsdnetError, PictureError, one_line, printable, system_error
 from esdnet_cli.pipeline import avif, bmp, colour, heif, jpeg, kinds, mending, png, tiff
-from esdnet_cli.pipeline.metadata import Metadata, checked_icc, icc_space, orientation, upright
+from esdnet_cli.pipeline.metadata import Metadata, checked_icc, credentials, icc_space, orientation, upright
 from esdnet_cli.pipeline.sources import READABLE
 from esdnet_cli.settings import max_pixels, too_large
 
@@ -129,7 +129,7 @@ def read_picture(data: bytes, path: Path) -> Picture:
         pixels, metadata, lost = heif.read(data)
         if pixels.ndim == 3:
             pixels = pixels[..., [[0, 1], [0, 0, 0, 1], [2, 1, 0], [2, 1, 0, 3]][pixels.shape[2] - 1]]
-        return _picture(pixels, metadata, lost, turned=False)
+        return _picture(pixels, metadata, lost | credentials(data), turned=False)
     if data.startswith(png.SIGNATURE) and not png.is_whole(data):
         raise PictureError("is truncated or damaged; copy it again from where it came")  # libpng would print on its own
     if (kind := kinds.raw_kind(data, path)) is not None:
@@ -162,7 +162,7 @@ def read_picture(data: bytes, path: Path) -> Picture:
         pixels, turned, as_stored = _turned(pixels, turn), turn >= 5, turn == 1
     if icc_space(metadata.icc) not in (b"RGB ", b"GRAY", b""):  # it describes inks, and OpenCV has made RGB of them
         metadata, lost = replace(metadata, icc=b""), lost | {"ICC profile of other colours than RGB"}
-    return _picture(pixels, metadata, lost, turned, as_stored)
+    return _picture(pixels, metadata, lost | credentials(data), turned, as_stored)
 
 
 def open_picture(path: Path) -> Picture:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from esdnet_cli.pipeline import tiff
 from esdnet_cli.pipeline.directories import numbers
-from esdnet_cli.pipeline.metadata import CREDENTIALS, SIGNED, Density, Metadata, checked_icc, without_thumbnails
+from esdnet_cli.pipeline.metadata import Density, Metadata, checked_icc, without_thumbnails
 
-_SOI, _SOS, _APP0, _APP1, _APP2, _APP11, _APP13, _COM = 0xD8, 0xDA, 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xFE
+_SOI, _SOS, _APP0, _APP1, _APP2, _APP13, _COM = 0xD8, 0xDA, 0xE0, 0xE1, 0xE2, 0xED, 0xFE
 _ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
 _SOF55 = 0xF7  # JPEG-LS (ITU-T T.87)
@@ -72,8 +72,6 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
             lost.add("gain map")
         elif marker == _APP2 and content.startswith(_MPF):
             further = max(further, _pictures(content[len(_MPF) :]) - 1)
-        elif marker == _APP11 and content.startswith(b"JP") and CREDENTIALS in content:
-            lost.add(SIGNED)
         elif marker == _APP13 and content.startswith(_PHOTOSHOP):
             photoshop += content[len(_PHOTOSHOP) :]
         elif marker == _COM:

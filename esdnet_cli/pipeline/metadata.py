@@ -17,8 +17,8 @@ _EXIF_DIRECTORY = 0x8769
 _THUMBNAIL, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 _RESOURCE, IPTC_RESOURCE, _RESOURCE_THUMBNAILS = b"8BIM", 1028, (1033, 1036)
 
-# the label of C2PA's box, in which a camera or program has signed the picture as it was, and how people call it
-CREDENTIALS, SIGNED = b"c2pa", "content credentials"
+# how C2PA's outermost box begins, in which a camera or program has signed the picture as it was, in any format
+_SIGNATURE = b"jumdc2pa" + bytes.fromhex("00110010800000aa00389b71")
 
 _TIFF_NS, _EXIF_NS = "{http://ns.adobe.com/tiff/1.0/}", "{http://ns.adobe.com/exif/1.0/}"
 _GONE = {  # beginnings of XMP names that speak of what an output does not have, and what that is
@@ -76,6 +76,11 @@ def checked_icc(profile: bytes) -> bytes:
         return b""
     (length,) = struct.unpack_from(">I", profile)
     return profile[:length] if 128 <= length <= len(profile) else b""
+
+
+def credentials(data: bytes) -> set[str]:
+    """What a file that was signed has, and no other picture can have."""
+    return {"content credentials"} if _SIGNATURE in data else set()
 
 
 def icc_space(profile: bytes) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet_cli.errors import printable
-from esdnet_cli.pipeline.metadata import CREDENTIALS, SIGNED, Density, Metadata, checked_icc
+from esdnet_cli.pipeline.metadata import Density, Metadata, checked_icc
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")  # what the numbers mean, in the order of their weight
@@ -50,8 +50,6 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
             x, y, unit = struct.unpack(">IIB", content)
             if x and y and (unit == 1 or x != y):
                 density = Density(x, y, 1.0 if unit == 1 else 0.0)
-        elif kind == b"caBX" and CREDENTIALS in content:
-            lost.add(SIGNED)
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
             keyword, value = _text(kind, content)
             if keyword == _XMP:
