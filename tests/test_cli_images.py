@@ -682,6 +682,21 @@ def test_what_was_passed_over_is_counted(rainy: Path, tiny: Path, tmp_path: Path
     assert "Not read" not in run("images", rainy / "a.png", "-o", tmp_path / "out", "--weights", tiny).stderr
 
 
+def test_a_linked_folder_is_not_followed_but_named(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "elsewhere" / "deep" / "e.png")
+    for link, target in {"link": "elsewhere", "loop": "rainy", ".hidden": "elsewhere"}.items():
+        (rainy / link).symlink_to(tmp_path / target)
+    line = f"{rainy / 'link'}: is a link to a folder, which -r does not follow; name it to include it"
+    command = ("images", rainy, "-r", "-o", tmp_path / "out", "--weights", tiny)
+    for options in (("--dry-run",), ()):
+        result = run(*command, *options)
+        assert result.exit_code == 0
+        assert [text for text in result.stderr.splitlines() if "link" in text] == [line]
+    assert "is a link" not in run(*command, rainy / "link").stderr
+    assert (tmp_path / "out" / "deep" / "e.png").exists()
+    assert "is a link" not in run("images", rainy, "-o", tmp_path / "out", "--weights", tiny).stderr
+
+
 def test_clips_of_every_ending_are_counted(rainy: Path, tiny: Path, tmp_path: Path, run: Run) -> None:
     make_clip(rainy / "a.ts", 2)
     for name in ("b.M2TS", "c.mts", "d.m2t", "e.tp", "f.vob", "g.wmv", "h.mxf", "i.3g2"):

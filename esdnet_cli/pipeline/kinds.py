@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from esdnet_cli.errors import printable
+
 _RAW, _CLIP = "camera raw", "clip"
 _CLIPS = (
     (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".3gp", ".3g2", ".mxf")
@@ -76,8 +78,17 @@ def mend(kind: str) -> str:
     return "unpack it" if kind.endswith(("archive", "gzip file")) else "convert it to PNG"
 
 
-def unread_line(unread: Mapping[str, int]) -> str:
-    """One line that counts by kind what was passed over; such as "Not read: 2 JPEG XL (.jxl); ..."."""
+def unread_lines(unread: Mapping[str, int]) -> list[str]:
+    """What was passed over: a line for each link to a folder, and one that counts the rest by kind."""
+    links = [key.rstrip("/") for key in sorted(unread) if key.endswith("/")]
+    reason = "is a link to a folder, which -r does not follow; name it to include it"
+    lines = [f"{printable(link)}: {reason}" for link in links]
+    files = {ending: count for ending, count in unread.items() if not ending.endswith("/")}
+    return [*lines, _counted(files)] if files else lines
+
+
+def _counted(unread: Mapping[str, int]) -> str:
+    """Such as "Not read: 2 JPEG XL (.jxl); ..."."""
     endings: dict[str, list[str]] = {}
     for ending in sorted(unread):
         endings.setdefault(UNREAD[ending], []).append(ending)

@@ -74,7 +74,8 @@ def find_sources(
 ) -> tuple[list[Source], list[Unusable]]:
     """Pictures named by files, folders (by ending; below them too if `recursive`) and patterns, in order, each once.
 
-    @LIST stands for what the lines of that file name. unread: counts pictures of kinds that are not read, by ending.
+    @LIST stands for what the lines of that file name. unread: counts pictures of kinds that are not read, by ending,
+    and links to folders, which are not followed, by their names and a slash, unless pictures below were found anyway.
     Folders and patterns pass over hidden files, and over everything below the folders `leave_out` (our own outputs)
     where these lie inside them; folders also over what a journal inside them knows as ours.
     Raises EsdnetError if one of `leave_out` is itself an input.
@@ -89,6 +90,11 @@ def find_sources(
             unusable.append(Unusable(printable(text), trouble))
         for source in found:
             sources.setdefault(os.path.abspath(source.path), source)
+    if links := [key for key in unread if key.endswith("/")]:
+        reached = {Path(os.path.realpath(source.path)) for source in sources.values()}
+        for link in links:
+            if any(path.is_relative_to(os.path.realpath(link)) for path in reached):
+                del unread[link]
     return list(sources.values()), unusable
 
 
@@ -287,6 +293,7 @@ def _in_folder(
         if JOURNAL in files and here != folder:
             ours |= noted_outputs(here)
         folders[:] = sorted(name for name in folders if not _skipped(here / name, outputs)) if recursive else []
+        unread.update(f"{here / name}/" for name in folders if os.path.islink(here / name))
         for name in sorted(files):
             path = here / name
             if _skipped(path, outputs) or str(path) in ours:

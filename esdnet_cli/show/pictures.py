@@ -14,7 +14,7 @@ from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.pipeline.derainer import AsIs, Derainer
 from esdnet_cli.pipeline.journal import Journal
-from esdnet_cli.pipeline.kinds import unread_line
+from esdnet_cli.pipeline.kinds import unread_lines
 from esdnet_cli.pipeline.observers import SpikeMaps, previews, score
 from esdnet_cli.pipeline.output import Nowhere, Output, pixel_settings
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Totals
@@ -51,7 +51,7 @@ def show_run(
 ) -> int:  # fmt: skip
     """Derain and print each result as it comes; returns the exit code.
 
-    targets: what pictures that have one are scored against. unread: pictures that were passed over, by ending.
+    targets: what pictures that have one are scored against. unread: what was passed over, as of `find_sources`.
     maps: see `spike_maps`. Interrupted, it still prints the summary and writes the report, then raises
     KeyboardInterrupt.
     """
@@ -86,8 +86,9 @@ def show_run(
     summary = totals(results, options.costs)
     if jobs:
         show_summary(results, info, summary, options, short=output.writes)
-    if unread and not options.quiet:
-        tell(unread_line(unread))
+    if not options.quiet:
+        for line in unread_lines(unread):
+            tell(line)
     if interrupted and not options.quiet:
         anew = "begins anew; without --overwrite it skips what is finished"  # files of others it would still refuse
         resume = f"; the same command {anew if output.overwrite else 'continues from here'}" if output.writes else ""
@@ -212,8 +213,8 @@ def show_fates(
         does = {"ok": verb, "skipped": "skip", "failed": "fail"}[fate.status]
         arrow = f" -> {fate.output}" if fate.output else ""
         print_rows(f"{does:<8} {fate.input}{arrow}{f': {fate.error}' if fate.error else ''}")
-    if unread:
-        tell(unread_line(unread))
+    for line in unread_lines(unread):
+        tell(line)
     tell(f"Dry run: {derainer}; nothing was written.")
     return 1 if failed else 0
 
