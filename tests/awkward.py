@@ -78,6 +78,19 @@ def signed_gif() -> bytes:
     return pillow("GIF", GREY)[:-1] + block + b";"
 
 
+def gif_with_xmp(packet: bytes) -> bytes:
+    """GIF with XMP before the picture's end, as Adobe's programs write it."""
+    trailer = b"\1" + bytes(range(255, -1, -1)) + b"\0"
+    return pillow("GIF", GREY)[:-1] + b"!\xff\x0bXMP DataXMP" + packet + trailer + b";"
+
+
+def jp2_with_box(kind: bytes, content: bytes) -> bytes:
+    """JPEG 2000 with a box of this UUID before its picture."""
+    data = opencv(".jp2", COLOUR)
+    place = data.index(b"jp2c") - 4
+    return data[:place] + struct.pack(">I", 24 + len(content)) + b"uuid" + kind + content + data[place:]
+
+
 def signed_box(data: bytes) -> bytes:
     """HEIC or AVIF with content credentials behind the picture."""
     kind = b"uuid" + bytes.fromhex("d8fec3d61b0e483c92975828877ec481") + bytes(4) + b"manifest\0" + bytes(8)

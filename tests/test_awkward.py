@@ -180,6 +180,7 @@ ULTRA_HDR = made.xmp(
     "</rdf:Seq></Container:Directory>",
 )
 MOTION = made.xmp('GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1" dc:title="kept"')
+TITLED = made.xmp('dc:title="kept"')
 TURNED_XMP = made.xmp("", "<tiff:Orientation>6</tiff:Orientation><exif:PixelXDimension>64</exif:PixelXDimension>")
 APP1_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 JFIF_300 = {"dpi": (300, 300)}
@@ -260,6 +261,10 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "signed.tif": (made.tiff(COLOUR, 2, more=((52545, 7, len(made.CREDENTIALS), made.CREDENTIALS),)), Back(COLOUR, "RGB", (said("content credentials"), lacks(b"c2pa")))),
     "signed.avif": (made.signed_box(made.pillow("AVIF", quality=95)), Back(COLOUR, "RGB", (said("content credentials"), lacks(b"c2pa")), 8)),
     "signed.heic": (made.signed_box(stored("a.heic")), Back(SCENE, "RGB", (said("content credentials"), lacks(b"c2pa")), SCENE_NEAR, "signed.jpg")),
+    "xmp.avif": (made.pillow("AVIF", xmp=TITLED, quality=95), Back(COLOUR, "RGB", (holds(b'dc:title="kept"'), silent), 8)),
+    "xmp.gif": (made.gif_with_xmp(TITLED), Back(np.repeat(GREY[..., None], 3, 2), "RGB", (holds(b'dc:title="kept"'), silent), 0, "xmp.png", "png")),
+    "xmp.jp2": (made.jp2_with_box(bytes.fromhex("be7acfcb97a942e89c71999491e3afac"), TITLED), Back(COLOUR, "RGB", (said("XMP"),))),
+    "exif.jp2": (made.jp2_with_box(b"JpgTiffExif->JP2", made.exif()), Back(COLOUR, "RGB", (said("EXIF"),))),
     "layers.tif": (made.tiff(COLOUR, 2, more=((37724, 7, 58, made.PHOTOSHOP + b"MIB8ryaL" + bytes(14)),)), Back(COLOUR, "RGB", (said("layers"),))),
     "no_layers.tif": (made.tiff(COLOUR, 2, more=((37724, 7, 58, made.PHOTOSHOP + b"MIB8ttaP" + bytes(14)),)), Back(COLOUR, "RGB", (silent,))),
     # grey with alpha, grey with a transparent value

@@ -92,6 +92,7 @@ _STARTS = {  # first bytes of what is read and written
     b"P[36]": ".ppm",
 }  # fmt: skip
 _SAID = {"exif": "EXIF", "icc": "ICC profile", "xmp": "XMP", "iptc": "IPTC", "comments": "comment"}  # in notes
+_EXIF_OF_JP2 = b"uuidJpgTiffExif->JP2"  # the box that programs have agreed upon
 _TRIAL = 32  # side of the piece that is encoded to see whether the whole will be
 
 
@@ -325,8 +326,9 @@ def _read_metadata(data: bytes, blobs: dict[int, bytes]) -> tuple[Metadata, set[
     exif = blobs.get(cv2.IMAGE_METADATA_EXIF, b"").removeprefix(b"Exif\0\0")  # AVIF may keep JPEG's
     icc = checked_icc(blobs.get(cv2.IMAGE_METADATA_ICCP, b"") or mending.boxed_icc(data))
     said = () if icc else colour.cicp(*mending.boxed_cicp(data))
-    xmp = blobs.get(cv2.IMAGE_METADATA_XMP, b"")
-    return Metadata(exif, icc, xmp, density=bmp.density(data), colour=said), set()
+    xmp = blobs.get(cv2.IMAGE_METADATA_XMP, b"") or mending.scanned_xmp(data)
+    lost = {"EXIF"} if _EXIF_OF_JP2 in data else set()
+    return Metadata(exif, icc, xmp, density=bmp.density(data), colour=said), lost
 
 
 def _picture(

@@ -16,6 +16,7 @@ _PNM = re.compile(rb"P[2356]" + _GAP + rb"\d+" + _GAP + rb"\d+" + _GAP + rb"0*(\
 _PAM = re.compile(rb"P7\n(?:(?!ENDHDR)[^\n]*\n)*?ENDHDR\n")
 _SUN = b"\x59\xa6\x6a\x95"
 _JP2, _J2K = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
+_XMP_END = b"</x:xmpmeta>"
 _SIZ, _COD = b"\xff\x51", b"\xff\x52"
 _JP2_COLOURS = {16, 17}  # sRGB, grey; sYCC (18) OpenCV takes for another kind of YUV
 
@@ -109,6 +110,13 @@ def boxed_cicp(data: bytes) -> tuple[int, int]:
     """Colour primaries and transfer (ITU-T H.273) in AVIF's `colr` box; 2, unsaid, for each without one."""
     place = data.find(b"colrnclx", 0, 1 << 16)
     return struct.unpack_from(">HH", data, place + 8) if 0 <= place <= len(data) - 12 else (2, 2)
+
+
+def scanned_xmp(data: bytes) -> bytes:
+    """The first XMP packet, found as XMP is made to be found, in formats of which OpenCV reads none."""
+    start = data.find(b"<x:xmpmeta")
+    end = data.find(_XMP_END, max(start, 0))
+    return data[start : end + len(_XMP_END)] if 0 <= start < end else b""
 
 
 def _with_transparent_grey(pixels: NDArray[Any], grey: int, bits: int) -> NDArray[Any]:
