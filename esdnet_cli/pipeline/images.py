@@ -365,6 +365,8 @@ def _fitted(picture: Picture, writer: Writer) -> tuple[Metadata, set[str]]:
         lost.add(f"texts ({', '.join(keywords)})")
     too_long = jpeg.unwritable(metadata) if writer is _JPEG else set()
     lost |= {f"{_SAID[name]}, which is too long" for name in too_long}
+    if writer is _TIFF:
+        lost |= tiff.maker_notes(metadata.exif)
     metadata = replace(metadata, **{name: type(getattr(metadata, name))() for name in missing | too_long})
     grey = _one_channel(picture, writer, metadata) and (writer is _PNG or picture.alpha is None)
     if icc_space(metadata.icc) == b"GRAY" and not grey:

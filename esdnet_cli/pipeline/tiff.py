@@ -147,6 +147,7 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
     lost = {"ICC profile, which is broken"} if blobs[_ICC] and not profile else set()
     if _LAYERS.search(_bytes(tags, _LAYERED)):
         lost.add("layers")
+    lost |= maker_notes(data)
     iptc = without_thumbnails(blobs[_PHOTOSHOP]) or next(
         (
             as_resource(data[at : at + count * (4 if kind == LONG else 1)])
@@ -156,6 +157,13 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
         b"",
     )  # as it lies there, whether it is said to be bytes or LONG
     return Metadata(_exif_block(data), profile, blobs[_XMP], iptc, comments, density(tags)), lost
+
+
+def maker_notes(data: bytes) -> set[str]:
+    """What of a TIFF's or EXIF block's notes no TIFF of ours has: see `_exif_directories`."""
+    pointers = [value for tag, value, *_ in numbers(data) if tag == _EXIF]
+    noted = any(tag == _MAKER_NOTE for pointer in pointers for tag, *_ in entries(data, pointer))
+    return {"the maker's notes"} if noted else set()
 
 
 def density(tags: Tags) -> Density | None:
