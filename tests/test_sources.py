@@ -74,7 +74,7 @@ def test_two_inputs_on_one_name_are_refused(tmp_path: Path) -> None:
     sources = [Source(tmp_path / "x" / "a.png", Path("a.png")), Source(tmp_path / "y" / "a.jpg", Path("a.jpg"))]
     jobs = plan_outputs(sources, tmp_path / "out", None)
     assert [job.output for job in jobs] == [tmp_path / "out" / "a.png", tmp_path / "out" / "a.jpg"]
-    with pytest.raises(EsdnetError, match=r"a\.png and .*a\.jpg would both become .*a\.webp"):
+    with pytest.raises(EsdnetError, match=r"a\.png and .*a\.jpg would both become .*; .*folder above both, with -r"):
         plan_outputs(sources, tmp_path / "out", "webp")
 
 
@@ -83,7 +83,9 @@ def test_what_becomes_another_format_makes_room(tmp_path: Path) -> None:
     jobs = plan_outputs(sources, tmp_path / "out", None)
     names = [job.output.name for job in jobs if job.output]
     assert names == ["a.HEIC.jpg", "a.jpg", "a.mpo.jpg", "b.jpg", "b.png", "c.jp2"]
-    with pytest.raises(EsdnetError, match=r"a\.HEIC and .*a\.jpg would both become"):
+    with pytest.raises(
+        EsdnetError, match=r"a\.HEIC and .*a\.jpg would both become .*; rename one, or leave out --format"
+    ):
         plan_outputs(sources, tmp_path / "out", "webp")
 
 

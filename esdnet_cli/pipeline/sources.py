@@ -187,10 +187,10 @@ def plan_outputs(sources: Sequence[Source], folder: Path, file_format: str | Non
             output = place.with_name(place.name + ending)
         key = _key(output)
         if key in taken:
-            raise EsdnetError(
-                f"{taken[key]} and {source.path} would both become {output}; "
-                "rename one, or name the folder above both, with -r"
-            )
+            mend = ", or name the folder above both, with -r"
+            if taken[key].parent == source.path.parent:
+                mend = ", or leave out --format" if file_format else ""
+            raise EsdnetError(f"{taken[key]} and {source.path} would both become {output}; rename one{mend}")
         if os.path.realpath(output) in inputs:
             raise EsdnetError(f"{output} would be written over an input; choose another output folder")
         taken[key] = source.path
