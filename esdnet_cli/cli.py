@@ -85,6 +85,8 @@ class _Group(click.Group):
 
 def _mend_streams() -> None:
     """Printing must not end a run: closed streams go nowhere, what an encoding lacks becomes a question mark."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115 (for the rest of the process)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -341,6 +341,12 @@ def test_closed_and_full_streams_are_no_traceback(
     assert "Traceback" not in done.stderr
 
 
+def test_a_closed_stdin_is_an_empty_one(tiny: Path) -> None:
+    script = f"{' '.join(ESDNET)} images - -o - --weights {tiny} <&-"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1 and "-: is empty; copy it again" in done.stderr
+
+
 def test_a_full_disk_behind_stderr_changes_no_exit_code(rainy: Path, tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         command = [*ESDNET, "images", str(rainy), "-o", str(tmp_path / "out"), "--weights", "mistyped"]

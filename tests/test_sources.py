@@ -135,6 +135,14 @@ def test_lists_as_any_shell_writes_them(encoding: str, tmp_path: Path) -> None:
     assert [source.path for source in sources] == names and not unusable
 
 
+def test_lists_and_names_that_are_empty_are_said(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text("\n \n")
+    sources, unusable = find_sources([f"@{tmp_path / 'list'}", ""], recursive=False)
+    assert not sources
+    assert (unusable[0].input, unusable[0].error[:22]) == (f"@{tmp_path / 'list'}", "the list names nothing")
+    assert unusable[1].input == "an empty name"
+
+
 def test_a_name_that_no_system_takes_is_a_missing_file() -> None:
     _, (unusable,) = find_sources(["a" * 5000], recursive=False)
     assert "no such file or folder" in unusable.error

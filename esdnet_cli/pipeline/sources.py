@@ -87,7 +87,7 @@ def find_sources(
     for text in _listed(inputs, unusable):
         found, trouble = _find(text, recursive, ours, unusable, unread)
         if not found and trouble:
-            unusable.append(Unusable(printable(text), trouble))
+            unusable.append(Unusable(printable(text) or "an empty name", trouble))
         for source in found:
             sources.setdefault(os.path.abspath(source.path), source)
     if links := [key for key in unread if key.endswith("/")]:
@@ -113,8 +113,10 @@ def _listed(inputs: Sequence[str], unusable: list[Unusable]) -> Iterator[str]:
         if lines.startswith((b"\xff\xfe", b"\xfe\xff")):  # as PowerShell writes lists
             lines = os.fsencode(lines.decode("utf-16", "replace"))
         lines = lines.removeprefix(b"\xef\xbb\xbf")
-        names = lines.split(b"\0") if b"\0" in lines else lines.splitlines()
-        yield from (os.fsdecode(name) for name in names if name.strip())
+        names = [name for name in (lines.split(b"\0") if b"\0" in lines else lines.splitlines()) if name.strip()]
+        if not names:
+            unusable.append(Unusable(printable(text), "the list names nothing; check how it was made"))
+        yield from map(os.fsdecode, names)
 
 
 def _find(
