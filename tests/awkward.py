@@ -229,6 +229,14 @@ def bmp_16(green: int, header: int = 40) -> bytes:
     return b"BM" + struct.pack("<IHHI", 14 + len(info) + len(rows), 0, 0, 14 + len(info)) + info + rows
 
 
+def bmp_v5(profile: bytes) -> bytes:
+    """BMP of 24 bits with this ICC profile behind its pixels."""
+    rows = COLOUR[::-1, :, ::-1].tobytes()
+    info = struct.pack("<IiiHHIIiiII", 124, WIDTH, HEIGHT, 1, 24, 0, len(rows), 2835, 2835, 0, 0).ljust(56, b"\0")
+    info = (info + b"DEBM").ljust(112, b"\0") + struct.pack("<IIII", 124 + len(rows), len(profile), 0, 0)[:12]
+    return b"BM" + struct.pack("<IHHI", 138 + len(rows) + len(profile), 0, 0, 138) + info + rows + profile
+
+
 def of_16_bits(green: int) -> Pixels:
     """What `bmp_16` shows."""
     bits = np.array([5, green, 5])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from esdnet_cli.pipeline.metadata import Density
 
 _FILE, _OS2, _INFO = 14, 12, 40  # bytes of the file's header, OS/2's and Windows' first
+_V5, _EMBEDDED = 124, b"DEBM"  # bytes of the longest header; its PROFILE_EMBEDDED
 _BITFIELDS = 3
 _GREEN_565 = 0x7E0
 
@@ -64,6 +65,14 @@ def density(data: bytes) -> Density | None:
         return None
     x, y = struct.unpack_from("<ii", data, 38)
     return Density(x, y, 1) if x > 0 and y > 0 else None
+
+
+def icc_profile(data: bytes) -> bytes:
+    """Of a BMP with the longest header that says there is one in the file."""
+    if not is_bmp(data) or len(data) < _FILE + _V5 or data[70:74] != _EMBEDDED:
+        return b""
+    place, size = struct.unpack_from("<II", data, 126)
+    return data[_FILE + place : _FILE + place + size]
 
 
 def with_density(data: bytes, density: Density | None) -> bytes:

@@ -324,10 +324,13 @@ def _read_metadata(data: bytes, blobs: dict[int, bytes]) -> tuple[Metadata, set[
     if tiff.is_tiff(data):
         return tiff.read_metadata(data)
     exif = blobs.get(cv2.IMAGE_METADATA_EXIF, b"").removeprefix(b"Exif\0\0")  # AVIF may keep JPEG's
-    icc = checked_icc(blobs.get(cv2.IMAGE_METADATA_ICCP, b"") or mending.boxed_icc(data))
+    profile = blobs.get(cv2.IMAGE_METADATA_ICCP, b"") or mending.boxed_icc(data) or bmp.icc_profile(data)
+    icc = checked_icc(profile)
     said = () if icc else colour.cicp(*mending.boxed_cicp(data))
     xmp = blobs.get(cv2.IMAGE_METADATA_XMP, b"") or mending.scanned_xmp(data)
     lost = {"EXIF"} if _EXIF_OF_JP2 in data else set()
+    if profile and not icc:
+        lost.add("ICC profile, which is broken")
     return Metadata(exif, icc, xmp, density=bmp.density(data), colour=said), lost
 
 
