@@ -326,6 +326,8 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "planes_16.tif": (made.tiff(DEEP, 2, planar=True), Refused("separate planes")),
     "planes_16_big.tif": (made.tiff(DEEP, 2, planar=True, big=True), Refused("separate planes")),
     "alpha_8.tif": (made.tiff(RGBA, 2, extra=2), Back(RGBA, "RGBA", (tag(338, (2,)),))),
+    **{f"selection_{8 * each.itemsize}.tif": (made.tiff(each, 2, extra=0), Back(COLOUR, "RGB", (said("a channel of unspecified meaning"),), 0, f"selection_{8 * each.itemsize}.png", "png")) for each in (RGBA, RGBA.astype(np.uint16) * 257)},
+    "alpha_unsaid.tif": (made.tiff(RGBA, 2), Back(RGBA, "RGBA", (silent,))),
     "alpha_8_big.tif": (made.tiff(RGBA, 2, extra=2, big=True), Back(RGBA, "RGBA")),
     "premultiplied_8_big.tif": (made.tiff(RGBA, 2, extra=1, big=True), Refused("already multiplied")),
     "premultiplied_16.tif": (made.tiff(RGBA.astype(np.uint16) * 257, 2, extra=1), Refused("already multiplied")),

@@ -36,6 +36,7 @@ _COMPRESSION_NAMES = {
 }  # fmt: skip
 _DEFLATE, _NO_LONG_ZEROS = {8, 32946}, {5, 32773}
 _FILL_ORDER = 266
+_UNSPECIFIED, _ALPHA = 0, 2  # extra samples
 _HOLE = 512  # bytes; LZW and PackBits make few of many zeros
 _UNITS = {1: 0.0, 2: 1 / 0.0254, 3: 100.0}
 
@@ -61,7 +62,7 @@ def plain(data: bytes) -> bytes:
     Alpha of 8 bits is said to be of no known meaning, else it is multiplied into the colours; and the picture not to be
     turned, else tiles of 8 bits are, each by itself.
     """
-    meanings = {_EXTRA_SAMPLES: 0, _ORIENTATION: 1}
+    meanings = {_EXTRA_SAMPLES: _UNSPECIFIED, _ORIENTATION: 1}
     for tag, _, place, form in numbers(data):
         if tag in meanings:
             value = struct.pack(form, meanings[tag])
@@ -131,11 +132,18 @@ def mended(pixels: NDArray[Any], tags: Tags) -> NDArray[Any]:
     bits = int(_one(tags, _BITS, 1))
     if _one(tags, _PHOTOMETRIC, 1) == _INKS:
         return pixels[..., :3]  # colours by now, beside an alpha that it has not
+    if _has_unknown_channel(tags) and pixels.ndim == 3:
+        pixels = pixels[..., :3]
     if pixels.dtype != np.uint16:
         return pixels
     if 8 < bits < 16:  # OpenCV puts them into the upper bits and leaves the lower ones at 0
         pixels = pixels | pixels >> bits
     return ~pixels if _one(tags, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO else pixels
+
+
+def _has_unknown_channel(tags: Tags) -> bool:
+    """Beside the colours one that is said to be no alpha: a selection of Photoshop's, a satellite's infrared."""
+    return _one(tags, _EXTRA_SAMPLES, _ALPHA) == _UNSPECIFIED
 
 
 def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
@@ -147,6 +155,8 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
     lost = {"ICC profile, which is broken"} if blobs[_ICC] and not profile else set()
     if _LAYERS.search(_bytes(tags, _LAYERED)):
         lost.add("layers")
+    if _has_unknown_channel(tags):
+        lost.add("a channel of unspecified meaning")
     lost |= maker_notes(data)
     iptc = without_thumbnails(blobs[_PHOTOSHOP]) or next(
         (
@@ -197,7 +207,7 @@ def with_metadata(data: bytes, metadata: Metadata, alpha: bool) -> bytes:
                 directory[tag] = 5, 1, struct.pack("<II", round(value * 1000), 1000)
             directory[_DENSITY_UNIT] = 3, 1, struct.pack("<H", units)
     if alpha:
-        directory[_EXTRA_SAMPLES] = 3, 1, struct.pack("<H", 2)
+        directory[_EXTRA_SAMPLES] = 3, 1, struct.pack("<H", _ALPHA)
     gap = bytes(len(data) % 2)
     kept = {struct.unpack_from("<H", line)[0]: line for line in lines}
     added, place = packed(directory, below, len(data) + len(gap), kept)
