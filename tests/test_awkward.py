@@ -354,6 +354,7 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "hlg_8.heic": (made.with_nclx(stored("a.heic"), 9, 18), Back(SCENE, "RGB", (holds(b"cICP\x09\x12\0\1"),), 30, "hlg_8.png")),
     # half the colours, limited range, BT.601, as FFmpeg writes it
     "limited12.avif": (stored("limited12.avif"), Back(RAMPS, "RGB", (silent,), 2, "limited12.png", "png")),
+    "tone_map.heic": (stored("a.heic").replace(b"mif1", b"tmap", 1), Back(SCENE, "RGB", (said("gain map"),), SCENE_NEAR, "tone_map.jpg")),
     "cut.heic": (stored("a.heic")[:-900], Refused("damaged")),
     "crash.heic": (stored("turned.heic").replace(b"Exif", b"\xffxif", 1), Refused("damaged HEIF, on which its decoder crashes")),
     "pq.avif": (made.with_nclx(made.opencv(".avif", COLOUR), 9, 16), Refused(r"is HDR \(PQ\)")),

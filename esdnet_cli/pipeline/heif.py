@@ -17,15 +17,19 @@ from esdnet_cli.pipeline.metadata import Metadata, checked_icc
 from esdnet_cli.settings import max_pixels, too_large
 
 _BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
-_GAIN_MAPS = ("hdrgainmap", "gainmap")  # in the names of Apple's and of ISO's auxiliary pictures
+_GAIN_MAP, _TONE_MAP = "gainmap", b"tmap"  # in the names of Apple's auxiliary pictures; the brand of ISO's
 R = TypeVar("R")
 
 
 def is_heif(data: bytes) -> bool:
     """By the first bytes; AVIF, which is built alike, is none."""
-    places = (8, *range(16, min(int.from_bytes(data[:4], "big"), 256), 4))
-    brands = {data[place : place + 4] for place in places}
+    brands = _brands(data)
     return data[4:8] == b"ftyp" and bool(brands & _BRANDS) and not brands & {b"avif", b"avis"}
+
+
+def _brands(data: bytes) -> set[bytes]:
+    places = (8, *range(16, min(int.from_bytes(data[:4], "big"), 256), 4))
+    return {data[place : place + 4] for place in places}
 
 
 def written_ending(path: Path) -> str:
@@ -80,7 +84,7 @@ def _read(data: bytes) -> tuple[NDArray[Any], Metadata, set[str]]:
     lost = {"depth map"} if image.info["depth_images"] else set()
     if image.info.get("icc_profile") and not icc:
         lost.add("ICC profile, which is broken")
-    if any(name in kind.lower() for kind in image.info.get("aux", {}) for name in _GAIN_MAPS):
+    if _TONE_MAP in _brands(data) or any(_GAIN_MAP in kind.lower() for kind in image.info.get("aux", {})):
         lost.add("gain map")
     if len(image) > 1:
         lost.add("further picture" if len(image) == 2 else f"{len(image) - 1} further pictures")
