@@ -458,6 +458,13 @@ def test_a_process_that_has_died_is_made_again() -> None:
     assert apart.call(abs, -2) == 2
 
 
+def test_a_process_needs_no_guard_in_the_main_module(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("from esdnet_cli.pipeline import apart\nprint(apart.call(abs, -1))\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, script], capture_output=True, env=environment).stdout.split() == [b"1"]
+
+
 def test_damaged_files_load_or_are_refused(tmp_path: Path) -> None:
     """A slice; `python benchmarks/fuzz.py` runs more."""
     outcomes, refused_mib = fuzz.fuzz(1400, seed=1, folder=tmp_path)

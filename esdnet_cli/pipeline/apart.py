@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from threading import Lock
+from types import ModuleType
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -43,7 +45,12 @@ def call(function: Callable[..., R], *args: Any) -> R:
 def _new_child() -> Connection:
     context = get_context("spawn")  # of this process, with its threads, no copy would be sound
     ours, theirs = context.Pipe()
-    context.Process(target=_serve, args=(theirs,), daemon=True).start()
+    # a child begins with the main module, of which it needs nothing; a script without a guard would run again
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        context.Process(target=_serve, args=(theirs,), daemon=True).start()
+    finally:
+        sys.modules["__main__"] = main
     theirs.close()
     return ours
 
