@@ -384,6 +384,12 @@ def tiff_with_exif(orientation: int, big: bool, order: str) -> bytes:
     return whole(start, start + len(exif)) + exif + gps
 
 
+def with_less_data(data: bytes) -> dict[str, bytes]:
+    """JPEG that ends as one should, of whose middle a part is missing, or zeros."""
+    half, later = len(data) // 2, len(data) * 3 // 4
+    return {"cut": data[:half] + b"\xff\xd9", "gap": data[:half] + data[later:], "hole": hollow(data, 0.5, 0.75)}
+
+
 def hollow(data: bytes, start: float = 0.5, end: float = 1) -> bytes:
     """A copy of which a part is missing; the file system put zeros there."""
     first, last = int(start * len(data)), int(end * len(data))

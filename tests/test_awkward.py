@@ -161,6 +161,8 @@ def white_is_65535(output: Output) -> None:
     assert pixels.dtype == np.uint16 and pixels.max() == 65535
 
 
+CORNER = COLOUR.copy()
+CORNER[-16:, -16:] = 128
 LA = np.dstack((GREY, ALPHA))
 RGBA = np.dstack((COLOUR, ALPHA))
 TRANSPARENT_100 = np.dstack((GREY, np.where(GREY == 100, 0, 255).astype(np.uint8)))
@@ -366,6 +368,8 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "psd_named.tif": (b"8BPS\0\1" + bytes(99), Refused("Photoshop")),
     "clip_named.jpg": (b"\0\0\0\x18ftypisom" + bytes(99), Refused(r"not read \(clip\); esdnet video derains it")),
     "half_empty.jpg": (made.hollow(made.jpeg(pixels=np.tile(COLOUR, (9, 9, 1)))), Refused("has no end")),
+    **{f"{name}.jpg": (data, Refused("a part of its data is missing")) for name, data in made.with_less_data(made.jpeg(pixels=np.tile(COLOUR, (9, 9, 1)))).items()},
+    "grey_corner.jpg": (made.jpeg(pixels=CORNER), Back(CORNER, "RGB", (silent,), JPEG_NEAR)),
     # what no output takes is said before the work
     "small.jp2": (made.pillow("JPEG2000", COLOUR[:20, :20]), Refused("cannot be written as .jp2")),
     "long.png": (made.pillow("PNG", np.zeros((1, 16384), np.uint8)), Refused("has a side longer than 16383 pixels, the limit of .webp", "webp")),

@@ -151,6 +151,8 @@ def read_picture(data: bytes, path: Path) -> Picture:
         raise PictureError(too_large())
     if pixels.dtype not in (np.uint8, np.uint16):
         raise PictureError(f"has {pixels.dtype} pixels; save it with 8 or 16 bits a channel")
+    if mending.ends_early(pixels, data):
+        raise PictureError("is damaged: a part of its data is missing, and would come back grey; copy it again")
     if _frames(path) > 1:
         raise PictureError("holds several frames or pages; split it into single pictures")
     pixels = mending.mended_pixels(pixels, data)

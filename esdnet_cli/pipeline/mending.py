@@ -77,6 +77,21 @@ def mended_pixels(pixels: NDArray[Any], data: bytes) -> NDArray[Any]:
     return pixels
 
 
+def ends_early(pixels: NDArray[Any], data: bytes) -> bool:
+    """Was a JPEG's data at an end before these pixels, so that the last ones are grey? OpenCV says nothing of it."""
+    if not data.startswith(b"\xff\xd8") or (pixels[-1, -1] != 128).any():
+        return False
+    import av  # takes long to import, and few pictures are grey there
+
+    strict = av.CodecContext.create("mjpeg", "r")
+    strict.options = {"err_detect": "explode"}
+    try:
+        strict.decode(av.Packet(data))
+    except av.error.InvalidDataError:
+        return True
+    return False
+
+
 def is_grey_sun(data: bytes) -> bool:
     """Sun raster of 8 bits without a map of colours: OpenCV shows it black unless it is asked for colours."""
     return (
