@@ -788,7 +788,7 @@ def test_maps_of_one_stream_after_another(tiny: Path, tmp_path: Path) -> None:
 def test_what_names_no_picture_or_several_is_no_stream(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("")
     write(tmp_path / "in" / "sub" / "a.png")
-    for name, phrase in ((f"@{tmp_path / 'none.txt'}", b"names no pictures"), (tmp_path / "in", b"-r looks into")):
+    for name, phrase in ((f"@{tmp_path / 'none.txt'}", b"the list names nothing"), (tmp_path / "in", b"-r looks into")):
         done = stream(name, "-o", "-", "--weights", tiny)
         assert done.returncode in (1, 2) and not done.stdout and phrase in done.stderr, done.stderr
     assert stream(tmp_path / "in", "-r", "-o", "-", "--weights", tiny).stdout.startswith(b"\x89PNG")

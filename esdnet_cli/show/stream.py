@@ -39,8 +39,8 @@ def derain_stream(name: str, recursive: bool, file_format: str | None, overwrite
             sources = [Source(place / relative, relative, shown="-")]
         else:
             sources, unusable = find_sources([name], recursive)
-            if len(sources) != 1 and not unusable:
-                raise EsdnetError(f"{name}: names {len(sources) or 'no'} pictures, and -o - takes one; name a file")
+            if len(sources) > 1:
+                raise EsdnetError(f"{name}: names {len(sources)} pictures, and -o - takes one; name a file")
         jobs = [replace(job, shown="-") for job in plan_outputs(sources, place / "out", file_format)]
         derainer: Derainer | AsIs = AsIs()
         output: Output | Nowhere = Nowhere()
