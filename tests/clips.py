@@ -32,11 +32,12 @@ def make_clip(
     tags: tuple[int, int] = (2, 2), rotation: int | None = None, aspect: Fraction | None = None, sound: str = "",
     subtitles: str | bytes = "", chapters: bool = False, options: dict[str, str] | None = None, fill: Any = None,
     declared: int | None = None, offset: float = 0, late: float = 0, tags_of_file: dict[str, str] | None = None,
-    muxer: dict[str, str] | None = None,
+    muxer: dict[str, str] | None = None, layout: str = "",
 ) -> Path:  # fmt: skip
     """Write a clip of `scene`s, or of one colour (`fill`, YUV of the stored depth).
 
     sound: codecs of its streams, joined by "+", each with the sample format after ":" if it is not the default.
+    layout: of their channels, if it is not the default.
     subtitles: "srt", or what an SRT file says. times: pts in units of `unit`.
     declared: how many frames a tag says there are. muxer: its options.
     offset: seconds by which all streams begin later. late: by which the sound ends later.
@@ -58,7 +59,7 @@ def make_clip(
             video.metadata["NUMBER_OF_FRAMES"] = str(declared)
         if rotation is not None:
             video.set_display_rotation(rotation)
-        audios = [_add_sound(target, *kind.split(":")) for kind in sound.split("+") if kind]
+        audios = [_add_sound(target, layout, *kind.split(":")) for kind in sound.split("+") if kind]
         lines = SUBTITLES if subtitles == "srt" else subtitles
         text = av.open(io.BytesIO(lines), format="srt") if isinstance(lines, bytes) else None
         copied: Any = target.add_stream_from_template(text.streams[0]) if text else None
@@ -89,10 +90,10 @@ def make_clip(
     return path
 
 
-def _add_sound(target: Any, codec: str, sample_format: str = "") -> Any:
+def _add_sound(target: Any, layout: str, codec: str, sample_format: str = "") -> Any:
     rate = {"adpcm_swf": 44100, "pcm_alaw": 8000}.get(codec, 48000)  # what Flash has
     audio = target.add_stream(codec, rate=rate)
-    audio.layout = "stereo" if codec.startswith(("pcm_bluray", "pcm_dvd")) else "mono"
+    audio.layout = layout or ("stereo" if codec.startswith(("pcm_bluray", "pcm_dvd")) else "mono")
     if codec.startswith("wma"):
         audio.bit_rate = 64_000  # it has no default
     if sample_format:

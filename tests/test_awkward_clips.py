@@ -30,6 +30,7 @@ from esdnet_cli.video.silence import Unbroken
 CASES = Path(__file__).parent / "cases"
 BROADCAST = Fraction(1, 90000)
 UNITS = {
+    ".avi": Fraction(1, 25),
     ".ts": BROADCAST,
     ".m2ts": BROADCAST,
     ".vob": Fraction(1, 25),
@@ -201,6 +202,13 @@ TABLE = {
     ),
     "DVD": Case(
         clip("x.vob", codec="mpeg2video", sound="pcm_dvd"), ".mkv", "is converted to pcm_s16le", sound=[SHORT]
+    ),
+    "two channels that a camera's AVI only counts": Case(
+        clip("x.avi", codec="mjpeg", pix_fmt="yuvj420p", sound="pcm_s16le", layout="stereo"), ".mp4", sound=[SHORT]
+    ),
+    "the same, of 8 bits": Case(
+        clip("x.avi", codec="mjpeg", pix_fmt="yuvj420p", sound="pcm_u8", layout="stereo"), ".mp4",
+        "is converted to pcm_s16le", sound=[SHORT],
     ),
     "several sounds": Case(
         clip("x.m2ts", sound="aac+pcm_bluray+ac3"), ".mp4", "sound stream 2 (pcm_bluray) is converted to pcm_s16le",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import av
 import av.error
+from av.audio.layout import AudioLayout
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
@@ -34,7 +35,7 @@ _LOOKED_AT, _LOOKED_INTO = 400, 2**27  # packets and bytes before the work, to s
 _OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "alpha_mode"}
 _STATISTICS = ("_STATISTICS", "NUMBER_OF", "BPS")
 _DEEP = ("pcm_bluray", "pcm_dvd", "truehd", "mlp", "alac", "flac")  # 24 bits where they have more than 16
-_OPUS_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _OPUS_RATE, _OPUS_BITS = 48000, 64_000  # samples of a second; bits of a second and channel
 _TEXT = ("subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text")
 _TEXT_ENCODERS = ("srt", "mov_text", "webvtt")
@@ -297,7 +298,7 @@ def _takes(container: str, stream: Stream, packets: Iterable[Packet[Any]]) -> bo
     tried = taken = 0
     try:
         with av.open(io.BytesIO(), "w", format=container) as target:
-            copy = target.add_stream_from_template(stream)
+            copy = _add(target, stream, None)
             target.start_encoding()
             for packet in packets:
                 tried += 1
@@ -341,7 +342,10 @@ def _encoder(container: str, stream: Stream, packets: Iterable[Packet[Any]]) -> 
 
 def _add(target: OutputContainer, stream: Stream, encoder: str | None) -> Stream:
     if encoder is None:
-        return target.add_stream_from_template(stream)
+        copy = target.add_stream_from_template(stream)
+        if isinstance(copy, AudioStream) and _stands_alone(stream):
+            copy.codec_context.layout = _layout(copy)
+        return copy
     if isinstance(stream, SubtitleStream):
         text = target.add_stream(encoder)
         assert isinstance(text, SubtitleStream)
@@ -355,10 +359,20 @@ def _add(target: OutputContainer, stream: Stream, encoder: str | None) -> Stream
     sound = target.add_stream(encoder, rate=_OPUS_RATE if opus else source.sample_rate)
     assert isinstance(sound, AudioStream)
     channels = source.layout.nb_channels
-    sound.codec_context.layout = _OPUS_LAYOUTS.get(channels, "stereo") if opus else source.layout
+    sound.codec_context.layout = _LAYOUTS.get(channels, "stereo") if opus else _layout(stream)
     if opus:
         sound.codec_context.bit_rate = _OPUS_BITS * channels
     return sound
+
+
+def _layout(sound: AudioStream) -> AudioLayout:
+    """Which channels there are: the usual ones where a file only counts them, as AVI does.
+
+    MP4 holds PCM of several channels only if it can say which they are.
+    """
+    layout = sound.codec_context.layout
+    channels = layout.nb_channels
+    return AudioLayout(_LAYOUTS[channels]) if layout.name == f"{channels} channels" and channels in _LAYOUTS else layout
 
 
 def _stands_alone(stream: Stream) -> bool:
