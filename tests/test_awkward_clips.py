@@ -469,6 +469,21 @@ def test_a_cue_that_began_before_the_part_is_shown(ending: str, identity: Path, 
     assert begin == 0 and text == "A sign" and "one" not in str(found)
 
 
+@pytest.mark.parametrize("codec", ["adpcm_ima_wav", "libmp3lame"])
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_sound_that_an_avi_counts_in_packets_stays_with_a_part(
+    codec: str, ending: str, identity: Path, tmp_path: Path, run: Run
+) -> None:
+    source = clip("x.avi", 20, codec="mjpeg", pix_fmt="yuvj420p", sound=codec)(tmp_path)
+    target, start = tmp_path / f"y{ending}", Fraction(1, 5)
+    assert run("video", source, "-o", target, "--weights", identity, "--start", "0.2").exit_code == 0
+    with av.open(str(source)) as container:
+        assert container.streams.audio[0].time_base > Fraction(1, 50), "so long are packets, and no cut fits them"
+    (sound,), (cut,) = packets_of(source, "audio"), packets_of(target, "audio")
+    begins = min(pts for pts, *_ in sound if pts is not None and pts >= start) - start
+    assert cut[0][0] == pytest.approx(begins, abs=0.002)
+
+
 @pytest.mark.parametrize("ending", [".mp4", ".mov"])
 @pytest.mark.parametrize(
     "name, details",

@@ -33,6 +33,7 @@ _WITH_ATTACHMENTS = ("matroska",)
 _LOOKED_AT, _LOOKED_INTO = 400, 2**27  # packets and bytes before the work, to see whether a container takes them
 # of the file, not the film
 _OWN_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "alpha_mode"}
+_COARSE = Fraction(1, 1000)  # seconds; AVI's unit is a packet of sound, perhaps a tenth: what is cut off is no multiple
 _STATISTICS = ("_STATISTICS", "NUMBER_OF", "BPS")
 _DEEP = ("pcm_bluray", "pcm_dvd", "truehd", "mlp", "alac", "flac")  # 24 bits where they have more than 16
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
@@ -196,7 +197,7 @@ class StreamWriter:
             begins = self._until if frame.pts is None else frame.pts * unit
             if begins is None:
                 continue
-            if self._until is not None and abs(begins - self._until) <= 2 * unit:
+            if self._until is not None and abs(begins - self._until) <= 2 * (self.stream.time_base or unit):
                 begins = self._until  # times are rounded, and short frames would fall on one
             self._until = begins + Fraction(frame.samples, frame.sample_rate)
             frame.time_base = Fraction(1, frame.sample_rate)
@@ -269,12 +270,20 @@ def copied_packets(
             time = cut.start
         if cut.end is not None and writer.stream.type == "subtitle" and packet.duration and ends > cut.end:
             packet.duration = max(1, round((cut.end - time) / packet.time_base))
+        if packet.time_base > _COARSE:
+            _count_finer(packet)
         shift = round(cut.shift / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
         yield from map(timed, writer.take(packet))
     for writer in writers.values():
         yield from map(timed, writer.finish())
+
+
+def _count_finer(packet: Packet[Any]) -> None:
+    """Count a packet's times in thousandths of its unit."""
+    packet.pts, packet.dts = (None if stamp is None else 1000 * stamp for stamp in (packet.pts, packet.dts))
+    packet.duration, packet.time_base = 1000 * (packet.duration or 0), packet.time_base / 1000
 
 
 def _first_packets(origin: InputContainer, info: ClipInfo) -> dict[int, list[Packet[Any]]]:
