@@ -211,6 +211,13 @@ def test_rare_pixels_lose_nothing(
     assert f"the source is {rare}" in result.stderr if rare else "the source" not in result.stderr
 
 
+def test_rgb_that_becomes_coarser_is_said(still: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.mov", 2, size=(64, 64), codec="qtrle", pix_fmt="rgb24")
+    for codec, coarser in (("av1", True), ("h264", False)):
+        result = run("video", source, "-o", tmp_path / f"{codec}.mp4", "--codec", codec, "--weights", still)
+        assert ("written as 4:2:0, the source is RGB" in result.stderr) == coarser
+
+
 @pytest.mark.parametrize("ending", ["webm", "mp4"])
 def test_transparency_is_left_out_and_said(ending: str, still: Path, tmp_path: Path, run: Run) -> None:
     source = make_clip(tmp_path / "x.webm", 3, codec="libvpx-vp9", pix_fmt="yuva420p")
@@ -523,6 +530,27 @@ def test_the_places_of_a_dash_cam_are_not_left_out_in_silence(
     source.write_bytes(data[:index] + box if where == "moov" else data + box)
     result = run(*command)
     assert result.exit_code == 0 and "x.mp4: left out: the dash-cam's record of its places (GPS)." in result.stderr
+
+
+@pytest.mark.parametrize("ending, key", [("mp4", "name"), ("mkv", "title")])
+def test_a_stream_keeps_its_name_and_a_cover_is_called_so(
+    ending: str, key: str, still: Path, tmp_path: Path, run: Run
+) -> None:
+    source, target = tmp_path / "x.mp4", tmp_path / f"y.{ending}"
+    with av.open(str(make_clip(tmp_path / "plain.mp4", 3, sound="aac"))) as old, av.open(str(source), "w") as new:
+        copies = [new.add_stream_from_template(stream) for stream in old.streams]
+        copies[1].metadata["title"] = "Cabin"
+        cover: Any = new.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt, cover.disposition = 16, 16, "yuvj420p", Disposition.attached_pic
+        new.mux(cover.encode(av.VideoFrame(16, 16, "yuvj420p")))
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream_index]
+                new.mux(packet)
+    result = run("video", source, "-o", target, "--weights", still)
+    assert result.exit_code == 0 and "x.mp4: left out: the cover picture." in result.stderr
+    with av.open(str(target)) as container:
+        assert container.streams.audio[0].metadata[key] == "Cabin"
 
 
 def test_disk_full_is_said_and_leaves_nothing_half_written(tiny: Path, tmp_path: Path) -> None:

@@ -117,8 +117,9 @@ def choose_encoding(
     notes = []
     if depth < info.depth:
         notes.append(f"{codec_name} is written with {depth} bits here, the source has {info.depth}")
-    if chroma != info.chroma and info.chroma not in ("rgb", "grey"):
-        notes.append(f"written as 4:{chroma[1]}:{chroma[2]}, the source is 4:{info.chroma[1]}:{info.chroma[2]}")
+    if chroma != info.chroma and info.chroma != "grey" and (info.chroma, chroma) != ("rgb", "444"):
+        source = "RGB" if info.chroma == "rgb" else f"4:{info.chroma[1]}:{info.chroma[2]}"
+        notes.append(f"written as 4:{chroma[1]}:{chroma[2]}, the source is {source}")
     if info.alpha:
         notes.append("transparency is left out")
     if info.interlaced:

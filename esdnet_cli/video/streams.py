@@ -17,7 +17,7 @@ from av.audio.layout import AudioLayout
 from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import Disposition, Stream
 from av.subtitles.stream import SubtitleStream
 
 from esdnet_cli.video.boxes import holds_places
@@ -79,7 +79,8 @@ def choose_streams(source: Path, info: ClipInfo, container: str) -> tuple[dict[i
                 named = stream.type == "data" and origin.chapters()
                 timed = stream.type == "data" and container == "mov" and "timecode" in stream.metadata
                 if not (named or timed):
-                    notes.append(f"left out: a {stream.type} stream")
+                    cover = stream.disposition & Disposition.attached_pic
+                    notes.append(f"left out: {'the cover picture' if cover else f'a {stream.type} stream'}")
             elif isinstance(stream, AudioStream) and stream.codec_context and not stream.codec_context.sample_rate:
                 # files that break off early
                 why = "has no sound in the first part; split it at the join" if info.joins else "contains no sound"
@@ -114,7 +115,9 @@ def add_streams(target: OutputContainer, origin: InputContainer, kept: Kept) -> 
 def tag(copy: Stream, stream: Stream) -> None:
     """Give a stream another one's metadata and disposition, without what tells of its file."""
     copy.metadata.update(
-        (key, value) for key, value in film_tags(stream.metadata).items() if not key.startswith(_STATISTICS)
+        ("title" if key == "name" else key, value)  # FFmpeg reads that of an MP4's track under another name
+        for key, value in film_tags(stream.metadata).items()
+        if not key.startswith(_STATISTICS)
     )
     copy.disposition = stream.disposition
 
