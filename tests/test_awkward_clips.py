@@ -23,6 +23,7 @@ from clips import make_clip, packets_of, times_of
 from conftest import Run
 from dolby import remuxed, with_descriptor, with_rpu
 
+from esdnet_cli.errors import PictureError
 from esdnet_cli.video.info import read_info
 from esdnet_cli.video.reader import Frames, Selection
 from esdnet_cli.video.silence import Unbroken
@@ -358,6 +359,27 @@ def test_a_part_of_a_joined_clip(tmp_path: Path) -> None:
     for start in (Fraction(1, 5), Fraction(9, 10), Fraction(1)):
         part = [frame.pts for frame in Frames(source, info, Selection(start), 0)]
         assert part == [pts for pts in whole if pts - info.first >= start / info.time_base] and part
+
+
+@pytest.mark.parametrize("ending", ["mkv", "avi", "ts"])
+@pytest.mark.parametrize("first, second", [(0, 5), (5, 5), (0, 0)])
+def test_a_stream_without_a_frame_hides_none_that_has(first: int, second: int, ending: str, tmp_path: Path) -> None:
+    source, counts = tmp_path / f"x.{ending}", (first, second)
+    with av.open(str(source), "w") as target:
+        streams: list[Any] = [target.add_stream("mpeg2video", rate=25) for _ in counts]
+        for stream, size in zip(streams, (64, 48)):
+            stream.width, stream.height, stream.pix_fmt = size, 32, "yuv420p"
+        target.start_encoding()
+        for stream, count in zip(streams, counts):
+            for _ in range(count):
+                target.mux(stream.encode(av.VideoFrame(stream.width, 32, "yuv420p")))
+            target.mux(stream.encode(None))
+    if not second:
+        with pytest.raises(PictureError):
+            read_info(source)
+        return
+    info = read_info(source)
+    assert info.width == (64 if first else 48) and len(list(Frames(source, info, Selection(), 0))) == 5
 
 
 def test_another_codec_on_the_same_clock_is_counted_as_missing(tmp_path: Path) -> None:

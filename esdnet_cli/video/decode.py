@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import av.error
@@ -35,28 +35,48 @@ def open_clip(path: Path, part: tuple[int, int] | None = None) -> Iterator[tuple
 
     Raises PictureError if it has none, OSError if unreadable.
     """
-    with path.open("rb") as file:
+    with path.open("rb") as file, ExitStack() as stack:
         if not os.fstat(file.fileno()).st_size:
             raise PictureError("is empty; copy it again")
-        try:
-            # from a file object: FFmpeg opens nothing by name
-            opened = file if part is None else Part(file, *part)
-            container = av.open(opened, "r", metadata_errors="replace", options=_OPTIONS, buffer_size=2**20)
-        except av.error.FFmpegError as error:
-            why = f"cannot be opened as video ({error.strerror}); copy it again or convert it"
-            raise PictureError(_BROKEN_OFF if lacks_index(file) else why) from error
-        with container:
-            streams = [
-                stream
-                for stream in container.streams.video
-                if not stream.disposition & av.stream.Disposition.attached_pic
-            ]
-            if not streams:
-                why = "has no video stream; name a file that has one"
-                raise PictureError(_BROKEN_OFF if lacks_index(file) else why)
-            if streams[0].codec_context is None:
-                raise PictureError("has video of a codec that FFmpeg does not know; convert it to H.264")
-            yield container, streams[0]
+        source = file if part is None else Part(file, *part)
+        container = stack.enter_context(_opened(source, file))
+        streams, place = _pictures(container), 0
+        if len(streams) > 1:
+            place = _first_filled(container, streams)
+            source.seek(0)  # not every container finds back to its first frame: opened again
+            container = stack.enter_context(_opened(source, file))
+            streams = _pictures(container)
+        if not streams:
+            why = "has no video stream; name a file that has one"
+            raise PictureError(_BROKEN_OFF if lacks_index(file) else why)
+        if streams[place].codec_context is None:
+            raise PictureError("has video of a codec that FFmpeg does not know; convert it to H.264")
+        yield container, streams[place]
+
+
+def _opened(source: BinaryIO | Part, file: BinaryIO) -> InputContainer:
+    try:
+        # from a file object: FFmpeg opens nothing by name
+        return av.open(source, "r", metadata_errors="replace", options=_OPTIONS, buffer_size=2**20)
+    except av.error.FFmpegError as error:
+        why = f"cannot be opened as video ({error.strerror}); copy it again or convert it"
+        raise PictureError(_BROKEN_OFF if lacks_index(file) else why) from error
+
+
+def _pictures(container: InputContainer) -> list[VideoStream]:
+    return [stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic]
+
+
+def _first_filled(container: InputContainer, streams: Sequence[VideoStream]) -> int:
+    """Which of several streams is the first that has packets: others are only announced, as in a recorded broadcast."""
+    filled = set()
+    with suppress(av.error.FFmpegError):
+        for packet in container.demux(*streams):
+            if packet.size:
+                filled.add(packet.stream_index)
+            if streams[0].index in filled:
+                break
+    return next((place for place, stream in enumerate(streams) if stream.index in filled), 0)
 
 
 @dataclass
