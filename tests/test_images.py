@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from esdnet_cli.errors import PictureError
+from esdnet_cli.pipeline import avif
 from esdnet_cli.pipeline.images import check_output, encode_picture, grey_again, read_picture
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -222,6 +223,14 @@ def test_avif_of_more_than_eight_bits_is_read_wholly(bits: int, channels: int, t
         assert picture.alpha is not None
         np.testing.assert_array_equal(picture.alpha, expected[..., 3])
     assert read(tmp_path / "in.avif").max() == most, "as OpenCV reads it, 65535 is out of reach"
+
+
+def test_avif_gets_room_only_where_its_sizes_are_ordinary() -> None:
+    data = made.avif_with_exif_behind()
+    start = data.index(b"meta") - 4
+    long = data[:start] + struct.pack(">I4sQ", 1, b"meta", int.from_bytes(data[start : start + 4]) + 8)
+    assert avif.with_room(data) != data
+    assert avif.with_room(long + data[start + 8 :]) == long + data[start + 8 :]
 
 
 def test_avif_keeps_ten_bits(tmp_path: Path) -> None:

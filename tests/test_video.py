@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from esdnet_cli.energy.cost import Activity, LayerActivity
 from esdnet_cli.errors import PictureError
+from esdnet_cli.pipeline.boxes import holds_places, lacks_index
 from esdnet_cli.pipeline.images import read_picture
 from esdnet_cli.pipeline.journal import Journal
 from esdnet_cli.pipeline.sources import Job, Source
-from esdnet_cli.video.boxes import holds_places, lacks_index
 from esdnet_cli.video.deflicker import Deflicker
 from esdnet_cli.video.encoder import EncodedPacket, Segment, SegmentEncoder, choose_encoding, reordering
 from esdnet_cli.video.flicker import WarpingError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from esdnet_cli.pipeline.boxes import boxes
 
 _LOOKED_AT = 500  # bytes by which OpenCV recognises a file
 _ROOM = 512
@@ -41,34 +44,24 @@ def with_room(data: bytes) -> bytes:
     In one that ends before, the bytes looked at seem complete, and libavif, which finds EXIF or XMP beyond them, takes
     the file for broken. (A sequence's tracks, which would have to follow, are refused anyway.)
     """
+    file = io.BytesIO(data)
     try:
-        if any(kind == b"moov" for kind, _, _ in _boxes(data, 0, len(data))):
+        outer = {kind: (start, end) for kind, start, end in boxes(file, 0, len(data))}
+        start, end = outer[b"meta"]
+        long = data[start - 4 : start] != b"meta"  # its size stands after its name
+        if b"moov" in outer or long or end >= _LOOKED_AT or len(data) <= _LOOKED_AT:
             return data
-        meta = next(box for box in _boxes(data, 0, len(data)) if box[0] == b"meta")
-        _, start, end = meta
-        if end >= _LOOKED_AT or len(data) <= _LOOKED_AT:
-            return data
-        places = next(box for box in _boxes(data, start + 4, end) if box[0] == b"iloc")
+        places = next(begin for kind, begin, _ in boxes(file, start + 4, end) if kind == b"iloc")
         moved = bytearray(data)
-        for position, size, offset in _offsets(data, places[1]):
+        for position, size, offset in _offsets(data, places):
             if offset >= end:
                 moved[position : position + size] = (int.from_bytes(data[position : position + size]) + _ROOM).to_bytes(
                     size
                 )
         struct.pack_into(">I", moved, start - 8, end - start + 8 + _ROOM)
         return bytes(moved[:end] + struct.pack(">I4s", _ROOM, b"free") + bytes(_ROOM - 8) + moved[end:])
-    except (StopIteration, struct.error, OverflowError, IndexError):
+    except (KeyError, StopIteration, struct.error, OverflowError, IndexError):
         return data
-
-
-def _boxes(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, begin and end of the content of each box of an ordinary size."""
-    while start + 8 <= end:
-        size, kind = struct.unpack_from(">I4s", data, start)
-        if size < 8:
-            return
-        yield kind, start + 8, start + size
-        start += size
 
 
 def _offsets(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:

@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from esdnet_cli.errors import PictureError, one_line
-from esdnet_cli.video.boxes import lacks_index
+from esdnet_cli.pipeline.boxes import lacks_index
 from esdnet_cli.video.clock import Join, Part, one_clock
 
 # a playlist in a video's clothes opens nothing else; joined MPEG-TS is one clip even where parts number streams anew

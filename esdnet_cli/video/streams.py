@@ -20,7 +20,7 @@ from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.subtitles.stream import SubtitleStream
 
-from esdnet_cli.video.boxes import holds_places
+from esdnet_cli.pipeline.boxes import holds_places
 from esdnet_cli.video.clock import Join, one_clock
 from esdnet_cli.video.cues import Cues, begin_at
 from esdnet_cli.video.decode import open_clip
