@@ -196,6 +196,31 @@ def test_bytes_that_a_broadcast_lacks_are_missed_and_joints_are_not(tmp_path: Pa
     assert missing(path) == (120, 0)
 
 
+@pytest.mark.parametrize("zeros", [True, False])
+def test_bytes_that_a_demuxer_passes_over_are_missed(zeros: bool, tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "x.mkv", 60, (64, 48), "ffv1", unit=Fraction(1, 1000), sound="libopus")
+    assert missing(path) == (60, 0)
+    data = path.read_bytes()
+    begin, end = len(data) * 2 // 5, len(data) // 2  # what follows is found again, and no packet is broken
+    path.write_bytes(data[:begin] + bytes(end - begin if zeros else 0) + data[end:])
+    came, lost = missing(path)
+    assert came < 55 and came + lost == 60
+
+
+def test_what_makes_pixels_transparent_is_no_missing_bytes(tmp_path: Path) -> None:
+    path, random = tmp_path / "x.webm", np.random.default_rng(0)
+    with av.open(str(path), "w") as target:
+        stream: Any = target.add_stream("libvpx-vp9", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuva420p"
+        for pts in (0, 1, 2, 50, 51, 125):  # pauses, as a phone makes them
+            grain = random.integers(0, 256, (64, 96, 4), np.uint8)
+            frame = av.VideoFrame.from_ndarray(grain, "rgba").reformat(format="yuva420p")
+            frame.pts, frame.time_base = pts, Fraction(1, 25)
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    assert missing(path) == (6, 0)
+
+
 def test_frames_lost_with_a_damaged_one_are_counted(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "x.mp4", 40)
     with av.open(str(path)) as container:

@@ -23,6 +23,7 @@ from esdnet_cli.video.clock import Join, Part, one_clock
 
 # a playlist in a video's clothes opens nothing else; joined MPEG-TS is one clip even where parts number streams anew
 _OPTIONS = {"protocol_whitelist": "none", "merge_pmt_versions": "1"}
+_BETWEEN = 512  # bytes that may lie between two packets of Matroska: damage costs all up to the next cluster
 _BROKEN_OFF = (
     "breaks off before its index, without which nothing plays it; copy it again, or, if the camera lost its power, "
     "restore it with untrunc and a whole clip of that camera"
@@ -84,7 +85,8 @@ class Tally:
     """What demuxing saw, without what an edit list hides. ends: last second of the video and of all streams.
 
     reached: bytes of the file up to the last packet. awaited: pts of packets after the last frame that came. torn: pts
-    of packets where the file lacks bytes, or that files were joined at, as far as the container tells.
+    of packets where the file lacks bytes, or that files were joined at, as far as the container tells, or where the
+    demuxer passed over bytes (`hole`).
     """
 
     packets: int = 0
@@ -94,6 +96,8 @@ class Tally:
     file_ends: Fraction = Fraction(0)
     awaited: list[int] = field(default_factory=list)
     torn: list[int] = field(default_factory=list)
+    hole: bool = False
+    _place: tuple[int, int] | None = None  # where the last packet's bytes begin and end
     _first: Fraction | None = None
     _last: Fraction = Fraction(0)
     _stamps: dict[int, Fraction] = field(default_factory=dict)
@@ -110,6 +114,17 @@ class Tally:
         self._first = begins if self._first is None else min(self._first, begins)
         self._last, self.video_ends = max(self._last, begins), max(self.video_ends, ends)
 
+    def note_place(self, packet: Packet[Any]) -> None:
+        """One packet of any stream of a Matroska file, where packets lie close behind one another."""
+        if packet.pos is None or not packet.size:
+            return
+        begins, ends = self._place or (packet.pos, packet.pos)
+        self.hole = self.hole or packet.pos - ends > _BETWEEN
+        self._place = (
+            packet.pos,
+            (ends if packet.pos == begins else packet.pos) + packet.size,
+        )  # packets may share a place
+
     def end_of(self, packet: Packet[Any], stamp: int) -> Fraction:
         """When a packet ends, in seconds: where its length is not said, it is taken for as long as the one before."""
         begins = stamp * packet.time_base
@@ -123,6 +138,8 @@ def decode(
 ) -> Iterator[VideoFrame]:
     """Every frame of a stream that decodes. A file that breaks off ends there; damaged packets are counted."""
     packets = one_clock(container, container.demux(), joins)
+    # what makes pixels transparent lies between packets
+    close = "matroska" in container.format.name and "alpha_mode" not in stream.metadata
     while True:
         try:
             packet = next(packets)
@@ -132,6 +149,8 @@ def decode(
             if isinstance(error, OSError) and not isinstance(error, av.error.InvalidDataError) and error.errno:
                 raise
             return
+        if close:
+            tally.note_place(packet)
         stamp = packet.pts if packet.pts is not None else packet.dts
         shown = not packet.is_discard
         if stamp is not None and packet.time_base and shown:
@@ -146,8 +165,9 @@ def decode(
                 tally.note(stamp * packet.time_base, ends)
             if packet.pts is not None:
                 tally.awaited.append(packet.pts)
-                if packet.is_corrupt:
+                if packet.is_corrupt or tally.hole:
                     tally.torn.append(packet.pts)
+                    tally.hole = False
         if stamp is not None and not packet.size:
             continue  # a frame that was dropped; taken as the end, it would cost all that follow
         try:
