@@ -173,6 +173,14 @@ def test_counts_that_the_times_belie_are_not_believed(tmp_path: Path) -> None:
     assert missing(stale) == (12, 0)
 
 
+def test_an_avi_that_breaks_off_lacks_what_its_header_counts(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "x.avi", 50, codec="mjpeg", pix_fmt="yuvj420p", unit=Fraction(1, 25), sound="pcm_s16le")
+    assert missing(path) == (50, 0)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    came, lost = missing(path)
+    assert 25 < came < 35 and came + lost == 50
+
+
 @pytest.mark.parametrize("step", [40, 400])
 def test_packets_without_decoding_times_have_their_place(step: int, tmp_path: Path) -> None:
     path = make_clip(tmp_path / "x.mkv", unit=Fraction(1, 1000), times=[0, step, 2 * step])

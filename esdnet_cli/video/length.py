@@ -26,7 +26,10 @@ def declared_end(path: Path, container: InputContainer, stream: VideoStream) -> 
     except ValueError:
         pass
     if stream.duration is not None and stream.time_base is not None:
-        ends = (stream.duration + (stream.start_time or 0)) * stream.time_base
+        duration = stream.duration
+        if container.format.name == "avi":  # FFmpeg shortens it where the file is shorter than its header says
+            duration = max(duration, stream.frames)
+        ends = (duration + (stream.start_time or 0)) * stream.time_base
         shown = _shown_entries(container, stream)
         if shown:  # the duration of an edit list counts what it puts before the first frame, too
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
