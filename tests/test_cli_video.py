@@ -967,6 +967,8 @@ def test_frames_smoothed_compared_and_resumed(tiny: Path, tmp_path: Path, run: R
 USAGE = {
     "no container": (("x.mp4", "-o", "y.xyz"), "cannot write .xyz; use .mp4"),
     "no ending": (("x.mp4", "-o", "y"), "it has no file extension"),
+    "standard input": (("-", "-o", "y.mp4"), "clips do not go through standard input and output; name files"),
+    "standard output": (("x.mp4", "-o", "-"), "clips do not go through standard input and output; name files"),
     "a new folder for one": (("x*.mp4", "-o", "out/"), "if it shall be a folder, make it first"),
     "over the input": (("x.mp4", "-o", "x.mp4"), "would be written over an input"),
     "one name": (("x.mp4", "sub/x.mp4", "-o", "out"), "would both become"),
@@ -997,6 +999,20 @@ def test_wrong_usage_is_one_line_and_code_2(
     assert result.exit_code == 2
     assert message in result.stderr.splitlines()[-1] and result.stdout == ""
     assert files(tmp_path) == before
+
+
+def test_a_clip_named_twice_is_derained_once(still: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.mp4", 2)
+    result = run("video", source, os.path.relpath(source), "-o", tmp_path / "out", "--weights", still)
+    assert result.exit_code == 0 and "1 done, 0 skipped, 0 failed" in result.stdout
+
+
+def test_an_empty_folder_of_frames_is_told_of_no_option_that_is_not_there(
+    still: Path, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "in").mkdir()
+    result = run("video", tmp_path / "in", "-o", tmp_path / "out", "--weights", still)
+    assert result.exit_code == 1 and "in: no pictures in this folder; name another" in result.stderr
 
 
 def test_where_nothing_was_computed_nothing_is_summed_up(still: Path, tmp_path: Path, run: Run) -> None:

@@ -94,6 +94,8 @@ def command(
       esdnet video dashcam.mp4 -o try.mp4 --start 1:30 --end 1:40 --compare
       esdnet video frames/ -o derained/ --deflicker
     """
+    if "-" in (*inputs, str(output)):
+        raise click.UsageError("clips do not go through standard input and output; name files.")
     if start is not None and end is not None and start >= end:
         raise click.UsageError("--start must come before --end.")
     if crf is not None and codec == "ffv1":

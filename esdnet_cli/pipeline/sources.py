@@ -70,12 +70,16 @@ class Unusable:
 
 
 def find_sources(
-    inputs: Sequence[str], recursive: bool, leave_out: Sequence[Path | None] = (), unread: Counter[str] | None = None
+    inputs: Sequence[str],
+    recursive: bool | None,
+    leave_out: Sequence[Path | None] = (),
+    unread: Counter[str] | None = None,
 ) -> tuple[list[Source], list[Unusable]]:
     """Pictures named by files, folders (by ending; below them too if `recursive`) and patterns, in order, each once.
 
     @LIST stands for what the lines of that file name. unread: counts pictures of kinds that are not read, by ending,
     and links to folders, which are not followed, by their names and a slash, unless pictures below were found anyway.
+    recursive: None where the command has no -r to name.
     Folders and patterns pass over hidden files, and over everything below the folders `leave_out` (our own outputs)
     where these lie inside them; folders also over what a journal inside them knows as ours.
     Raises EsdnetError if one of `leave_out` is itself an input.
@@ -120,7 +124,7 @@ def _listed(inputs: Sequence[str], unusable: list[Unusable]) -> Iterator[str]:
 
 
 def _find(
-    text: str, recursive: bool, leave_out: Sequence[Path], unusable: list[Unusable], unread: Counter[str]
+    text: str, recursive: bool | None, leave_out: Sequence[Path], unusable: list[Unusable], unread: Counter[str]
 ) -> tuple[list[Source], str | None]:
     """What one input names; or no source, and why. Folders that cannot be listed are added to `unusable`."""
     path = Path(text)
@@ -130,8 +134,8 @@ def _find(
             raise EsdnetError(f"{text}: is both input and output folder; choose another output folder")
         before = len(unusable)
         found = list(_in_folder(path, recursive, _inside(leave_out, path), unusable, unread))
-        hint = "" if recursive else "; -r looks into subfolders"
-        return found, None if len(unusable) > before else f"no pictures in this folder{hint or '; name another'}"
+        hint = "-r looks into subfolders" if recursive is False else "name another"
+        return found, None if len(unusable) > before else f"no pictures in this folder; {hint}"
     if os.path.isfile(text):
         return [Source(path, Path(path.name))], None
     if os.path.lexists(text):
@@ -283,7 +287,7 @@ def pair_up(sources: Sequence[Source], targets: Path) -> tuple[list[tuple[Source
 
 
 def _in_folder(
-    folder: Path, recursive: bool, outputs: Sequence[str], unusable: list[Unusable], unread: Counter[str]
+    folder: Path, recursive: bool | None, outputs: Sequence[str], unusable: list[Unusable], unread: Counter[str]
 ) -> Iterable[Source]:
     def note(error: OSError) -> None:
         reason = f"cannot be listed: {error.strerror}; check its permissions"

@@ -32,7 +32,7 @@ def show_frames(
     """Derain the pictures of a folder in the order of their numbers; names and formats stay. Returns the exit code."""
     check_folder(output)
     unread: Counter[str] = Counter()
-    sources, unusable = find_sources([folder], recursive=False, leave_out=[output], unread=unread)
+    sources, unusable = find_sources([folder], recursive=None, leave_out=[output], unread=unread)
     if not sources and holds_clips(folder):
         raise EsdnetError(f"{folder}: contains clips, but a folder is taken as numbered frames; name the clips")
     frames, others = numbered(sources)

@@ -94,7 +94,7 @@ def _frames(path: Path) -> Iterator[NDArray[Any]]:
     """RGB of a clip, or of a folder's pictures in the order of their numbers. Raises EsdnetError."""
     try:
         if path.is_dir():
-            sources, unusable = find_sources([str(path)], recursive=False)
+            sources, unusable = find_sources([str(path)], recursive=None)
             for entry in unusable:
                 raise PictureError(entry.error)
             for source in in_order(sources):

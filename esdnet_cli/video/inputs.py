@@ -50,14 +50,15 @@ def find_clips(inputs: Sequence[str], output: Path) -> tuple[list[ClipJob], list
     Raises EsdnetError before any work for an ending that is no container, an output that is an input, or two of one
     name.
     """
-    paths, unusable = [], []
+    paths: dict[str, Path] = {}  # each once
+    unusable = []
     for text in inputs:
         found = [text] if os.path.lexists(text) or not glob.has_magic(text) else sorted(glob.glob(text, recursive=True))
         if not found:
             unusable.append(Unusable(printable(text), "the pattern matches no file; check the pattern and its quotes"))
         for name in found:
             if os.path.isfile(name):
-                paths.append(Path(name))
+                paths.setdefault(os.path.abspath(name), Path(name))
             else:
                 unusable.append(Unusable(printable(name), "no such file; check the name"))
     single = len(inputs) == 1 and len(paths) <= 1 and not os.path.isdir(output)
@@ -69,7 +70,7 @@ def find_clips(inputs: Sequence[str], output: Path) -> tuple[list[ClipJob], list
         raise EsdnetError(f"{output}: several clips become several clips; name a folder")
     jobs: dict[str, ClipJob] = {}
     sources = {os.path.realpath(path) for path in paths}
-    for path in paths:
+    for path in paths.values():
         ending = path.suffix if path.suffix.lower() in CONTAINERS else OTHERWISE
         target = output if single else output / fitting_name(f"{path.stem}{ending}")
         key = os.path.normcase(os.path.realpath(target))
