@@ -6,6 +6,7 @@ their times, and of each stream of sound its codec, first second and length. `sa
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import struct
@@ -19,9 +20,10 @@ import av
 import numpy as np
 import pytest
 from av.packet import Packet
-from clips import make_clip, packets_of, times_of
+from clips import make_clip, packets_of, scene, times_of
 from conftest import Run
 from dolby import remuxed, with_descriptor, with_rpu
+from PIL import Image
 
 from esdnet_cli.errors import PictureError
 from esdnet_cli.video.info import read_info
@@ -489,6 +491,26 @@ def test_a_cue_that_began_before_the_part_is_shown(ending: str, identity: Path, 
     assert run("video", OVERLAPPING(tmp_path), "-o", target, *options).exit_code == 0
     (begin, _, text), *_ = found = shown(target)
     assert begin == 0 and text == "A sign" and "one" not in str(found)
+
+
+@pytest.mark.parametrize("orientation, rotation", [(1, 0), (6, -90)])
+def test_frames_that_carry_exif_as_photographs_do(
+    orientation: int, rotation: int, identity: Path, tmp_path: Path, run: Run
+) -> None:
+    source, target, exif = tmp_path / "x.mov", tmp_path / "y.mp4", Image.Exif()
+    exif[0x0112] = orientation
+    with av.open(str(source), "w") as container:
+        stream: Any = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuvj420p"
+        for index in range(3):
+            Image.fromarray(scene(index, 32, 48)).save(picture := io.BytesIO(), "JPEG", exif=exif)
+            packet: Any = Packet(picture.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, index, index, Fraction(1, 25)
+            container.mux(packet)
+    result = run("video", source, "-o", target, "--weights", identity)
+    assert result.exit_code == 0, result.stderr
+    with av.open(str(target)) as container:
+        assert [frame.rotation for frame in container.decode(video=0)] == [rotation] * 3
 
 
 @pytest.mark.parametrize("codec", ["adpcm_ima_wav", "libmp3lame"])

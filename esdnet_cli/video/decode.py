@@ -14,6 +14,7 @@ import av
 import av.error
 from av.container import InputContainer
 from av.packet import Packet
+from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -21,6 +22,8 @@ from esdnet_cli.errors import PictureError, one_line
 from esdnet_cli.pipeline.boxes import lacks_index
 from esdnet_cli.video.clock import Join, Part, one_clock
 
+# PyAV lacks kinds that its FFmpeg has, such as the EXIF of a camera's Motion JPEG, and raises at any frame with one
+Type._missing_ = classmethod(lambda kinds, number: kinds.VIDEO_HINT)  # type: ignore[method-assign, assignment]
 # a playlist in a video's clothes opens nothing else; joined MPEG-TS is one clip even where parts number streams anew
 _OPTIONS = {"protocol_whitelist": "none", "merge_pmt_versions": "1"}
 _BETWEEN = 512  # bytes that may lie between two packets of Matroska: damage costs all up to the next cluster
