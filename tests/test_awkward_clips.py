@@ -177,6 +177,33 @@ def _resized(data: bytes, longer: int, *boxes: int) -> bytes:
     return bytes(changed)
 
 
+def captioned(folder: Path) -> Path:
+    """With closed captions (CEA-708) before its first frame."""
+    path = make_clip(folder / "x.h264", 12)
+    data = path.read_bytes()
+    words = bytes.fromhex("b500314741393403") + b"\x42\xff" + bytes.fromhex("fc942cfc8080ff")
+    first = data.index(b"\0\0\1\x65")
+    path.write_bytes(data[:first] + b"\0\0\1\x06\x04" + bytes([len(words)]) + words + b"\x80" + data[first:])
+    return path
+
+
+def all_round(folder: Path) -> Path:
+    """A picture of all that is around, as a ball is laid flat (Spherical Video V2)."""
+    path = make_clip(folder / "x.mp4", 12)
+    data = path.read_bytes()
+    ball = _box(b"proj", _box(b"prhd", bytes(16)) + _box(b"equi", bytes(20)))
+    ball = _box(b"sv3d", _box(b"svhd", bytes(5)) + ball)
+    kinds = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1")
+    boxes = [data.index(kind, data.index(b"moov")) - 4 for kind in kinds]  # the last one of the file
+    end = boxes[-1] + int.from_bytes(data[boxes[-1] :][:4])
+    path.write_bytes(_resized(data[:end] + ball + data[end:], len(ball), *boxes))
+    return path
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
 AAC, SHORT = ("aac", 0.0, 0.48), ("pcm_s16le", 0.0, 0.48)
 CATTED = clip("x.ts", sound="aac")
 WHOLE = clip("x.mp4", 50, sound="aac")
@@ -306,6 +333,8 @@ TABLE = {
         clip("x.mp4", tags_of_file={"com.android.version": "15"}, muxer={"movflags": "use_metadata_tags"}), ".mp4",
         tags={"com.android.version": "15", "title": "A walk"},
     ),
+    "captions within the picture": Case(captioned, ".mp4", "left out: closed captions within the picture"),
+    "all round": Case(all_round, ".mkv", "left out: what makes it a view all round (360 degrees)"),
     "Dolby Vision 5": Case(case("dvp5.mp4"), ".mp4", "is Dolby Vision without a picture", refused=True),
     "the same in Matroska": Case(
         dolby("x.mkv", lambda clip: remuxed(clip, "matroska")), ".mp4", "is Dolby Vision without", refused=True

@@ -122,6 +122,7 @@ def choose_encoding(
         notes.append(f"written as 4:{chroma[1]}:{chroma[2]}, the source is {source}")
     if info.alpha:
         notes.append("transparency is left out")
+    notes += [f"left out: {what}" for what in info.left]
     if info.interlaced:
         notes.append("interlaced frames are derained as they are and written as progressive; deinterlace them before")
     rgb = chroma == "rgb"

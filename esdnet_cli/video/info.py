@@ -31,6 +31,10 @@ EXACT = int(
     | Interpolation.FULL_CHR_H_INP
     | Interpolation.BITEXACT
 )
+_SIDE_DATA = {
+    "A53_CC": "closed captions within the picture",
+    "SPHERICAL": "what makes it a view all round (360 degrees)",
+}
 _UNSPECIFIED = 2  # of a matrix, primaries or transfer (ITU-T H.273)
 _BT709, _BT601 = 1, 6
 # swscale's names of the matrices of H.273: 1 BT.709, 4 FCC, 5 and 6 BT.601, 7 SMPTE 240M, 9 BT.2020
@@ -62,7 +66,7 @@ class ClipInfo:
     frames: as the file declares, None if it does not. ends: declared end of the video (or of the file, if
     `ends_with_file`) in seconds, taking the last frame for as long as others; last: see `length.last_of_track`. first:
     pts of the first frame, in units of time_base. zero: the second on the file's clock that is 0 in the output. joins:
-    where that clock jumps.
+    where that clock jumps. left: what frames carry that goes into no output.
     """
 
     width: int
@@ -84,6 +88,7 @@ class ClipInfo:
     ends_with_file: bool
     last: tuple[int, int] | None
     joins: tuple[Join, ...]
+    left: tuple[str, ...]
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -153,6 +158,7 @@ def read_info(path: Path) -> ClipInfo:
             ends_with_file=by_file,
             last=last_of_track(container, stream),
             joins=joins,
+            left=tuple(name for kind, name in _SIDE_DATA.items() if kind in frame.side_data),
         )
 
 
