@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 FORMATS = {
     ".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".ts": "mpegts", ".m2ts": "mpegts",
     ".vob": "vob", ".avi": "avi", ".h264": "h264", ".flv": "flv", ".wmv": "asf",
+    ".dv": "dv",
 }  # fmt: skip
 SUBTITLES = b"1\n00:00:00,100 --> 00:00:00,400\nRain\n\n2\n00:00:00,500 --> 00:00:00,700\nNo rain\n\n"
 

@@ -34,6 +34,7 @@ CASES = Path(__file__).parent / "cases"
 BROADCAST = Fraction(1, 90000)
 UNITS = {
     ".avi": Fraction(1, 25),
+    ".dv": Fraction(1, 25),
     ".ts": BROADCAST,
     ".m2ts": BROADCAST,
     ".vob": Fraction(1, 25),
@@ -332,6 +333,10 @@ TABLE = {
     "another phone's": Case(
         clip("x.mp4", tags_of_file={"com.android.version": "15"}, muxer={"movflags": "use_metadata_tags"}), ".mp4",
         tags={"com.android.version": "15", "title": "A walk"},
+    ),
+    "bare DV": Case(
+        clip("x.dv", 2, size=(720, 576), codec="dvvideo", sound="pcm_s16le", layout="stereo"), ".mp4",
+        "interlaced frames", frames=2, sound=[("pcm_s16le", 0, 0.08)],
     ),
     "captions within the picture": Case(captioned, ".mp4", "left out: closed captions within the picture"),
     "all round": Case(all_round, ".mkv", "left out: what makes it a view all round (360 degrees)"),

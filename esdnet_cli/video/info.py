@@ -165,10 +165,10 @@ def read_info(path: Path) -> ClipInfo:
 def _rate(stream: VideoStream, most: Fraction) -> Fraction:
     """Frames of a second by the header, which may say more than the clock has ticks, as after a remux to Matroska.
 
-    An AVI's may count empty places of its clock.
+    An AVI's may count empty places of its clock, that of bare DV counts the clock itself.
     """
     rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate] or [Fraction(25)]
-    if stream.container.format.name == "avi":
+    if stream.container.format.name in ("avi", "dv"):
         return min(rates)
     return next((rate for rate in rates if rate <= most), most)
 
