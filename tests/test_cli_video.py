@@ -1007,6 +1007,13 @@ def test_a_clip_named_twice_is_derained_once(still: Path, tmp_path: Path, run: R
     assert result.exit_code == 0 and "1 done, 0 skipped, 0 failed" in result.stdout
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_pipe_is_not_called_missing(still: Path, tmp_path: Path, run: Run) -> None:
+    os.mkfifo(tmp_path / "x.mp4")
+    result = run("video", tmp_path / "x.mp4", "-o", tmp_path / "y.mp4", "--weights", still)
+    assert result.exit_code == 1 and "x.mp4: is no ordinary file" in result.stderr
+
+
 def test_an_empty_folder_of_frames_is_told_of_no_option_that_is_not_there(
     still: Path, tmp_path: Path, run: Run
 ) -> None:
@@ -1023,8 +1030,11 @@ def test_where_nothing_was_computed_nothing_is_summed_up(still: Path, tmp_path: 
     assert result.exit_code == 1 and "Energy is estimated" not in result.stderr
 
 
-def test_a_timecode_that_is_written_anew_is_not_called_left_out(still: Path, tmp_path: Path, run: Run) -> None:
-    source, target = tmp_path / "x.mov", tmp_path / "y.mov"
+@pytest.mark.parametrize("ending", ["mov", "mp4"])
+def test_a_timecode_that_is_written_anew_is_not_called_left_out(
+    ending: str, still: Path, tmp_path: Path, run: Run
+) -> None:
+    source, target = tmp_path / "x.mov", tmp_path / f"y.{ending}"
     make_clip(source, 2, tags_of_file={"timecode": "01:02:03:04"})
     result = run("video", source, "-o", target, "--weights", still)
     assert result.exit_code == 0 and "a data stream" not in result.stderr

@@ -60,7 +60,9 @@ def find_clips(inputs: Sequence[str], output: Path) -> tuple[list[ClipJob], list
             if os.path.isfile(name):
                 paths.setdefault(os.path.abspath(name), Path(name))
             else:
-                unusable.append(Unusable(printable(name), "no such file; check the name"))
+                special = "is no ordinary file, or a link that leads nowhere; save it as one"
+                why = special if os.path.lexists(name) else "no such file; check the name"
+                unusable.append(Unusable(printable(name), why))
     single = len(inputs) == 1 and len(paths) <= 1 and not os.path.isdir(output)
     if single and output.suffix.lower() not in CONTAINERS:
         fault = f"cannot write {output.suffix}" if output.suffix else "it has no file extension"

@@ -77,7 +77,7 @@ def choose_streams(source: Path, info: ClipInfo, container: str) -> tuple[dict[i
             elif stream.type not in ("audio", "subtitle"):
                 # QuickTime files hold chapters' names in such streams, and the timecode: both are written anew
                 named = stream.type == "data" and origin.chapters()
-                timed = stream.type == "data" and container == "mov" and "timecode" in stream.metadata
+                timed = stream.type == "data" and container in QUICKTIME and "timecode" in stream.metadata
                 if not (named or timed):
                     cover = stream.disposition & Disposition.attached_pic
                     notes.append(f"left out: {'the cover picture' if cover else f'a {stream.type} stream'}")
