@@ -397,6 +397,23 @@ def test_a_part_of_a_joined_clip(tmp_path: Path) -> None:
         assert part == [pts for pts in whole if pts - info.first >= start / info.time_base] and part
 
 
+def test_where_a_clip_changes_its_size_is_said(identity: Path, tmp_path: Path, run: Run) -> None:
+    source, target = tmp_path / "x.webm", tmp_path / "y.mkv"
+    parts = [clip(f"{size[0]}.webm", 5, size=size, codec="libvpx-vp9")(tmp_path) for size in ((48, 32), (64, 48))]
+    with av.open(str(parts[0])) as first, av.open(str(parts[1])) as second, av.open(str(source), "w") as new:
+        copy = new.add_stream_from_template(first.streams.video[0], opaque=True)
+        for old, later in ((first, 0), (second, 200)):  # as a browser records a call
+            for packet in old.demux():
+                if packet.size:
+                    packet.pts, packet.dts, packet.stream = (packet.pts or 0) + later, (packet.dts or 0) + later, copy
+                    new.mux(packet)
+    command = ("video", source, "-o", target, "--weights", identity)
+    result = run(*command)
+    assert result.exit_code == 1
+    assert "from 48x32 to 64x48; split it there, or end before, with --end 0.2" in result.stderr
+    assert run(*command, "--end", "0.2").exit_code == 0 and len(times_of(target)) == 5
+
+
 @pytest.mark.parametrize("ending", ["mkv", "avi", "ts"])
 @pytest.mark.parametrize("first, second", [(0, 5), (5, 5), (0, 0)])
 def test_a_stream_without_a_frame_hides_none_that_has(first: int, second: int, ending: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -173,12 +174,13 @@ def _rate(stream: VideoStream, most: Fraction) -> Fraction:
     return next((rate for rate in rates if rate <= most), most)
 
 
-def check_size(first: tuple[int, int], later: tuple[int, int]) -> None:
-    """Raises PictureError if width and height of a later frame are not the first one's."""
+def check_size(first: tuple[int, int], later: tuple[int, int], begins: float | None = None) -> None:
+    """Raises PictureError if width and height of a later frame are not the first one's. begins: its second."""
     if later != first:
         (width, height), (new_width, new_height) = first, later
+        end = "" if begins is None else f", or end before, with --end {math.floor(1000 * begins) / 1000}"
         raise PictureError(
-            f"changes its size midway, from {width}x{height} to {new_width}x{new_height}; split it there"
+            f"changes its size midway, from {width}x{height} to {new_width}x{new_height}; split it there{end}"
         )
 
 

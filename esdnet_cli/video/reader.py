@@ -92,6 +92,9 @@ class Frames:
 
     def _made(self, number: int, pts: int, frame: VideoFrame, ends: int) -> Iterator[Frame]:
         if number // self._selection.every >= self._skip:
+            info = self._info
+            begins = float((pts - info.first) * info.time_base)
+            check_size((info.width, info.height), (frame.width, frame.height), begins)
             yield Frame(number, pts, max(1, ends - pts), self._to_rgb(frame))
 
     def _selected(self) -> Generator[tuple[int, int, VideoFrame]]:
@@ -233,7 +236,6 @@ class RGBConverter:
 
     def __call__(self, frame: VideoFrame) -> NDArray[Any]:
         info = self._info
-        check_size((info.width, info.height), (frame.width, frame.height))
         rgb = self._reformatter.reformat(
             frame,
             format="rgb24" if info.depth == 8 else "rgb48le",
