@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import Result
 from conftest import INTEGER, LEAST, TINY, Run, load_json, photo, tiny_network, write
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
@@ -243,6 +245,46 @@ def test_resumed_it_computes_as_begun(clean: Path, tmp_path: Path, run: Run, mon
         result = run(*train, *resume)
         assert result.exit_code == 0, result.output
         assert "bf16 on cpu" in result.stderr
+
+
+def test_resumed_on_other_data_is_refused(clean: Path, tmp_path: Path, run: Run) -> None:
+    def train(photographs: Path, *options: object) -> Result:
+        return run("train", "--clean", photographs, "-o", tmp_path / "run", "--steps", 2, *FEW, *options)
+
+    pairs, others = tmp_path / "pairs", tmp_path / "others"
+    for folder in (pairs, others):
+        for side in ("input", "target"):
+            write(folder / side / "p.png", photo(24, 32, len(folder.name + side)))
+    assert train(clean, "--pairs", f"{pairs}=0.3", "--validate", pairs).exit_code == 0
+    moved = clean.rename(tmp_path / "moved")
+    same = ("--pairs", f"{pairs}=0.3", "--validate", pairs, "--resume")
+    assert train(moved, *same).exit_code == 0, "the same pictures, wherever they lie"
+    for options, words in (
+        (("--pairs", f"{pairs}=0.4", *same[2:]), ("was started with data 3 photographs ", "=0.3, not 3 ", "=0.4; ")),
+        (("--pairs", f"{others}=0.3", *same[2:]), ("was started with data 3 photographs ", "=0.3, not 3 ", "=0.3; ")),
+        (same[2:], ("was started with data 3 photographs ", "=0.3, not 3 photographs ")),
+        ((*same[:2], "--validate", others, "--resume"), ("was started with validation 1 pairs ", ", not 1 pairs ")),
+    ):
+        refused = train(moved, *options)
+        assert refused.exit_code == 2 and all(word in refused.stderr for word in words), refused.stderr
+        assert "resume with the original options and data" in refused.stderr
+    assert train(moved, *same[:2], "--resume").exit_code == 0, "nothing is validated, so nothing is compared"
+    write(moved / "3.png", photo(40, 48, 3))
+    assert "3 photographs" in (refused := train(moved, *same)).stderr and "not 4 photographs" in refused.stderr
+
+
+def test_resumed_without_its_beginning_it_keeps_the_terms(clean: Path, tmp_path: Path, run: Run) -> None:
+    begun = tmp_path / "begun.safetensors"
+    save(begun, tiny_network(LEAST).state_dict(), LEAST, {"license": "NC", "trained_on": "a"})
+    train = ("train", "--clean", clean, "-o", tmp_path / "run", "--steps", 1, *FEW)
+    assert run(*train, "--init", begun).exit_code == 0
+    with safe_open(tmp_path / "run" / "state.safetensors", "pt") as file:
+        header, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    header["run"] = json.dumps({**json.loads(header["run"]), "step": 0})  # as if it had been killed
+    save_file(tensors, tmp_path / "run" / "state.safetensors", header)
+    assert run(*train, "--resume").exit_code == 0
+    metadata = open_checkpoint(str(tmp_path / "run" / "last.safetensors")).metadata
+    assert metadata["license"] == "NC" and metadata["trained_on"] == f"a; then {clean}"
 
 
 def test_two_processes_train_together_and_resume(clean: Path, tmp_path: Path, run: Run) -> None:

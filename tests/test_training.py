@@ -301,6 +301,7 @@ def test_resuming_otherwise_is_refused(tmp_path: Path) -> None:
     list(new_run(tmp_path / "run", replace(RECIPE, steps=1)).train())
     with pytest.raises(EsdnetError, match=r"was started with lr 0.001, not 0.5"):
         new_run(tmp_path / "run", replace(RECIPE, steps=1, lr=0.5), resume=True)
+    new_run(tmp_path / "run", replace(RECIPE, steps=1, data="1 pairs"), resume=True)  # as of older states
     (tmp_path / "run" / STATE).write_bytes(b"nonsense")
     with pytest.raises(EsdnetError, match="is not a training state"):
         new_run(tmp_path / "run", replace(RECIPE, steps=1), resume=True)

@@ -187,19 +187,20 @@ def command(
     if crop % config.multiple:
         raise click.UsageError(f"--crop {crop} is not a multiple of {config.multiple}, which this network needs.")
     chosen = choose_device(device, local_rank())
-    from esdnet_cli.training.data import CropSource, Folder, Taught, load_batches, load_validation
+    from esdnet_cli.training.data import CropSource, Folder, Taught, fingerprint, load_batches, load_validation
 
     with join_processes(chosen):
         taught = teacher_of(*teacher, crop, chosen, tell) if teacher else None
         masks, couples = ([Folder(*entry) for entry in given] for given in (streaks, pairs))
-        batches: CropSource = load_batches(clean, masks, couples, crop, chosen)
-        if taught:
-            batches = Taught(batches, taught.network, batch)
+        mixed = load_batches(clean, masks, couples, crop, chosen)
+        batches: CropSource = Taught(mixed, taught.network, batch) if taught else mixed
         validation = load_validation(validate) if validate else []
+        scored = fingerprint(picture for _, *both in validation for picture in both)
         computed_in = autocast_precision(precision, chosen, compiled, output if resume else None)
         recipe = Recipe(
             config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown, freeze_norm,
-            teacher=taught.identity if taught else None,
+            teacher=taught.identity if taught else None, data=mixed.identity,
+            validation=f"{len(validation)} pairs {scored}" if validation else None,
         )  # fmt: skip
         prepare_folder(output, resume)
         folders = (*clean, *(path for path, _ in (*streaks, *pairs)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -43,6 +44,7 @@ class Pictures:
     def __init__(self, pictures: Sequence[NDArray[np.uint8]], device: torch.device) -> None:  # each [H, W, C]
         sizes = torch.tensor([picture.shape[:2] for picture in pictures])
         ends = torch.tensor([picture.size for picture in pictures]).cumsum(0)
+        self.count, self.fingerprint = len(pictures), fingerprint(pictures)
         self._channels = pictures[0].shape[2]
         self._heights, self._widths = sizes.to(device).unbind(1)
         self._starts = (ends - torch.tensor([picture.size for picture in pictures])).to(device)
@@ -129,9 +131,13 @@ class Paired:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Crops of several sources, each crop's drawn at random by the sources' shares, which sum to 1."""
+    """Crops of several sources, each crop's drawn at random by the sources' shares, which sum to 1.
+
+    identity: what they are, for a run's state.
+    """
 
     sources: Sequence[tuple[CropSource, float]]
+    identity: str = ""
 
     def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
         shares = torch.tensor([share for _, share in self.sources], dtype=torch.float32, device=random.device)
@@ -189,7 +195,7 @@ def shares(given: Sequence[Folder], own: bool) -> list[float]:
 
 def load_batches(
     clean: Sequence[Path], streaks: Sequence[Folder], pairs: Sequence[Folder], crop: int, device: torch.device
-) -> CropSource:
+) -> Mixed:
     """What `clean` folders, with `streaks` masks and rain of our own, and `pairs` give to train on, on the device.
 
     Raises EsdnetError for an empty folder, a picture that is bad or smaller than a crop, a pair that does not fit,
@@ -197,17 +203,30 @@ def load_batches(
     """
     parts = shares([*streaks, *pairs], own=bool(clean))
     sources: list[tuple[CropSource, float]] = []
+    known: list[str] = []
     if clean:
         photographs = Pictures([_read(source.path, crop) for folder in clean for source in listing(folder)], device)
+        known.append(f"{photographs.count} photographs {photographs.fingerprint}")
         sources.append((OwnRain(photographs), max(1 - sum(parts), 0.0)))
     for folder, share in zip(streaks, parts):
         least = crop + 2 * _around(crop)
         masks = Pictures([read_mask(mask.path, least) for mask in listing(folder.path)], device)
+        known.append(f"{masks.count} masks {masks.fingerprint}={share:g}")
         sources.append((MaskedRain(photographs, masks), share))
     for folder, share in zip(pairs, parts[len(streaks) :]):
-        both = [np.dstack((rainy, target)) for _, rainy, target in read_pairs(folder.path, crop)]
-        sources.append((Paired(Pictures(both, device)), share))
-    return Mixed(sources)
+        both = Pictures([np.dstack((rainy, target)) for _, rainy, target in read_pairs(folder.path, crop)], device)
+        known.append(f"{both.count} pairs {both.fingerprint}={share:g}")
+        sources.append((Paired(both), share))
+    return Mixed(sources, ", ".join(known))
+
+
+def fingerprint(pictures: Iterable[NDArray[np.uint8]]) -> str:
+    """Of pictures in their order, whatever their files are called and wherever they lie."""
+    hashed = hashlib.sha256()
+    for picture in pictures:
+        hashed.update(f"{picture.shape}".encode())
+        hashed.update(np.ascontiguousarray(picture).data)
+    return hashed.hexdigest()[:8]
 
 
 def read_mask(path: Path, least: int) -> NDArray[np.uint8]:

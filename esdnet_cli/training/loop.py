@@ -43,13 +43,14 @@ TAUGHT = 0.7  # share of the loss that a teacher's results have, if there is one
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run is, apart from its data; it stands in the state, and a resumed run must have the same.
+    """What a run is; it stands in the state, and a resumed run must have the same.
 
     steps or minutes: the length, one of them None. batch: crops of a step over all processes. crop: their side.
     lr: learning rate, reached after `warmup` steps (MOST_WARMUP of a short run), kept, and falling to 0 over the last
     `cooldown` of the run (a share; 0: it does not fall, for a run that another will go on from). frozen_norm: batch
     norm goes by the statistics that the run began with, as at inference, not by those of the few crops of a step.
-    teacher: which network teaches this one, and how (the crops come with its results). ema: decay of the averaged
+    teacher: which network teaches this one, and how (the crops come with its results). data, validation: which pictures
+    it learns from, in which shares, and is validated on (None: not said). ema: decay of the averaged
     weights. clip: gradient norm. precision: fp32, or bf16 under autocast.
     """
 
@@ -64,14 +65,16 @@ class Recipe:
     cooldown: float
     frozen_norm: bool = False
     teacher: str | None = None
+    data: str | None = None
+    validation: str | None = None
     warmup: int = 200
     weight_decay: float = 1e-4
     ema: float = 0.999
     clip: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; nothing frozen and no teacher go unsaid, as in states of older versions."""
-        unsaid = [name for name in ("frozen_norm", "teacher") if not getattr(self, name)]
+        """JSON-ready; nothing frozen, no teacher and no data go unsaid, as in states of older versions."""
+        unsaid = [name for name in ("frozen_norm", "teacher", "data", "validation") if not getattr(self, name)]
         return {key: value for key, value in asdict(self).items() if key not in unsaid} | {
             "config": self.config.to_dict()
         }
@@ -313,7 +316,7 @@ class TrainingRun:
         tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
         tensors |= {f"optimiser.{key}": value for key, value in self._optimiser.state().items()}
         tensors |= {f"random.{rank}": state for rank, state in enumerate(generators)}
-        here = Position(self.step, self.seconds, self.best if math.isfinite(self.best) else None)
+        here = Position(self.step, self.seconds, self.best if math.isfinite(self.best) else None, self._origin)
         # last of all: what a resumed run starts from is never ahead of the files beside it
         write_state(self.folder / STATE, tensors, self.recipe.to_dict(), here)
 
@@ -350,6 +353,7 @@ class TrainingRun:
         self.step = self.saved = here.step
         self.seconds = here.seconds
         self.best = -math.inf if here.best is None else here.best
+        self._origin = self._origin if here.origin is None else here.origin
         if self.rank == 0:
             forget_after(self.folder / LOG, self.step)
 

@@ -17,15 +17,20 @@ from esdnet_cli.files import write_atomically
 
 STATE, LOG = "state.safetensors", "log.jsonl"
 LAST, BEST = "last.safetensors", "best.safetensors"
+MAY_BE_UNSAID = ("data", "validation")  # of a recipe: in states of older versions, and in a run that validates nothing
 
 
 @dataclass(frozen=True)
 class Position:
-    """Steps done, the seconds that they took, and the best validation PSNR so far in dB, if there was one."""
+    """Steps done, the seconds that they took, and the best validation PSNR so far in dB, if there was one.
+
+    origin: what its weights say of licence and training data; None in states of older versions.
+    """
 
     step: int
     seconds: float
     best: float | None
+    origin: Mapping[str, str] | None = None
 
 
 def write_state(path: Path, tensors: Mapping[str, Tensor], recipe: Mapping[str, Any], here: Position) -> None:
@@ -49,10 +54,11 @@ def read_state(path: Path, recipe: Mapping[str, Any], processes: int) -> tuple[d
         begun, here = dict(json.loads(header["recipe"])), Position(**json.loads(header["run"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise EsdnetError(f"{printable(path)}: is not a training state ({one_line(error)}); start a new run") from error
-    if other := sorted(key for key in {*recipe, *begun} if recipe.get(key) != begun.get(key)):
+    unsaid = {key for key in MAY_BE_UNSAID if recipe.get(key) is None or begun.get(key) is None}
+    if other := sorted(key for key in {*recipe, *begun} - unsaid if recipe.get(key) != begun.get(key)):
         raise EsdnetError(
             f"{printable(path)}: was started with {other[0]} {begun.get(other[0])}, not {recipe.get(other[0])}; "
-            "resume with the original options"
+            "resume with the original options and data"
         )
     if f"random.{processes - 1}" not in tensors or f"random.{processes}" in tensors:
         count = len(below(tensors, "random."))
