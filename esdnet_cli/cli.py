@@ -161,7 +161,8 @@ def _watch_signals() -> None:
 def cli() -> None:
     """Removes rain from photographs and clips with the spiking network ESDNet, and reports spike rates and energy.
 
-    Every option can also be set by an environment variable: --device by ESDNET_DEVICE, and so on.
+    Every option can also be set by an environment variable: --device by ESDNET_DEVICE, and so on; several folders,
+    where an option may be repeated, are separated there as in PATH.
     Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage or checkpoint, 130 interrupted.
 
     \b

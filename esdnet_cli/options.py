@@ -34,6 +34,13 @@ class _Path(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _OnePath(_Path):
+    """Of an option that may not be repeated: all of its environment variable, which click would split as PATH is."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv]
+
+
 PATH = _Path(path_type=Path)
 
 
@@ -118,7 +125,7 @@ def _report_option(**formats: str) -> Callable[[Command], Command]:
     told = "; ".join(f".{ending}{held and f' ({held})'}" for ending, held in formats.items())
     return option(
         "--report",
-        type=PATH,
+        type=_OnePath(path_type=Path),
         multiple=True,  # to say so, where click would take the last one
         callback=check,
         metavar="FILE",

@@ -802,6 +802,15 @@ def test_two_reports_are_not_one(tiny: Path, rainy: Path, tmp_path: Path, run: R
     assert result.exit_code == 2 and "one file, not 2" in result.stderr
 
 
+def test_a_report_named_in_the_environment_may_hold_a_colon(
+    tmp_path: Path, run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / f"12{os.pathsep}30.json"
+    monkeypatch.setenv("ESDNET_REPORT", str(report))
+    assert run("energy", write(tmp_path / "a.png"), "--weights", tiny).exit_code == 0
+    assert load_json(report)["totals"]["ok"] == 1
+
+
 def test_csv_is_harmless_in_spreadsheets(tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = ["=1+1.png", "+a.png", "-a.png", "@a.png", "plain.png"]

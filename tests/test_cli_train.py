@@ -77,6 +77,20 @@ def test_weights_that_began_with_others_say_their_terms(clean: Path, tmp_path: P
     assert metadata["license"] == "not for sale" and metadata["trained_on"] == f"others' pictures; then {clean}"
 
 
+def test_folders_in_an_environment_variable_are_separated_as_in_path(
+    clean: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("some pairs", "more"):
+        for side in ("input", "target"):
+            write(tmp_path / name / side / "p.png", photo(40, 48))
+    monkeypatch.setenv("ESDNET_CLEAN", os.pathsep.join([str(clean), str(clean)]))
+    monkeypatch.setenv("ESDNET_PAIRS", f"{tmp_path / 'some pairs'}=0.2{os.pathsep}{tmp_path / 'more'}")
+    done = run("train", "-o", tmp_path / "run", "--steps", 1, *FEW)
+    assert done.exit_code == 0, done.output
+    trained_on = open_checkpoint(str(tmp_path / "run" / "last.safetensors")).metadata["trained_on"]
+    assert trained_on == ", ".join(str(tmp_path / name) for name in ("clean", "clean", "some pairs", "more"))
+
+
 def test_photographs_masks_and_pairs_together(clean: Path, tmp_path: Path, run: Run) -> None:
     write(tmp_path / "streaks" / "s.png", photo(40, 48)[..., 0])
     write(tmp_path / "more=0" / "s.png", photo(40, 48)[..., 0])

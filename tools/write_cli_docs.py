@@ -17,8 +17,8 @@ INTRODUCTION = """# Commands and options
 You look for an option. This page has the help of every command, as `esdnet COMMAND --help` prints it.
 
 Every option can also be set by an environment variable: `ESDNET_DEVICE=cpu`, `ESDNET_WEIGHTS=my.safetensors`, and so
-on. Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage or checkpoint, 130 interrupted. Results go to stdout,
-progress and messages to stderr.
+on; `ESDNET_CLEAN=photos:more` holds two folders. Exit codes: 0 all done, 1 some inputs failed, 2 wrong usage or
+checkpoint, 130 interrupted. Results go to stdout, progress and messages to stderr.
 
 This page is written by `python tools/write_cli_docs.py`.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ class _SharedFolder(click.ParamType):  # type: ignore[type-arg]  # generic from 
     """DIR or DIR=SHARE -> (folder, share of the crops or None)."""
 
     name = "folder"
+    envvar_list_splitter = os.path.pathsep  # as of folders without a share; click's own would be any space
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not value:
