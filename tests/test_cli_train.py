@@ -44,6 +44,8 @@ def test_synth_train_and_use(clean: Path, tmp_path: Path, run: Run) -> None:
     assert "validation PSNR" in done.stdout and "4 steps in" in done.stdout
     weights = tmp_path / "run" / "best.safetensors"
     assert run("weights", weights).exit_code == 0
+    mistaken = run("weights", tmp_path / "run" / "state.safetensors")
+    assert mistaken.exit_code == 2 and "is the state of a training run; use best.safetensors or" in mistaken.stderr
     shown = run("images", clean / "0.png", "-o", tmp_path / "out", "--weights", weights)
     assert shown.exit_code == 0 and (tmp_path / "out" / "0.png").is_file()
 

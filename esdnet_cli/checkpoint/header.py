@@ -111,6 +111,8 @@ def read_header(weights: str, stated: Mapping[str, Any] | None = None) -> Checkp
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({one_line(error)}); download or convert it again"
         ) from error
+    if metadata.get("format") == "esdnet-training":
+        raise CheckpointError(f"{path}: is the state of a training run; use best.safetensors or last.safetensors there")
     config = _config(metadata, shapes, path)
     if stated:
         config = completed(config, stated, str(path))
