@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,16 @@ class _Teacher(click.ParamType):  # type: ignore[type-arg]  # as above
         return weights, int(copies)
 
 
+class _Number(click.FloatRange):
+    """click's range, without NaN, which is beyond no limit, and infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a number to go by", param, ctx)
+        return number
+
+
 _SHARED = _SharedFolder()
 
 
@@ -87,7 +98,7 @@ _SHARED = _SharedFolder()
 )
 @option("--resume", is_flag=True, help="Continue the run in --output exactly where it stopped.")
 @option("--steps", type=click.IntRange(min=1), metavar="N", help="Length of the run in steps.")
-@option("--minutes", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Length of the run in minutes.")
+@option("--minutes", type=_Number(min=0, min_open=True), metavar="N", help="Length of the run in minutes.")
 @option("--batch", type=click.IntRange(min=1), metavar="N", default=8, show_default=True, help="Crops per step.")
 @option(
     "--crop",
@@ -99,7 +110,7 @@ _SHARED = _SharedFolder()
 )
 @option(
     "--lr",
-    type=click.FloatRange(min=0, min_open=True),
+    type=_Number(min=0, min_open=True),
     metavar="RATE",
     default=2e-3,
     show_default=True,
@@ -107,7 +118,7 @@ _SHARED = _SharedFolder()
 )
 @option(
     "--cooldown",
-    type=click.FloatRange(0, 1),
+    type=_Number(0, 1),
     metavar="FRACTION",
     default=0.25,
     show_default=True,
@@ -121,7 +132,7 @@ _SHARED = _SharedFolder()
 )
 @option(
     "--seed",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 2**32 - 1),
     metavar="N",
     default=0,
     show_default=True,
