@@ -66,18 +66,18 @@ def test_every_kind_of_report_says_the_same() -> None:
     results = [picture(), picture("b.png", 28.5, millions=3)]
     summed = totals(results, COSTS)
     strict = 2000032 * 4.6e-9 + 1e6 * 0.9e-9
-    assert FIGURES["energy_mj"].with_unit(strict) == "0.01 mJ"
+    assert FIGURES["energy_mj"].with_unit(strict) == "0.010 mJ"
     entry = report_dict(results, RUN, summed)["images"][0]
     assert entry["energy_mj"] == pytest.approx(strict) and entry["spike_rate"] == 1 / 32
     (cells, _) = csv.DictReader(to_csv(results, RUN, summed).splitlines())
     for key in ("energy_mj", "spike_rate", "psnr_y"):
         assert float(cells[key]) == entry[key]
-    shown = "9x10 31.23 0.9123 29.00 2.50 3.12 0.01 0.0092 0.0092 a.png"
+    shown = "9x10 31.23 0.9123 29.00 2.50 3.12 0.010 0.0092 0.0092 a.png"
     assert row(results[0], COSTS, scored=True).split() == shown.split()
     table = re.search(r'id="table".*?</table>', to_html(results, RUN, summed), re.DOTALL)
     assert table and '<th scope="col">Strict, mJ</th>' in table[0]
-    assert "<td>31.23</td><td>0.9123</td><td>2.50</td><td>3.12</td><td>0.01</td>" in table[0]
-    assert r"a.png & 3.12 & 0.01 & 0.0092 & 0.0092 & 31.23 & 0.9123 \\" in to_tex(results, RUN, summed)
+    assert "<td>31.23</td><td>0.9123</td><td>2.50</td><td>3.12</td><td>0.010</td>" in table[0]
+    assert r"a.png & 3.12 & 0.010 & 0.0092 & 0.0092 & 31.23 & 0.9123 \\" in to_tex(results, RUN, summed)
     head = r"Picture & Spike rate, \% & Strict, mJ & Spike-only, mJ & ANN, mJ & PSNR, dB & SSIM \\"
     assert head in to_tex(results, RUN, summed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def test_two_reports_side_by_side(reports: tuple[Path, Path], tmp_path: Path, ru
     layers = [row for row in result.stdout.splitlines() if "encoder_level1.0" in row]
     assert len(layers) == 6, "attention is one"
     assert not (tmp_path / "in").joinpath("a.json").exists()
+
+
+def test_many_times_the_energy_stays_in_its_column(reports: tuple[Path, Path], run: Run) -> None:
+    a, b = map(load_json, reports)
+    for layer in (layer for image in b["images"] for layer in image["layers"]):
+        layer["mac"], layer["ac"] = 30 * layer["mac"], 30 * layer["ac"]
+    reports[1].write_text(json.dumps(b))
+    heading, row = (
+        next(line for line in run("energy", "--compare", *reports).stdout.splitlines() if line.endswith(f"  {name}"))
+        for name in ("picture", "total")
+    )
+    assert row.index("  total") == heading.index("  picture") and re.search(r" \+\d,\d{3} % ", row)
 
 
 def test_both_sides_are_priced_alike(reports: tuple[Path, Path], run: Run, tmp_path: Path) -> None:

@@ -401,5 +401,5 @@ def _network_dict(
 def digits(value: float) -> str:
     """At least three that count (two below 0.1), at most seven characters below a million."""
     if 0 < abs(value) < 0.1:
-        return f"{value:.2g}"
+        return f"{value:#.2g}"  # 0.080, too
     return f"{value:,.{3 if value < 9.9995 else 2 if value < 99.995 else 1 if value < 9999.95 else 0}f}"

@@ -132,7 +132,10 @@ def _by_layer(activity: Activity, costs: EnergyCosts) -> dict[str, tuple[float, 
 
 
 def _compared(mj_a: float | None, mj_b: float | None, rate_a: float | None, rate_b: float | None, name: str) -> str:
-    change = f"{100 * (mj_b / mj_a - 1):+.1f} %" if mj_a and mj_b is not None else ""
+    change = ""
+    if mj_a and mj_b is not None:
+        percent = 100 * (mj_b / mj_a - 1)
+        change = f"{percent:+,.{0 if percent >= 1000 else 1}f} %"
     energies = (f"{'-' if mj is None else digits(mj):>8}" for mj in (mj_a, mj_b))
     rates = (f"{'' if rate is None else f'{100 * rate:.2f}':>6}" for rate in (rate_a, rate_b))
     return f"{' '.join(energies)} {change:>8} {' '.join(rates)}  {name}"
