@@ -219,6 +219,18 @@ def test_a_run_is_not_written_over(clean: Path, tmp_path: Path, run: Run) -> Non
     again = run(*train, "--seed", 1)
     assert again.exit_code == 2 and weights.read_bytes() == trained
     assert f"{weights}: would be replaced; move it, or choose another folder" in again.stderr
+    weights.unlink()  # what is left is as of a run that ended before its first state
+    assert run(*train, "--seed", 1).exit_code == 0
+
+
+def test_a_log_of_others_is_not_removed(clean: Path, tmp_path: Path, run: Run) -> None:
+    others = tmp_path / "run" / "log.jsonl"
+    others.parent.mkdir()
+    for text in ('{"event": "start"}\n', "5\n", "notes", ""):
+        others.write_text(text)
+        refused = run("train", "--clean", clean, "-o", tmp_path / "run", "--steps", 1, *FEW)
+        assert refused.exit_code == 2 and f"{others}: is no log of a run; move it, or choose" in refused.stderr
+        assert others.read_text() == text
 
 
 KILLED = """

@@ -19,7 +19,7 @@ from esdnet_cli.errors import EsdnetError, one_line, printable
 from esdnet_cli.model.config import SIZES, ESDNetConfig
 from esdnet_cli.model.inference import LOWERED, Inference, choose_precision
 from esdnet_cli.pipeline.tiling import SelfEnsemble
-from esdnet_cli.training.state import BEST, LAST, LOG, STATE, read_recipe
+from esdnet_cli.training.state import BEST, LAST, LOG, STATE, is_log, read_recipe
 
 
 @contextmanager
@@ -138,7 +138,9 @@ def prepare_folder(folder: Path, resume: bool) -> None:
             raise EsdnetError(f"{printable(folder / name)}: would be replaced; move it, or choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            (folder / LOG).unlink(missing_ok=True)  # of a run that ended before its first state
+        if not resume and (folder / LOG).exists():
+            if not is_log(folder / LOG):
+                raise EsdnetError(f"{printable(folder / LOG)}: is no log of a run; move it, or choose another folder")
+            (folder / LOG).unlink()  # of a run that ended before its first state
     except OSError as error:
         raise EsdnetError(f"{printable(folder)}: cannot be made ({error.strerror}); choose another folder") from error

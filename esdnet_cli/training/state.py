@@ -80,6 +80,15 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
+def is_log(path: Path) -> bool:
+    """Whether a file begins as the log of a run does. Raises OSError."""
+    with path.open("rb") as file:
+        try:
+            return {"step", "loss"} <= set(json.loads(file.readline()))
+        except (ValueError, TypeError, RecursionError):
+            return False
+
+
 def forget_after(log: Path, step: int) -> None:
     """Drop what a log, a JSON object with its `step` on each line, tells of steps that a kill undid, and torn lines."""
 
