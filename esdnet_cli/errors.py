@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,9 +40,14 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def system_error(error: OSError) -> str:
-    """What the system said of a file, and what to look at; the caller names the file."""
+def system_error(error: OSError, source: Path | None = None) -> str:
+    """What the system said of a file, and what to look at; the caller names the file.
+
+    source: that file, where it may have been another, which is named here then.
+    """
     reason = error.strerror or one_line(error)
+    if source is not None and error.filename is not None and os.fspath(error.filename) != os.fspath(source):
+        reason = f"{printable(os.fsdecode(error.filename))}: {reason}"
     return f"{reason}; check that it exists, that you have permission, and that the disk is not full"
 
 

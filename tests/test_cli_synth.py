@@ -46,6 +46,18 @@ def test_from_inside_the_folder_it_is_the_same(
     assert contents(tmp_path / "inside") == contents(tmp_path / "outside")
 
 
+def test_what_cannot_be_written_is_named(clean: Path, tmp_path: Path, run: Run) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    refused = run("synth", clean, "-o", file)
+    assert refused.exit_code == 2 and f"{file}: cannot be made (File exists); choose another folder" in refused.stderr
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "target").write_text("in the way")
+    failed = run("synth", clean, "-o", tmp_path / "out", "-q")
+    assert failed.exit_code == 1
+    assert f"{clean / 'a.jpg'}: {tmp_path / 'out' / 'target'}" in failed.stderr, failed.stderr
+
+
 def test_what_gives_no_pair_is_named(clean: Path, tmp_path: Path, run: Run) -> None:
     nowhere = run("synth", tmp_path / "nowhere", "-o", tmp_path / "out")
     assert nowhere.exit_code == 1

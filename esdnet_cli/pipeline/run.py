@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from esdnet_cli.errors import PictureError, printable, system_error, unexpected
+from esdnet_cli.errors import PictureError, system_error, unexpected
 from esdnet_cli.files import digest
 from esdnet_cli.pipeline.derainer import AsIs, Derainer
 from esdnet_cli.pipeline.images import Picture, grey_again, read_picture, without_hidden_colours
@@ -202,9 +202,7 @@ def _or_failed(step: Callable[..., R], job: Job, *args: Any) -> R | ImageResult:
     except PictureError as error:
         reason = str(error)
     except OSError as error:
-        reason = system_error(error)
-        if error.filename is not None and os.fspath(error.filename) != os.fspath(job.source.path):
-            reason = f"{printable(os.fsdecode(error.filename))}: {reason}"
+        reason = system_error(error, job.source.path)
     except MemoryError:
         reason = "not enough memory for this picture; use a smaller --tile or cut it into parts"
     except Exception as error:  # a broken driver, or a bug of ours, must not cost the other pictures
