@@ -307,6 +307,18 @@ def test_resuming_otherwise_is_refused(tmp_path: Path) -> None:
         new_run(tmp_path / "run", replace(RECIPE, steps=1), resume=True)
 
 
+@pytest.mark.parametrize("name", ["network.output.0.bias", "average.output.0.bias", "optimiser.output.0.bias.exp_avg"])
+def test_a_state_of_other_tensors_is_refused(name: str, tmp_path: Path) -> None:
+    list(new_run(tmp_path, replace(RECIPE, steps=1)).train())
+    with safe_open(tmp_path / STATE, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(tmp_path / STATE)
+    del tensors[name]
+    save_file(tensors, tmp_path / STATE, metadata)
+    with pytest.raises(EsdnetError, match=r"has not the tensors of this .*output\.0\.bias.*; start a new run"):
+        new_run(tmp_path, replace(RECIPE, steps=1), resume=True)
+
+
 def test_minutes_end_a_run(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run", replace(RECIPE, steps=None, minutes=0.02))
     events = list(run.train())

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from esdnet_cli.checkpoint.store import as_shipped, save
-from esdnet_cli.errors import EsdnetError, printable
+from esdnet_cli.errors import EsdnetError, one_line, printable
 from esdnet_cli.metrics import quality, ssim
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import LOWERED, Inference, Precision, choose_batch, is_fast
@@ -338,12 +338,13 @@ class TrainingRun:
     def _restore(self) -> None:
         path = self.folder / STATE
         tensors, here = read_state(path, self.recipe.to_dict(), self.world)
-        self.network.load_state_dict(below(tensors, "network."))
-        self.average.load_state_dict(below(tensors, "average."))
         try:
+            self.network.load_state_dict(below(tensors, "network."))
+            self.average.load_state_dict(below(tensors, "average."))
             self._optimiser.restore(below(tensors, "optimiser."))
-        except KeyError as error:
-            raise EsdnetError(f"{printable(path)}: lacks the optimiser's {error}; start a new run") from error
+        except (KeyError, RuntimeError) as error:
+            fault = f"has not the tensors of this network and its optimiser ({one_line(error)[:200]})"
+            raise EsdnetError(f"{printable(path)}: {fault}; start a new run") from error
         try:
             self._batches.restore(tensors[f"random.{self.rank}"], here.step)
         except RuntimeError as error:  # generators of other devices have other states
