@@ -17,7 +17,7 @@ from torch import Tensor
 
 import esdnet_cli
 from esdnet_cli.checkpoint.bundled import bundled
-from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
+from esdnet_cli.checkpoint.store import as_shipped, load_network, open_checkpoint, save
 from esdnet_cli.errors import CheckpointError
 from esdnet_cli.model.config import SIZES as NAMED
 from esdnet_cli.model.config import ESDNetConfig
@@ -52,6 +52,17 @@ def test_saved_metadata_comes_back(tmp_path: Path) -> None:
     assert (checkpoint.tile, checkpoint.overlap, checkpoint.metadata["license"]) == (64, 0, "CC0")
     assert checkpoint.metadata["format"] == "esdnet"
     assert list(tmp_path.iterdir()) == [path], "no temporary file is left"
+
+
+def test_a_kernel_beyond_16_bits_is_kept_in_32(tmp_path: Path) -> None:
+    """Batch norm makes its size irrelevant, so that training may let it grow."""
+    state = tiny_network().state_dict()
+    name = "encoder_level1.0.residual.1.weight"
+    state[name][0, 0, 0, 0] = 7e4
+    save(tmp_path / "w.safetensors", as_shipped(state), TINY, {})
+    kept = load_network(open_checkpoint(str(tmp_path / "w.safetensors"))).state_dict()
+    assert torch.equal(kept[name], state[name])
+    assert as_shipped(state)["encoder_level1.0.residual.4.weight"].dtype == torch.float16
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

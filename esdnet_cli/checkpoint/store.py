@@ -70,8 +70,13 @@ def faulty_value(state: dict[str, Tensor]) -> str | None:
 
 
 def as_shipped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Kernels of convolutions in float16, everything else as it is, all contiguous on the CPU."""
-    return {name: (tensor.half() if tensor.dim() >= 4 else tensor).cpu().contiguous() for name, tensor in state.items()}
+    """Kernels of convolutions in float16 where that holds them, everything else as it is, all contiguous on the CPU."""
+
+    def shipped(tensor: Tensor) -> Tensor:
+        fits = tensor.dim() >= 4 and tensor.abs().max() <= torch.finfo(torch.float16).max
+        return (tensor.half() if fits else tensor).cpu().contiguous()
+
+    return {name: shipped(tensor) for name, tensor in state.items()}
 
 
 def save(path: Path, state: dict[str, Tensor], config: ESDNetConfig, metadata: dict[str, str]) -> None:
