@@ -187,32 +187,32 @@ class Derainer:
         on_tile: Callable[[], None], scales: int,
     ) -> tuple[NDArray[Any], NDArray[np.float16]]:  # fmt: skip
         """At so many sizes. size: tiles of a batch, at most; each of the networks takes one at a time."""
-        derained, maps = self._derain_once(image, networks, size, on_tile)
-        if scales > 1:
-            smaller = halved(derained)
-            add_difference(derained, smaller, self._derain(smaller, networks, size, on_tile, scales - 1)[0])
-        return derained, maps
 
-    def _derain_once(
-        self, image: NDArray[Any], networks: Sequence[Callable[[Tensor], Tensor]], size: int,
-        on_tile: Callable[[], None],
-    ) -> tuple[NDArray[Any], NDArray[np.float16]]:  # fmt: skip
-
-        def halved(tiles: int) -> None:
+        def smaller(tiles: int) -> None:
             self._batch = tiles  # what did not fit once will not fit for the next picture
             self.on_smaller_batch(tiles)
 
         hands = len(networks)
         cores = threads.shares(torch.get_num_threads(), hands)
         with threads.pool("network", cores) if hands > 1 else nullcontext() as pool:
-            batches = Batches(networks, size, self.network.config.multiple, halved, pool)
+            batches = Batches(networks, size, self.network.config.multiple, smaller, pool)
             try:
                 with threads.one_core() if hands > 1 else nullcontext():  # which cuts and blends meanwhile
-                    return derain_and_blend(image, self.tiling, batches, on_tile)
+                    return self._at_sizes(image, batches, on_tile, scales)
             except BaseException:  # an interrupt, too, does not wait for what has not begun
                 if pool is not None:
                     pool.shutdown(wait=False, cancel_futures=True)
                 raise
+
+    def _at_sizes(
+        self, image: NDArray[Any], batches: Batches, on_tile: Callable[[], None], scales: int
+    ) -> tuple[NDArray[Any], NDArray[np.float16]]:
+        derained, maps = derain_and_blend(image, self.tiling, batches, on_tile)
+        if scales > 1:
+            before = halved(derained)
+            after, _ = self._at_sizes(before, batches, on_tile, scales - 1)
+            add_difference(derained, before, after)
+        return derained, maps
 
 
 class AsIs:
