@@ -16,6 +16,7 @@ from esdnet_cli.report.page import to_html
 from esdnet_cli.report.papers import to_tex
 from esdnet_cli.report.rows import row, total_rows
 
+HOW = ["input_sha256", "scales"]
 FACTS = ["input", "output", "status", "error", "width", "height", "seconds", "spike_rate"]
 COUNTED = [
     "mac", "ac", "energy_mj", "energy_spike_only_mj", "energy_ann_mj", "energy_ann_int8_mj", "energy_dense_snn_mj",
@@ -54,8 +55,8 @@ def test_keys_of_schema_1_and_their_order() -> None:
     assert to_layers_csv(results, RUN, summed).splitlines()[0].split(",") == ["input", *LAYER]
     report = report_dict(results, RUN, summed)
     done, failed = report["images"]
-    assert [*done] == [*FACTS, *COUNTED, *FIELD, *SCORES, "input_sha256", "layers"] and [*done["layers"][0]] == LAYER
-    assert [*failed] == [*FACTS, *COUNTED, *FIELD, "input_sha256", "layers"], "no scores of what was not scored"
+    assert [*done] == [*FACTS, *COUNTED, *FIELD, *SCORES, *HOW, "layers"] and [*done["layers"][0]] == LAYER
+    assert [*failed] == [*FACTS, *COUNTED, *FIELD, *HOW, "layers"], "no scores of what was not scored"
     assert [*report["totals"]] == [
         "ok", "skipped", "failed", "megapixels", "seconds", "spike_rate", "spikes", *COUNTED, "energy_by_cause_mj",
         "mean", "std", *SCORES,

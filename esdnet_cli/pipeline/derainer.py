@@ -34,7 +34,6 @@ from esdnet_cli.model.inference import (
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline import threads
 from esdnet_cli.pipeline.results import ModelInfo
-from esdnet_cli.pipeline.scales import add_difference, halved
 from esdnet_cli.pipeline.tiling import Batches, SelfEnsemble, Tiling, derain_and_blend
 from esdnet_cli.settings import DEFAULT_WEIGHTS, ENSEMBLES, scales_for
 
@@ -209,6 +208,9 @@ class Derainer:
     ) -> tuple[NDArray[Any], NDArray[np.float16]]:
         derained, maps = derain_and_blend(image, self.tiling, batches, on_tile)
         if scales > 1:
+            # OpenCV is loaded with the first file, which says it in one line if that fails
+            from esdnet_cli.pipeline.scales import add_difference, halved
+
             before = halved(derained)
             after, _ = self._at_sizes(before, batches, on_tile, scales - 1)
             add_difference(derained, before, after)

@@ -133,9 +133,9 @@ def _spread_rows(totals: Totals) -> list[str]:
 def _added(run: RunInfo) -> str:
     """What was computed besides each pixel once."""
     model = run.model
+    sizes = ["scales"] if model and model.scales != 1 else []
     copies = ["the ensemble's copies"] if model and model.ensemble > 1 else []
-    copies += ["smaller copies of large pictures"] if model and model.scales != 1 else []
-    return ", ".join(["overlap", "padding", *copies])
+    return ", ".join(["overlap", "padding", *sizes, *copies])
 
 
 def _fact(name: str, millijoules: float, what: str, percent: float | None = None) -> str:
