@@ -1,6 +1,6 @@
-"""What smaller copies of a large picture gain: photographs enlarged, with rain as large as theirs, derained at 1, 2 ...
+"""What smaller copies of a large picture gain: photographs enlarged, with rain as large, derained at 1, 2 ... sizes.
 
-sizes. python benchmarks/scales.py [FOLDER] [--weights NAME|PATH] [--side N ...] [--streaks DIR]
+python benchmarks/scales.py [FOLDER] [--weights NAME|PATH] [--side N ...] [--streaks DIR]
 FOLDER has photographs without rain; --streaks has streak masks, without which the rain is our own (`esdnet synth`).
 """
 

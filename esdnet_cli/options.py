@@ -50,40 +50,33 @@ def option(name: str, *rest: Any, **attributes: Any) -> Callable[[Command], Comm
     return click.option(name, *rest, envvar="ESDNET_" + long.removeprefix("--").replace("-", "_").upper(), **attributes)
 
 
-class _Scales(click.ParamType):  # type: ignore[type-arg]
-    name = "scales"
+class _AutoOr(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 only
+    """A whole number of at least `least`, or auto, which becomes None. fault: of such a number, None if it will do."""
+
+    name = "number"
+
+    def __init__(self, metavar: str, what: str, least: int, fault: Callable[[int], str | None] = lambda _: None):
+        self._metavar, self._what, self._least, self._fault = metavar, what, least, fault
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        return "auto|N"
+        return self._metavar
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         if value == "auto":
             return None
         try:
-            scales = int(value)
+            number = int(value)
         except ValueError:
-            scales = 0
-        if scales < 1:
-            self.fail(f"{value!r} is neither auto nor a number of sizes, 1 or more", param, ctx)
-        return scales
+            number = self._least - 1
+        if number < self._least:
+            self.fail(f"{value!r} is neither auto nor {self._what}", param, ctx)
+        if (fault := self._fault(number)) is not None:
+            self.fail(f"{number} {fault}", param, ctx)
+        return number
 
 
-class _Tile(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 only
-    name = "tile"
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        return "auto|N|0"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        if value == "auto":
-            return None
-        try:
-            side = int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither auto nor a number of pixels", param, ctx)
-        if side != 0 and side < 8:
-            self.fail(f"{side} is too small; use 8 or more, or 0 for the picture in one piece", param, ctx)
-        return side
+def _tile_fault(side: int) -> str | None:
+    return "is too small; use 8 or more, or 0 for the picture in one piece" if 0 < side < 8 else None
 
 
 def _cost(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -179,7 +172,7 @@ _RUN_OPTIONS = {
     ),
     "tile": option(
         "--tile",
-        type=_Tile(),
+        type=_AutoOr("auto|N|0", "a number of pixels", least=0, fault=_tile_fault),
         default="auto",
         show_default=True,
         help="Side of a tile in pixels; 0 for the picture in one piece.",
@@ -204,7 +197,7 @@ _RUN_OPTIONS = {
     ),
     "scales": option(
         "--scales",
-        type=_Scales(),
+        type=_AutoOr("auto|N", "a number of sizes, 1 or more", least=1),
         default="auto",
         show_default=True,
         help="At how many sizes to look for rain, each half of the one before; auto goes down to 500 pixels of the "

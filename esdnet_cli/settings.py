@@ -13,7 +13,7 @@ PrecisionChoice = Literal["auto", "fp32", "bf16", "int8"]
 DEFAULT_WEIGHTS = "small"
 ENSEMBLES = (1, 2, 4, 8)  # copies of a picture whose mean can be taken
 _SMALLEST = 500  # pixels of the shorter side of the smallest copy of a picture, unless a number of sizes is asked for
-_LEAST = 8  # then
+_LEAST = 8  # where one is
 MAX_MEGAPIXELS = 500.0  # a picture that claims more is refused before memory is taken
 _MAX_PIXELS = "OPENCV_IO_MAX_IMAGE_PIXELS"
 
