@@ -41,8 +41,9 @@ class Shard:
 
 
 def local_rank() -> int:
-    """This process's number on its machine under torchrun; 0 elsewhere."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    """This process's number on its machine under torchrun; 0 elsewhere, and where LOCAL_RANK is no number."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    return int(rank) if rank.isdecimal() else 0
 
 
 def find_shard(given: str | None) -> Shard:

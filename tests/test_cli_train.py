@@ -336,6 +336,18 @@ def test_two_processes_train_together_and_resume(clean: Path, tmp_path: Path, ru
     assert "was started with 2 processes; resume with the same number" in alone.stderr
 
 
+@pytest.mark.parametrize("processes", ["2", "x"])  # as a cluster's own script may set it
+def test_half_an_environment_of_torchrun_is_one_line(
+    processes: str, clean: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    monkeypatch.setenv("LOCAL_RANK", "x")
+    monkeypatch.delenv("RANK", raising=False)
+    refused = run("train", "--clean", clean, "-o", tmp_path / "run", "--steps", 1, *FEW)
+    assert refused.exit_code == 2
+    assert f"Error: WORLD_SIZE={processes}: " in refused.stderr and "unset WORLD_SIZE" in refused.stderr
+
+
 def test_interrupted_it_says_where_to_go_on(clean: Path, tmp_path: Path) -> None:
     command = esdnet("train", "--clean", clean, "-o", tmp_path / "run", "--minutes", 5, *FEW)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import photo
 
-from esdnet_cli.training.rain import camera_rain, jpeg, light, photograph, streak_layers
+from esdnet_cli.training.rain import camera_rain, jpeg, light, nearer, photograph, streak_layers
 
 
 def random(seed: int = 3) -> torch.Generator:
@@ -49,7 +49,21 @@ def test_rain_of_photographs_has_all_widths() -> None:
     assert torch.equal(rain, camera_rain(32, 96, 96, random()))
     assert rain.min() > -1e-4, "rain only adds light"
     sharpness = (rain[..., 1:] - rain[..., :-1]).abs().mean((1, 2, 3)) / rain.mean((1, 2, 3)).clamp(min=1e-3)
-    assert sharpness.max() > 8 * sharpness.min()
+    assert sharpness.max() > 5 * sharpness.min()
+
+
+def test_nearer_rain_is_larger() -> None:
+    fine = torch.zeros(64, 1, 48, 48)
+    fine[..., 4::8] = 1.0  # a stripe every 8 pixels
+    assert torch.equal(nearer(fine, 0.0, 3.0, random()), fine)
+    rain = nearer(fine, 0.5, 3.0, random())
+    assert torch.equal(rain, nearer(fine, 0.5, 3.0, random()))
+    assert rain.min() >= 0 and rain.max() <= 1
+    as_they_were = (rain - fine).abs().amax((1, 2, 3)) < 1e-4
+    assert 0.3 < as_they_were.float().mean() < 0.7
+    stripes = ((rain[..., 24, 1:] > 0.5) & (rain[..., 24, :-1] <= 0.5)).sum(-1).flatten()
+    assert (stripes[~as_they_were] <= 6).all() and stripes[~as_they_were].min() <= 3, "2 to 6 of 6, each as much wider"
+    assert len({row.argmax().item() for row in rain[~as_they_were, 0, 24]}) > 4, "anywhere in the layer"
 
 
 def test_drops_gather_the_light_of_the_scene() -> None:

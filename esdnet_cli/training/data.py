@@ -19,7 +19,7 @@ from esdnet_cli.errors import EsdnetError, printable
 from esdnet_cli.metrics import SMALLEST
 from esdnet_cli.pipeline.images import eight_bit, open_picture
 from esdnet_cli.pipeline.sources import Source, find_sources, pair_up
-from esdnet_cli.training.rain import camera_rain, light, photograph, streak_layers
+from esdnet_cli.training.rain import camera_rain, light, nearer, photograph, streak_layers
 
 DRY = 0.17  # share of synthetic crops without rain: dry pictures must come back as they were
 GIVEN = 0.75  # share of crops whose rain is given, as masks or pairs, where nothing is said; the others get our own
@@ -28,6 +28,8 @@ TURNED = 0.5  # share of masks that are turned and stretched a little
 MAX_VEIL = 0.12
 DRAWN = 0.4  # share of our own rain that is `streak_layers` alone
 BOTH = 0.25  # share that has both; the rest is `camera_rain` alone
+NEARER = 0.3  # share of synthetic crops whose streaks are enlarged
+NEAREST = 2.5  # times, at most
 LIT = 0.65  # share of our own rain whose streaks cover the scene, rather than add light to it
 
 
@@ -79,7 +81,8 @@ class OwnRain:
         chance = torch.rand(4, count, 1, 1, 1, generator=random, device=random.device)
         wet = chance[0] >= DRY
         streaks = streak_layers(count, size, size, "mixed", random) * (chance[1] < DRAWN + BOTH)
-        streaks = (streaks + camera_rain(count, size, size, random) * (chance[1] >= DRAWN)) * wet
+        streaks = streaks + camera_rain(count, size, size, random) * (chance[1] >= DRAWN)
+        streaks = nearer(streaks, NEARER, NEAREST, random) * wet
         covered = streaks.clamp(0, 1) * (light(clean, random) - clean)
         streaks = torch.where(chance[3] < LIT, covered, streaks)
         veil = torch.rand(count, generator=random, device=random.device) * MAX_VEIL
@@ -98,7 +101,8 @@ class MaskedRain:
         clean = self.clean.crops(count, size, random, turn=True)
         wet = torch.rand(count, 1, 1, 1, generator=random, device=random.device) >= DRY
         dry = clean.new_zeros(count)  # no veil: the masks' own pictures have none
-        return photograph(clean, self._streaks(count, size, random) * wet, dry, random)
+        streaks = nearer(self._streaks(count, size, random), NEARER, NEAREST, random)
+        return photograph(clean, streaks * wet, dry, random)
 
     def _streaks(self, count: int, size: int, random: torch.Generator) -> Tensor:
         around = _around(size)

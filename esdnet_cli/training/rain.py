@@ -77,8 +77,9 @@ def camera_rain(count: int, height: int, width: int, random: torch.Generator) ->
         thickness = _log_uniform(random, count, 1, 1, between=(0.45, 5.0))
         length = thickness + _log_uniform(random, count, 1, 1, between=(1.5, 64.0))
         cover = _log_uniform(random, count, 1, 1, between=(0.01, 0.5))
-        # light is spread over what a drop covers: what is out of focus is pale
-        bright = _uniform(random, count, 1, 1, between=(0.15, 1.0)) * (1.2 / thickness).clamp(max=1) ** 0.7
+        # light is spread over what a drop covers: what is out of focus is pale, unless a lamp or a flash is near
+        paler = _uniform(random, count, 1, 1, between=(0.0, 0.9))
+        bright = _uniform(random, count, 1, 1, between=(0.15, 1.0)) * (1.2 / thickness).clamp(max=1) ** paler
         softness = thickness * _uniform(random, count, 1, 1, between=(0.2, 0.8))
         angle = torch.deg2rad(tilt + 4 * torch.randn(count, 1, 1, generator=random, device=device))
         along = rows * torch.cos(angle) + columns * torch.sin(angle)
@@ -92,6 +93,22 @@ def camera_rain(count: int, height: int, width: int, random: torch.Generator) ->
         fallen = torch.fft.irfft2(torch.fft.rfft2(drops) * torch.fft.rfft2(streak), s=(tall, wide))
         rain += fallen.clamp(0, 1.2) * bright
     return rain[:, None, :height, :width]
+
+
+def nearer(streaks: Tensor, share: float, most: float, random: torch.Generator) -> Tensor:
+    """`streaks` [N, C, H, W] as they are, or, for `share` of them, a part of them enlarged up to `most` times.
+
+    A photograph of more pixels, or rain close to the lens, has larger streaks than any set of masks.
+    """
+    count, device = streaks.shape[0], random.device
+    times = _log_uniform(random, count, between=(1.0, most))
+    near = torch.rand(count, generator=random, device=device) < share
+    centre = _uniform(random, count, 2, between=(-1.0, 1.0)) * (1 - 1 / times)[:, None]
+    affine = torch.diag_embed((1 / times)[:, None].expand(-1, 2))
+    grid = F.affine_grid(torch.cat((affine, centre[..., None]), 2), list(streaks.shape), align_corners=False)
+    # bilinear: what is near is soft
+    larger = F.grid_sample(streaks, grid, align_corners=False, padding_mode="reflection")
+    return torch.where(near.view(-1, 1, 1, 1), larger, streaks)
 
 
 def light(clean: Tensor, random: torch.Generator) -> Tensor:

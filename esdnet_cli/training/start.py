@@ -27,15 +27,23 @@ def join_processes(device: torch.device) -> Iterator[None]:
     """Within: a member of the group that torchrun's environment describes, if it does.
 
     A CUDA device with a number becomes the current one, from then on: NCCL talks to that.
+    Raises EsdnetError for an environment that describes none.
     """
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes == "1":
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (ValueError, RuntimeError) as error:
+        raise EsdnetError(
+            f"WORLD_SIZE={printable(processes)}: {one_line(error)}; start with torchrun, or unset WORLD_SIZE"
+        ) from error
     try:
         yield
+        dist.barrier()  # who closes its connections while another still sends aborts that one, now and then
     finally:
         dist.destroy_process_group()
 
