@@ -143,6 +143,13 @@ def test_lists_and_names_that_are_empty_are_said(tmp_path: Path) -> None:
     assert unusable[1].input == "an empty name"
 
 
+def test_a_picture_is_no_list(tmp_path: Path) -> None:
+    picture = write(tmp_path / "rain.png")
+    sources, unusable = find_sources([f"@{picture}"], recursive=False)
+    assert not sources and [entry.input for entry in unusable] == [f"@{picture}"]
+    assert unusable[0].error == "is a picture, not a list of names; leave out the @"
+
+
 def test_a_name_that_no_system_takes_is_a_missing_file() -> None:
     _, (unusable,) = find_sources(["a" * 5000], recursive=False)
     assert "no such file or folder" in unusable.error

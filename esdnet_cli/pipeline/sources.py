@@ -108,6 +108,9 @@ def _listed(inputs: Sequence[str], unusable: list[Unusable]) -> Iterator[str]:
         if not text.startswith("@") or os.path.lexists(text):
             yield text
             continue
+        if Path(text).suffix.lower() in READABLE:
+            unusable.append(Unusable(printable(text), "is a picture, not a list of names; leave out the @"))
+            continue
         try:
             lines = Path(text[1:]).read_bytes()
         except (OSError, ValueError) as error:
