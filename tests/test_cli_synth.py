@@ -81,6 +81,21 @@ def test_pairs_are_rainy_and_dry(clean: Path, tmp_path: Path, run: Run) -> None:
     assert 0 < light["light"] < light["heavy"]
 
 
+def test_rain_as_cameras_see_it_has_the_colours_of_the_scene(tmp_path: Path, run: Run) -> None:
+    night = np.full((96, 128, 3), 20, np.uint8)
+    night[20:40, 30:50] = (255, 160, 30)  # an orange lamp
+    for name in "abcdefgh":
+        write(tmp_path / "night" / f"{name}.png", night)
+    assert run("synth", tmp_path / "night", "-o", tmp_path / "pairs", "--rain", "camera").exit_code == 0
+    fell = []
+    for name in "abcdefgh":
+        rainy, dry = (read(tmp_path / "pairs" / kind / f"{name}.png").astype(float) for kind in ("input", "target"))
+        fell.append((rainy - dry)[50:].mean((0, 1)))  # below the lamp
+    assert np.mean(fell) > 0.5, "rain adds light"
+    red, _, blue = np.transpose(fell)
+    assert (red > 1.5 * blue).any() and (abs(red - blue) < 0.1 * red).any(), "the lamp's, or grey"
+
+
 def test_streaks_come_from_masks(clean: Path, tmp_path: Path, run: Run) -> None:
     mask = np.zeros((20, 20), np.uint8)
     mask[:, 7] = 150  # smaller than the picture: repeated in mirror

@@ -39,7 +39,7 @@ def test_a_checkpoint_is_scored_and_stamped(tmp_path: Path) -> None:
     assert (metadata["version"], metadata["tile"], metadata["overlap"]) == ("9", "24", "8")
     assert "non-commercial" in metadata["license"]
     metrics = json.loads(metadata["metrics"])
-    sets = {"rain100h_dev", "own_light_rain", "dry", "rain100l_dev", "sirr_dev", "nturain_dev"}
+    sets = {"rain100h_dev", "own_light_rain", "own_camera_rain", "dry", "rain100l_dev", "sirr_dev", "nturain_dev"}
     assert set(metrics) == {*sets, "validation"}
     assert metrics["dry"] == metrics["rain100h_dev"]  # here input and target are the same
     assert metrics["own_light_rain"] != metrics["dry"]

@@ -64,11 +64,12 @@ def read(path: Path) -> NDArray[np.uint8]:
 def sets(data: Path) -> dict[str, list[Pair]]:
     """Rainy and clean pictures of each set, by its name in the metadata."""
     pairs: dict[str, list[Pair]] = {}
-    rain = Rainmaker("light", None, seed=1)
+    light, camera = Rainmaker("light", None, seed=1), Rainmaker("camera", None, seed=1)
     for folder, files in paths(data).items():
         pairs[folder.replace("-", "_")] = [(read(rainy), read(clean)) for rainy, clean in files]
         if folder == CHOSEN_ON:
-            pairs["own_light_rain"] = [rain(clean, Path(clean.name)) for _, clean in files]
+            pairs["own_light_rain"] = [light(clean, Path(clean.name)) for _, clean in files]
+            pairs["own_camera_rain"] = [camera(clean, Path(clean.name)) for _, clean in files]
             pairs["dry"] = [(read(clean), read(clean)) for _, clean in files]
     return pairs
 

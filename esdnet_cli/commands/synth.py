@@ -10,7 +10,7 @@ import click
 from esdnet_cli.options import PATH, option, overwrite_option, quiet_option, recursive_option
 
 if TYPE_CHECKING:
-    from esdnet_cli.training.rain import Strength
+    from esdnet_cli.training.synth import Kind
 
 
 @click.command(name="synth", short_help="Make pairs of rainy and clean pictures.")
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 @recursive_option
 @option(
     "--rain",
-    type=click.Choice(["light", "medium", "heavy", "mixed"]),
+    type=click.Choice(["light", "medium", "heavy", "mixed", "camera"]),
     default="mixed",
     show_default=True,
-    help="Strength of the rain.",
+    help="Strength of the rain; camera: drops of all sizes, in the light of the scene.",
 )
 @option(
     "--streaks",
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @quiet_option
 @click.pass_context
 def command(
-    ctx: click.Context, clean: Path, output: Path, recursive: bool, rain: Strength, streaks: Path | None, seed: int,
+    ctx: click.Context, clean: Path, output: Path, recursive: bool, rain: Kind, streaks: Path | None, seed: int,
     overwrite: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Make pairs of rainy and clean pictures from clean photographs: DIR/input and DIR/target, 8-bit PNG.

@@ -18,6 +18,7 @@ Strength = Literal["light", "medium", "heavy", "mixed"]
 _RANGES = {"light": (0.05, 0.3), "medium": (0.3, 0.6), "heavy": (0.6, 1.0), "mixed": (0.05, 1.0)}
 
 _LAYERS = 4  # far to near
+_SORTS = 5  # of drops of one kind
 _LONGEST = 64  # pixels that a streak needs around a crop for its ends to lie outside
 _LUMINANCE = [  # JPEG's example quantisation table (ITU-T T.81, annex K.1)
     [16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55],
@@ -62,36 +63,48 @@ def streak_layers(
     return rain[:, None, :height, :width]
 
 
-def camera_rain(count: int, height: int, width: int, random: torch.Generator) -> Tensor:
+def camera_rain(count: int, height: int, width: int, random: torch.Generator, scale: float = 1.0) -> Tensor:
     """Streaks as photographs show them and no set of masks does; as `streak_layers`, [count, 1, height, width].
 
-    Two layers, each of one kind: anything from sharp dashes and specks to broad, pale drops out of focus near the lens,
-    from a few to a sheet of them.
+    Two kinds: anything from sharp dashes and specks to broad, pale drops out of focus near the lens, from a few to a
+    sheet of them. Those of a kind are alike, or more or less different, as drops at all distances are: what learns from
+    streaks that are all alike takes for rain only what is.
     """
     device = random.device
     tilt = torch.randn(count, 1, 1, generator=random, device=device).clamp(-2.2, 2.2) * 16
-    tall, wide = height + _LONGEST, width + _LONGEST
+    variety = _uniform(random, count, 1, 1, between=(-0.3, 1.0)).clamp(min=0)
+    around = min(math.ceil(_LONGEST * scale), max(height, width))
+    tall, wide = height + around, width + around
     rows, columns = _centred(tall, device)[:, None], _centred(wide, device)
     rain = torch.zeros(count, tall, wide, device=device)
     for _ in range(2):
-        thickness = _log_uniform(random, count, 1, 1, between=(0.45, 5.0))
-        length = thickness + _log_uniform(random, count, 1, 1, between=(1.5, 64.0))
-        cover = _log_uniform(random, count, 1, 1, between=(0.01, 0.5))
+        usual_thickness = _log_uniform(random, count, 1, 1, between=(0.45, 5.0))
+        usual_length = _log_uniform(random, count, 1, 1, between=(1.5, 64.0))
+        usual_angle = tilt + 4 * torch.randn(count, 1, 1, generator=random, device=device)
+        cover = _log_uniform(random, count, 1, 1, between=(0.01, 0.5)) / _SORTS
+        brightest = _uniform(random, count, 1, 1, between=(0.15, 1.0))
         # light is spread over what a drop covers: what is out of focus is pale, unless a lamp or a flash is near
         paler = _uniform(random, count, 1, 1, between=(0.0, 0.9))
-        bright = _uniform(random, count, 1, 1, between=(0.15, 1.0)) * (1.2 / thickness).clamp(max=1) ** paler
-        softness = thickness * _uniform(random, count, 1, 1, between=(0.2, 0.8))
-        angle = torch.deg2rad(tilt + 4 * torch.randn(count, 1, 1, generator=random, device=device))
-        along = rows * torch.cos(angle) + columns * torch.sin(angle)
-        across = columns * torch.cos(angle) - rows * torch.sin(angle)
-        # a disc of confusion drawn out along the fall: flat inside, soft at the edge
-        ends = torch.sigmoid((length / 2 - along.abs()) / softness)
-        streak = ends * torch.sigmoid((thickness / 2 - across.abs()) / (softness / 2))
-        share = cover / streak.sum((1, 2), keepdim=True).clamp(min=1)
-        falling = torch.rand(count, tall, wide, generator=random, device=device) < share
-        drops = falling * (0.3 + torch.rand(count, tall, wide, generator=random, device=device))
-        fallen = torch.fft.irfft2(torch.fft.rfft2(drops) * torch.fft.rfft2(streak), s=(tall, wide))
-        rain += fallen.clamp(0, 1.2) * bright
+        for _ in range(_SORTS):
+            longer, thicker, turned, brighter = (
+                variety * torch.randn(count, 1, 1, generator=random, device=device) for _ in range(4)
+            )
+            thickness = (usual_thickness * (0.6 * thicker).exp()).clamp(0.4, 8)
+            length = thickness + (usual_length * (0.6 * longer).exp()).clamp(1, _LONGEST)
+            angle = torch.deg2rad(usual_angle + 8 * turned)
+            bright = brightest * (0.4 * brighter).exp() * (1.2 / thickness).clamp(max=1) ** paler
+            thickness, length = thickness * scale, length * scale
+            softness = thickness * _uniform(random, count, 1, 1, between=(0.2, 0.8))
+            along = rows * torch.cos(angle) + columns * torch.sin(angle)
+            across = columns * torch.cos(angle) - rows * torch.sin(angle)
+            # a disc of confusion drawn out along the fall: flat inside, soft at the edge
+            ends = torch.sigmoid((length / 2 - along.abs()) / softness)
+            streak = ends * torch.sigmoid((thickness / 2 - across.abs()) / (softness / 2))
+            share = cover / streak.sum((1, 2), keepdim=True).clamp(min=1)
+            falling = torch.rand(count, tall, wide, generator=random, device=device) < share
+            drops = falling * (0.3 + torch.rand(count, tall, wide, generator=random, device=device))
+            fallen = torch.fft.irfft2(torch.fft.rfft2(drops) * torch.fft.rfft2(streak), s=(tall, wide))
+            rain += fallen.clamp(0, 1.2) * bright
     return rain[:, None, :height, :width]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -16,20 +16,21 @@ from esdnet_cli.errors import PictureError, printable
 from esdnet_cli.files import write_atomically
 from esdnet_cli.pipeline.images import Picture, eight_bit, encode_picture, read_picture
 from esdnet_cli.training.data import listing, read_mask
-from esdnet_cli.training.rain import Strength, photograph, streak_layers
+from esdnet_cli.training.rain import Strength, camera_rain, light, photograph, streak_layers
 
 USUAL_SIDE = 400  # pixels of the shorter side for which streaks are drawn at their own size
-MAX_VEIL_OF = {"light": 0.05, "medium": 0.1, "heavy": 0.2, "mixed": 0.12}
+MAX_VEIL_OF = {"light": 0.05, "medium": 0.1, "heavy": 0.2, "mixed": 0.12, "camera": 0.12}
 
+Kind = Strength | Literal["camera"]
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 class Rainmaker:
     """Photographs -> (rainy, dry), uint8 RGB [H, W, 3]; what falls follows from the seed and the picture's name."""
 
-    def __init__(self, strength: Strength, streaks: Path | None, seed: int) -> None:
+    def __init__(self, kind: Kind, streaks: Path | None, seed: int) -> None:
         """Raises EsdnetError if the folder of streak masks cannot be used."""
-        self._strength, self._seed = strength, seed
+        self._kind, self._seed = kind, seed
         self._masks = [] if streaks is None else [read_mask(mask.path, 1) for mask in listing(streaks)]
 
     def __call__(self, path: Path, name: Path) -> Pair:
@@ -42,9 +43,11 @@ class Rainmaker:
         scale = max(1.0, min(height, width) / USUAL_SIDE)
         if self._masks:
             streaks = self._mask(height, width, scale, random)
+        elif self._kind == "camera":
+            streaks = camera_rain(1, height, width, random, scale).clamp(0, 1) * (light(clean, random) - clean)
         else:
-            streaks = streak_layers(1, height, width, self._strength, random, scale)
-        veil = torch.rand(1, generator=random) * MAX_VEIL_OF[self._strength]
+            streaks = streak_layers(1, height, width, self._kind, random, scale)
+        veil = torch.rand(1, generator=random) * MAX_VEIL_OF[self._kind]
         rainy, dry = photograph(clean, streaks, veil, random)
         return _quantised(rainy), _quantised(dry)
 
