@@ -200,8 +200,8 @@ _RUN_OPTIONS = {
         type=_AutoOr("auto|N", "a number of sizes, 1 or more", least=1),
         default="auto",
         show_default=True,
-        help="At how many sizes to look for rain, each half of the one before; auto goes down to 500 pixels of the "
-        "shorter side, 1 takes the picture as it is.",
+        help="At how many sizes to look for rain, each half of the one before; auto takes 1 with --tile, else 2 from "
+        "360 pixels of the shorter side, 3 from 2,000.",
     ),
     "max_megapixels": option(
         "--max-megapixels",

@@ -12,8 +12,9 @@ from esdnet_cli.energy.cost import EnergyCosts
 PrecisionChoice = Literal["auto", "fp32", "bf16", "int8"]
 DEFAULT_WEIGHTS = "small"
 ENSEMBLES = (1, 2, 4, 8)  # copies of a picture whose mean can be taken
-_SMALLEST = 500  # pixels of the shorter side of the smallest copy of a picture, unless a number of sizes is asked for
-_LEAST = 8  # where one is
+# pixels of the shorter side of a picture's smallest copies: what is clearly larger than the 321 that the networks have
+# learned from gets one, what is several times as large gets more; or as many as are asked for
+_ONE_COPY, _MORE_COPIES, _ASKED_FOR = 180, 500, 8
 MAX_MEGAPIXELS = 500.0  # a picture that claims more is refused before memory is taken
 _MAX_PIXELS = "OPENCV_IO_MAX_IMAGE_PIXELS"
 
@@ -40,8 +41,10 @@ def too_large(frames: bool = False) -> str:
 def scales_for(height: int, width: int, scales: int | None) -> int:
     """At how many sizes a picture is derained, each half of the one before: `scales`, or None for auto."""
     sizes, side = 1, min(height, width) // 2
-    while sizes != scales and side >= (_SMALLEST if scales is None else _LEAST):
+    least = _ONE_COPY if scales is None else _ASKED_FOR
+    while sizes != scales and side >= least:
         sizes, side = sizes + 1, side // 2
+        least = _MORE_COPIES if scales is None else _ASKED_FOR
     return sizes
 
 

@@ -18,10 +18,10 @@ from esdnet_cli.pipeline.scales import add_difference, halved
 from esdnet_cli.settings import scales_for
 
 
-@pytest.mark.parametrize("side, sizes", [(1, 1), (321, 1), (999, 1), (1000, 2), (1999, 2), (2000, 3), (3000, 3)])
-def test_as_many_sizes_as_leave_500_pixels_of_the_shorter_side(side: int, sizes: int) -> None:
-    assert scales_for(side, 4000, None) == scales_for(4000, side, None) == sizes
-    assert scales_for(side, 4000, 1) == 1
+@pytest.mark.parametrize("side, sizes", [(1, 1), (321, 1), (359, 1), (360, 2), (1999, 2), (2000, 3), (4000, 4)])
+def test_larger_pictures_are_derained_at_more_sizes(side: int, sizes: int) -> None:
+    assert scales_for(side, 6000, None) == scales_for(6000, side, None) == sizes
+    assert scales_for(side, 6000, 1) == 1
 
 
 def test_a_number_that_was_asked_for_goes_down_to_8_pixels() -> None:
@@ -87,7 +87,7 @@ def test_sizes_add_up(tiny: Path) -> None:
 def test_by_default_large_pictures_alone_are_derained_at_several(
     tiny: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "_SMALLEST", 20)  # where a photograph has 500
+    monkeypatch.setattr(settings, "_ONE_COPY", 20)  # where a photograph has 180
     for name, side in (("large", 44), ("small", 38)):
         write(tmp_path / "in" / f"{name}.png", photo(side, 50))
     command = ("images", tmp_path / "in", "--weights", tiny, "-v", "--report", tmp_path / "r.json", "-o")
@@ -103,6 +103,8 @@ def test_by_default_large_pictures_alone_are_derained_at_several(
     assert small["mac"] == small_once["mac"] and 1.1 < large["mac"] / large_once["mac"] < 1.6
     assert (read(tmp_path / "auto" / "small.png") == read(tmp_path / "one" / "small.png")).all()
     assert (read(tmp_path / "auto" / "large.png") != read(tmp_path / "one" / "large.png")).any()
+    tiled = run(*command, tmp_path / "tiled", "--tile", 48)
+    assert tiled.exit_code == 0 and load_json(tmp_path / "r.json")["run"]["scales"] == 1, "the published way"
     again = run(*command, tmp_path / "one", "--scales", 2)
     assert again.exit_code == 0 and "2 done" in again.stdout, "at other sizes it is another picture"
 

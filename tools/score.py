@@ -3,7 +3,8 @@
     python tools/score.py run/last.safetensors --data DIR
     python tools/score.py run/last.safetensors --data DIR --stamp weights/esdnet-small.safetensors --version 7
 
-DIR holds the folders of weights/validation.txt, each with input/ and target/. Scores are of the int8 that a CPU takes.
+DIR holds the folders of weights/validation.txt, each with input/ and target/. Scores are of the int8 that a CPU takes,
+and of pictures at one size: the figures are the network's.
 """
 
 from __future__ import annotations
@@ -117,21 +118,21 @@ def main(
     keep_freed_memory()
     try:
         derainer = load(
-            weights, device="cpu", precision="int8", tile=tile, overlap=overlap, ensemble=int(ensemble)
-        )  # fmt: skip
+            weights, device="cpu", precision="int8", tile=tile, overlap=overlap, ensemble=int(ensemble), scales=1
+        )
         pairs_of = sets(data)
         if stamp is None or version is None:
             score(derainer, pairs_of)
             return
         tiling = {"tile": str(derainer.tiling.tile), "overlap": str(derainer.tiling.overlap)}
         write(weights, stamp, like, tiling, {"version": version})
-        metrics = score(load(stamp, device="cpu", precision="int8"), pairs_of)
+        metrics = score(load(stamp, device="cpu", precision="int8", scales=1), pairs_of)
         chosen_on = pairs_of[CHOSEN_ON.replace("-", "_")]
-        exact = mean(load(stamp, device="cpu", precision="fp32"), chosen_on)
+        exact = mean(load(stamp, device="cpu", precision="fp32", scales=1), chosen_on)
         metrics["validation"] = {"psnr_y": round(exact[0], 2), "ssim_y": round(exact[1], 4)}
         for precision in LOWERED:
             if is_fast(precision, derainer.inference.device):
-                change = mean(load(stamp, device="cpu", precision=precision), chosen_on)[0] - exact[0]
+                change = mean(load(stamp, device="cpu", precision=precision, scales=1), chosen_on)[0] - exact[0]
                 metrics["validation"][f"{precision}_psnr_y_change"] = round(change, 2)
         click.echo(json.dumps(metrics["validation"]))
         write(weights, stamp, like, tiling, {"version": version, "metrics": json.dumps(metrics)})

@@ -262,7 +262,8 @@ def load(
     the checkpoint's metrics allow), fp32, bf16 or int8. tile: side in pixels, 0 for one piece.
     tile and overlap default to what the checkpoint was tuned for, batch to what memory allows. ensemble: 1, 2, 4 or 8
     mirrored and turned copies whose mean is the result; their operations add up. scales: at how many sizes to derain,
-    each half of the one before; None for as many as leave 500 pixels, so that a picture below 1,000 is derained once.
+    each half of the one before; None for one with a tile of your own, else one below 360 pixels of the shorter side,
+    two below 2,000, and more.
     Raises EsdnetError (CheckpointError) with one line that says what to do.
     """
     if (tile is not None and tile < 0) or (overlap is not None and overlap < 0) or (batch is not None and batch < 1):
@@ -280,6 +281,8 @@ def load(
     )
     if side and shared >= side:
         raise EsdnetError(f"--overlap {shared} must be smaller than --tile {side}")
+    if scales is None and tile is not None:
+        scales = 1  # tile=80, overlap=8 is the published result, however large the picture
     inference = Inference(load_network(checkpoint), chosen, chosen_precision)
     return_freed_memory()  # of the weights in float32 and as they were stored: pieces that no layer fits into
     return Derainer(checkpoint, inference, Tiling(side, shared), batch, ensemble, scales)

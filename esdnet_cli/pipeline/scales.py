@@ -1,7 +1,7 @@
 """Large pictures at several sizes: a network takes a streak of rain for one only up to the size that it has learned.
 
-It has learned from pictures of some 400 pixels, and what falls before a camera of more pixels covers more of them. So a
-large picture is derained, then a copy of half its size, and so on; what the network changes in a smaller copy is added
+It has learned from pictures of 481x321, and what falls before a camera of more pixels covers more of them. So a large
+picture is derained, then a copy of half its size, and so on; what the network changes in a smaller copy is added
 to the larger one, whose detail stays.
 """
 
