@@ -36,9 +36,13 @@ def test_streaks_run_downwards() -> None:
     assert across > 1.5 * along
 
 
-def test_larger_pictures_can_have_larger_streaks() -> None:
+@pytest.mark.parametrize("kind", ["streaks", "camera"])
+def test_larger_pictures_can_have_larger_streaks(kind: str) -> None:
     def sharpness(scale: float) -> float:
-        rain = streak_layers(8, 128, 128, "heavy", random(), scale)
+        if kind == "camera":
+            rain = camera_rain(16, 128, 128, random(), scale)
+        else:
+            rain = streak_layers(8, 128, 128, "heavy", random(), scale)
         return float((rain[..., 1:] - rain[..., :-1]).abs().mean() / rain.mean())
 
     assert sharpness(4) < 0.5 * sharpness(1)

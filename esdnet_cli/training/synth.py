@@ -19,9 +19,9 @@ from esdnet_cli.training.data import listing, read_mask
 from esdnet_cli.training.rain import Strength, camera_rain, light, photograph, streak_layers
 
 USUAL_SIDE = 400  # pixels of the shorter side for which streaks are drawn at their own size
-MAX_VEIL_OF = {"light": 0.05, "medium": 0.1, "heavy": 0.2, "mixed": 0.12, "camera": 0.12}
 
 Kind = Strength | Literal["camera"]
+MAX_VEIL_OF: dict[Kind, float] = {"light": 0.05, "medium": 0.1, "heavy": 0.2, "mixed": 0.12, "camera": 0.12}
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
