@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import photo
 
+from esdnet_cli.training import rain
 from esdnet_cli.training.rain import camera_rain, jpeg, light, nearer, photograph, streak_layers
 
 
@@ -54,6 +55,32 @@ def test_rain_of_photographs_has_all_widths() -> None:
     assert rain.min() > -1e-4, "rain only adds light"
     sharpness = (rain[..., 1:] - rain[..., :-1]).abs().mean((1, 2, 3)) / rain.mean((1, 2, 3)).clamp(min=1e-3)
     assert sharpness.max() > 5 * sharpness.min()
+
+
+def test_drops_of_a_kind_are_more_or_less_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = {"thickness": (0.45, 5.0), "length": (1.5, 64.0), "cover": (0.01, 0.5)}
+    drawn = dict(zip(usual.values(), (1.5, 12.0, 0.01)))  # both kinds alike, so that the sorts alone differ
+    monkeypatch.setattr(rain, "_log_uniform", lambda random, *shape, between: torch.full(shape, drawn[between]))
+    uniform = rain._uniform
+
+    def spread(variety: float) -> float:
+        """Of the drops' areas, on a logarithmic scale."""
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                rain,
+                "_uniform",
+                lambda random, *shape, between: (
+                    torch.full(shape, variety) if between == (-0.3, 1.0) else uniform(random, *shape, between=between)
+                ),
+            )
+            layers = camera_rain(4, 160, 160, random())
+        areas = [
+            cv2.connectedComponentsWithStats((layer > 0.3 * layer.max()).astype(np.uint8))[2][1:, cv2.CC_STAT_AREA]
+            for layer in layers[:, 0].numpy()
+        ]
+        return float(np.std(np.log(np.concatenate(areas))))
+
+    assert spread(0.9) > 1.25 * spread(0.0)
 
 
 def test_nearer_rain_is_larger() -> None:
