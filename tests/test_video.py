@@ -244,7 +244,7 @@ def test_frames_lost_with_a_damaged_one_are_counted(tmp_path: Path) -> None:
 def test_frames_are_turned_upright(tmp_path: Path) -> None:
     path = make_clip(tmp_path / "x.mp4", 2, rotation=90)
     info = read_info(path)
-    assert (info.turns, info.upright, info.width) == (1, (32, 48), 48)
+    assert (info.orientation.transposed, info.upright, info.width) == (True, (32, 48), 48)
     upright = next(iter(Frames(path, info, Selection(), 0))).rgb
     with av.open(str(path)) as container:
         stored = next(container.decode(video=0)).to_ndarray(format="rgb24")

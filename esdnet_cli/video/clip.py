@@ -126,7 +126,7 @@ def plan_clip(derainer: Derainer, job: ClipJob, options: ClipOptions, overwrite:
     container = CONTAINERS[job.output.suffix.lower()]
     width, height = info.width, info.height
     if options.compare:
-        width, height = (width, 2 * height) if info.turns % 2 else (2 * width, height)
+        width, height = (width, 2 * height) if info.orientation.transposed else (2 * width, height)
     codec = options.codec or default_codec(container)
     encoding, notes = choose_encoding(info, codec, options.crf, width, height, SEGMENT)
     selection = options.selection
@@ -290,7 +290,7 @@ class _ClipWork:
         shown = np.hstack((frame.rgb, derained)) if self._options.compare else derained
         if self._encoder is None:
             self._encoder = SegmentEncoder(self._plan.film.encoding)
-        self._encoder.add(np.rot90(shown, -info.turns), frame.pts, frame.duration)
+        self._encoder.add(info.orientation.stored(shown), frame.pts, frame.duration)
         self._frames.append(record)
         if len(self._frames) == SEGMENT:
             self._finish_part()

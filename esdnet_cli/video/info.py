@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from esdnet_cli.errors import PictureError
 from esdnet_cli.settings import max_pixels, too_large
@@ -60,9 +61,35 @@ class Colour:
     transfer: int
 
 
+class Orientation(NamedTuple):
+    """How stored pixels become upright ones: rows and columns change places if `transposed`, then axes are flipped."""
+
+    transposed: bool = False
+    flipped: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, matrix: Sequence[int] | None) -> Orientation:
+        """By a display matrix [a, b, _, c, d, ...], by which x' = a x + c y and y' = b x + d y; None: upright."""
+        if matrix is None:
+            return cls()
+        a, b, _, c, d = matrix[:5]
+        transposed = abs(b) > abs(a)
+        down, right = (b, c) if transposed else (d, a)
+        return cls(transposed, tuple(axis for axis, along in enumerate((down, right)) if along < 0))
+
+    def upright(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """[H, W, ...] as stored -> as shown, a view."""
+        return np.flip(stored.swapaxes(0, 1) if self.transposed else stored, self.flipped)
+
+    def stored(self, upright: NDArray[Any]) -> NDArray[Any]:
+        """The way back, a view."""
+        back = np.flip(upright, self.flipped)
+        return back.swapaxes(0, 1) if self.transposed else back
+
+
 @dataclass(frozen=True)
 class ClipInfo:
-    """What a clip is, from its header and first frame. width, height: as stored; turns: quarter turns to upright.
+    """What a clip is, from its header and first frame. width, height: as stored.
 
     frames: as the file declares, None if it does not. ends: declared end of the video (or of the file, if
     `ends_with_file`) in seconds, taking the last frame for as long as others; last: see `length.last_of_track`. first:
@@ -83,7 +110,7 @@ class ClipInfo:
     colour: Colour
     aspect: Fraction | None
     display_matrix: tuple[int, ...] | None
-    turns: int
+    orientation: Orientation
     frames: int | None
     ends: Fraction | None
     ends_with_file: bool
@@ -94,7 +121,7 @@ class ClipInfo:
     @property
     def upright(self) -> tuple[int, int]:
         """Width and height as shown."""
-        return (self.height, self.width) if self.turns % 2 else (self.width, self.height)
+        return (self.height, self.width) if self.orientation.transposed else (self.width, self.height)
 
     @property
     def expected(self) -> int | None:
@@ -132,7 +159,8 @@ def read_info(path: Path) -> ClipInfo:
                 "convert it to BT.709, or to profile 8"
             )
         ends, by_file = declared_end(path, container, stream)
-        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+        side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+        matrix = None if side_data is None else tuple(np.frombuffer(bytes(side_data), np.int32).tolist())
         assert stream.time_base is not None
         rate = _rate(stream, 1 / stream.time_base)
         return ClipInfo(
@@ -152,8 +180,8 @@ def read_info(path: Path) -> ClipInfo:
             interlaced=frame.interlaced_frame,
             colour=_colour(frame),
             aspect=stream.sample_aspect_ratio or None,
-            display_matrix=None if matrix is None else tuple(np.frombuffer(bytes(matrix), np.int32).tolist()),
-            turns=round(frame.rotation / 90) % 4,
+            display_matrix=matrix,
+            orientation=Orientation.of(matrix),
             frames=None if stream.average_rate and rate < stream.average_rate else declared_frames(container, stream),
             ends=None if joins else ends,  # what a header or the last packet says is one part's
             ends_with_file=by_file,

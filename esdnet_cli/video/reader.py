@@ -244,4 +244,4 @@ class RGBConverter:
             interpolation=EXACT,
             threads=1,
         )
-        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), info.turns))
+        return np.ascontiguousarray(info.orientation.upright(rgb.to_ndarray()))
