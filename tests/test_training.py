@@ -28,6 +28,7 @@ from esdnet_cli.training.data import (
     Taught,
     load_batches,
     read_pairs,
+    reduced,
     shares,
 )
 from esdnet_cli.training.loop import Recipe, TrainingRun, restoration_loss
@@ -76,6 +77,17 @@ def test_turned_crops_come_in_all_eight_ways() -> None:
         for crop in crops
     }
     assert len(ways) == 8
+
+
+def test_photographs_are_shown_reduced_too(tmp_path: Path) -> None:
+    picture = photo(64, 90)
+    whole, smaller, half = reduced(picture, 30)
+    assert whole is picture and [copy.shape for copy in (smaller, half)] == [(45, 64, 3), (32, 45, 3)]
+    assert np.abs(half.astype(int) - picture.reshape(32, 2, 45, 2, 3).mean((1, 3))).max() < 1
+    assert [len(reduced(picture, least)) for least in (64, 46, 45, 32)] == [1, 1, 2, 3]
+    write(tmp_path / "a.png", picture)
+    (source, _), *_ = load_batches([tmp_path], [], [], 32, CPU).sources
+    assert isinstance(source, OwnRain) and source.clean.count == 3
 
 
 def test_some_crops_are_dry_and_come_back_as_they_are() -> None:

@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -180,6 +181,19 @@ class Folder:
     share: float | None = None
 
 
+def reduced(picture: NDArray[np.uint8], least: int) -> list[NDArray[np.uint8]]:
+    """A picture [H, W, C] and copies of it, each with half the pixels of the one before, to sides of `least`.
+
+    Else a network that has learned from photographs of 481x321 takes for drops what is small and bright in one that
+    shows more, or in a smaller copy of it.
+    """
+    copies = [picture]
+    while min(size := [round(side / 2**0.5) for side in copies[-1].shape[1::-1]]) >= least:
+        copy: NDArray[Any] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        copies.append(copy)
+    return copies
+
+
 def shares(given: Sequence[Folder], own: bool) -> list[float]:
     """The share of each of these folders; with rain of our own (`own`) the rest of 1 is left for it.
 
@@ -209,8 +223,9 @@ def load_batches(
     sources: list[tuple[CropSource, float]] = []
     known: list[str] = []
     if clean:
-        photographs = Pictures([_read(source.path, crop) for folder in clean for source in listing(folder)], device)
-        known.append(f"{photographs.count} photographs {photographs.fingerprint}")
+        pictures = [_read(source.path, crop) for folder in clean for source in listing(folder)]
+        photographs = Pictures([copy for picture in pictures for copy in reduced(picture, crop)], device)
+        known.append(f"{len(pictures)} photographs {photographs.fingerprint}")
         sources.append((OwnRain(photographs), max(1 - sum(parts), 0.0)))
     for folder, share in zip(streaks, parts):
         least = crop + 2 * _around(crop)
