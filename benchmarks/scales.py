@@ -7,19 +7,37 @@ FOLDER has photographs without rain; --streaks has streak masks, without which t
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 import esdnet_cli
 from esdnet_cli.metrics import quality
+from esdnet_cli.pipeline.derainer import Derainer
 from esdnet_cli.pipeline.images import read_picture
+from esdnet_cli.pipeline.scales import add_difference, halved
 from esdnet_cli.settings import scales_for
 from esdnet_cli.training.synth import Rainmaker
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "clean"
+
+
+def at_sizes(derainer: Derainer, picture: NDArray[Any], most: int) -> Iterator[NDArray[Any]]:
+    """Derained at 1, 2 ... `most` sizes, each of which goes through the network once."""
+    derained: list[NDArray[Any]] = []
+    for _ in range(most):
+        derained.append(derainer(picture, count=False).image)
+        picture = halved(derained[-1])
+        result = derained[-1]
+        for larger in reversed(derained[:-1]):
+            smaller, result = result, larger.copy()
+            add_difference(result, halved(larger), smaller)
+        yield result
 
 
 @click.command()
@@ -30,7 +48,7 @@ SAMPLES = Path(__file__).parents[1] / "samples" / "clean"
 def main(folder: Path, weights: str, sides: tuple[int, ...], streaks: Path | None) -> None:
     """Print PSNR (Y, dB; mean over the photographs) of what is rainy and of what is dry, by shorter side."""
     rain = Rainmaker("mixed", streaks, seed=1)
-    derainer = esdnet_cli.load(weights)
+    derainer = esdnet_cli.load(weights, scales=1)
     for side in sides:
         most = scales_for(side, side, None)
         scores: list[list[float]] = []
@@ -44,8 +62,7 @@ def main(folder: Path, weights: str, sides: tuple[int, ...], streaks: Path | Non
                 rainy, dry = rain(large, Path(large.name))
             row = [quality(rainy, dry).psnr_y]
             for picture in (rainy, dry):
-                for derainer.scales in range(1, most + 1):
-                    row.append(quality(derainer(picture, count=False).image, dry).psnr_y)
+                row += (quality(image, dry).psnr_y for image in at_sizes(derainer, picture, most))
             scores.append(row)
         before, *after = (f"{mean:.2f}" for mean in np.mean(scores, axis=0))
         rained, stayed = ", ".join(after[:most]), ", ".join(after[most:])

@@ -42,11 +42,24 @@ def test_the_difference_is_enlarged_and_added(
     mean = even.reshape(height // 2, 2, width // 2, 2, 3).mean((1, 3))
     assert smaller.dtype == dtype and np.abs(smaller - mean).max() <= (0.5 if peak > 1 else 1e-6)
     after = (random.random(smaller.shape) * peak).astype(dtype)
-    enlarged = cv2.resize(after.astype(np.float32) - smaller, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
-    enlarged = np.pad(enlarged, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    expected = np.clip(pixels + enlarged.astype(np.float64), 0, peak)
+
+    def enlarged(copy: NDArray[np.generic]) -> NDArray[np.float64]:
+        larger = cv2.resize(copy.astype(np.float64), None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+        return np.pad(larger, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+    goal = enlarged(after)
+    added = pixels + 1.5 * (goal - enlarged(smaller))
+    expected = np.where(goal < pixels, np.clip(added, goal, pixels), np.clip(added, pixels, goal))
     add_difference(pixels, smaller, after)
     assert pixels.dtype == dtype and np.abs(pixels - expected).max() <= (0.51 if peak > 1 else 1e-6)
+
+
+def test_a_sharp_speck_goes_and_leaves_no_ring() -> None:
+    pixels = np.full((24, 24, 3), 40, np.uint8)
+    pixels[10:12, 10:12] = 200
+    smaller = halved(pixels)
+    add_difference(pixels, smaller, np.full_like(smaller, 40))
+    assert pixels.min() == 40 and pixels.max() < 80
 
 
 def barred(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from esdnet_cli.pipeline.tiling import peak
 
-_BAND = 64  # rows of the smaller copy whose difference is enlarged at once: memory stays bounded
+_BAND = 16  # rows of the smaller copy that are enlarged at once: a core's cache holds them
+_SHARPER = 1.5  # a speck of two pixels is fainter in the copy: more than its change there has to go
 
 
 def halved(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -25,18 +26,30 @@ def halved(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def add_difference(pixels: NDArray[Any], before: NDArray[Any], after: NDArray[Any]) -> None:
-    """Add what became of the smaller copy `before`, enlarged twice (bilinear), to `pixels`, in place; clamped."""
+    """Add what became of the smaller copy `before`, enlarged twice (bilinear) and 1.5-fold, to `pixels`, in place.
+
+    No value goes past that of the enlarged `after`; or a bright speck that is sharper than the copy would leave a dark
+    ring.
+    """
     height, width = before.shape[:2]
     for top in range(0, height, _BAND):
-        bottom = min(top + _BAND, height)
-        first, last = max(top - 1, 0), min(bottom + 1, height)  # a row more on either side, which those within look at
-        difference = after[first:last].astype(np.float32) - before[first:last]
-        larger = cv2.resize(difference, (2 * width, 2 * (last - first)), interpolation=cv2.INTER_LINEAR)
-        larger = larger[2 * (top - first) : 2 * (bottom - first)]
-        part = pixels[2 * top : 2 * bottom if bottom < height else None]
-        odd = [(0, here - there) for here, there in zip(part.shape, larger.shape)]
-        result = np.pad(larger, odd, mode="edge")
-        result += part
-        if peak(pixels) > 1:
-            np.rint(result, out=result)
-        part[:] = np.clip(result, 0, peak(pixels), out=result)
+        rows = slice(top, min(top + _BAND, height))
+        part = pixels[2 * top : 2 * rows.stop if rows.stop < height else None]
+        goal = _enlarged(after, rows, part.shape)
+        result = goal - _enlarged(before, rows, part.shape)
+        result *= _SHARPER
+        here = part.astype(np.float32)
+        result += here
+        np.maximum(result, np.minimum(goal, here), out=result)
+        np.minimum(result, np.maximum(goal, here), out=result)
+        part[:] = np.rint(result, out=result) if peak(pixels) > 1 else result
+
+
+def _enlarged(copy: NDArray[Any], rows: slice, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Rows of a copy, enlarged twice to float32 of this shape: what is left out there of odd sizes is as its edge."""
+    first, last = max(rows.start - 1, 0), min(rows.stop + 1, len(copy))  # what those within look at
+    size = 2 * copy.shape[1], 2 * (last - first)
+    larger: NDArray[Any] = cv2.resize(copy[first:last].astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    larger = larger[2 * (rows.start - first) : 2 * (rows.stop - first)]
+    odd = [(0, wanted - there) for wanted, there in zip(shape, larger.shape)]
+    return np.pad(larger, odd, mode="edge") if larger.shape != shape else larger
