@@ -43,7 +43,7 @@ def at_sizes(derainer: Derainer, picture: NDArray[Any], most: int) -> Iterator[N
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=SAMPLES)
 @click.option("--weights", default="small", show_default=True)
-@click.option("--side", "sides", multiple=True, type=int, default=(1000, 1500, 2000, 3000), show_default=True)
+@click.option("--side", "sides", multiple=True, type=int, default=(500, 700, 1000, 1500, 2000), show_default=True)
 @click.option("--streaks", type=click.Path(path_type=Path))
 def main(folder: Path, weights: str, sides: tuple[int, ...], streaks: Path | None) -> None:
     """Print PSNR (Y, dB; mean over the photographs) of what is rainy and of what is dry, by shorter side."""
