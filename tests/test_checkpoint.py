@@ -241,7 +241,7 @@ def test_every_bundled_checkpoint_loads_and_has_a_card() -> None:
 def test_auto_precision_follows_what_was_measured(
     metrics: object, native: tuple[str, ...], chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("esdnet_cli.model.inference.is_fast", lambda precision, device: precision in native)
+    monkeypatch.setattr("esdnet_cli.model.inference.is_fast", lambda precision, *_: precision in native)
     path = tmp_path / "a.safetensors"
     save(path, tiny_network().state_dict(), TINY, {} if metrics is None else {"metrics": json.dumps(metrics)})
     assert esdnet_cli.load(path, device="cpu").precision == chosen

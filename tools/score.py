@@ -131,7 +131,7 @@ def main(
         exact = mean(load(stamp, device="cpu", precision="fp32", scales=1), chosen_on)
         metrics["validation"] = {"psnr_y": round(exact[0], 2), "ssim_y": round(exact[1], 4)}
         for precision in LOWERED:
-            if is_fast(precision, derainer.inference.device):
+            if is_fast(precision, derainer.inference.device, derainer.inference.network.config.levels):
                 change = mean(load(stamp, device="cpu", precision=precision, scales=1), chosen_on)[0] - exact[0]
                 metrics["validation"][f"{precision}_psnr_y_change"] = round(change, 2)
         click.echo(json.dumps(metrics["validation"]))

@@ -55,13 +55,17 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     return device
 
 
-def is_fast(precision: Lowered, device: torch.device) -> bool:
-    """Whether the device multiplies faster in this precision than in float32."""
+def is_fast(precision: Lowered, device: torch.device, levels: int = 1) -> bool:
+    """Whether the device multiplies faster in this precision than in float32.
+
+    levels: how many spikes a neuron fires at once; see `int8_works`.
+    """
     if device.type == "cuda":
         return precision == "bf16" and torch.cuda.is_bf16_supported(including_emulation=False)
-    supported = {"int8": "_is_vnni_supported", "bf16": "_is_avx512_bf16_supported"}[precision]
+    # AVX2 has three instructions for 32 products of bytes, and one for 8 of float32; VNNI has one for 32
+    supported = {"int8": "_is_avx2_supported", "bf16": "_is_avx512_bf16_supported"}[precision]
     has = device.type == "cpu" and bool(getattr(torch.cpu, supported, bool)())
-    return has and (_bf16_pays() if precision == "bf16" else int8_works())
+    return has and (_bf16_pays() if precision == "bf16" else int8_works(levels))
 
 
 @lru_cache(maxsize=1)
@@ -85,13 +89,15 @@ def _bf16_pays() -> bool:
     return best[torch.bfloat16] < best[torch.float32]
 
 
-def choose_precision(name: str, device: torch.device, close: Collection[str] = ()) -> Precision:
+def choose_precision(name: str, device: torch.device, close: Collection[str] = (), levels: int = 1) -> Precision:
     """`auto` is the fastest that the device has and that is close to fp32, else fp32.
 
-    close: what was measured of the checkpoint. Raises EsdnetError if the device cannot compute so.
+    close: what was measured of the checkpoint. levels: its neurons'. Raises EsdnetError if the device cannot compute
+    so.
     """
     if name == "auto":
-        return next((precision for precision in LOWERED if precision in close and is_fast(precision, device)), "fp32")
+        fast = (precision for precision in LOWERED if precision in close and is_fast(precision, device, levels))
+        return next(fast, "fp32")
     if name == "bf16":
         if device.type == "cuda" and not is_fast("bf16", device):
             raise EsdnetError(f"--precision bf16: {torch.cuda.get_device_name(device)} has no bfloat16; use fp32")
@@ -101,6 +107,10 @@ def choose_precision(name: str, device: torch.device, close: Collection[str] = (
             raise EsdnetError(f"--precision int8: computes on the CPU, not on {device}; use bf16, fp32 or --device cpu")
         if not int8_works():
             raise EsdnetError("--precision int8: this PyTorch has no 8-bit convolution (x86 only); use bf16 or fp32")
+        if not int8_works(levels):
+            raise EsdnetError(
+                f"--precision int8: this processor's 8-bit sums overflow with {levels} spikes at once; use fp32"
+            )
         return "int8"
     if name != "fp32":
         raise EsdnetError(f"--precision {name}: no such precision; use auto, fp32, bf16 or int8")

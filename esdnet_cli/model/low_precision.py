@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from esdnet_cli.model.config import MOST_LEVELS
 from esdnet_cli.model.layers import LIF, IntegerLIF, SeqConv2d, TDBatchNorm2d, convolved, folded, unfolded
 from esdnet_cli.model.network import ESDNet, SpikingResidualBlock
 from esdnet_cli.model.neurons import V_THRESHOLD, integer_lif
@@ -77,9 +78,27 @@ class FiredLIF(IntegerLIF):
         return x_seq
 
 
+def int8_works(levels: int = 1) -> bool:
+    """Whether the kernel sums right here what neurons of so many levels fire.
+
+    It is for x86 only, and no part of PyTorch's stable interface. Without VNNI a processor adds two products in 16
+    bits, which saturate beyond 129 levels.
+    """
+    return _has_int8() and any(levels <= most and _sums_exactly(most) for most in (_LARGEST, MOST_LEVELS))
+
+
+@lru_cache
+def _sums_exactly(levels: int) -> bool:
+    conv = SeqConv2d(64, 64, 3, device="meta")  # of a width that the kernel for wide layers takes
+    conv.weight, conv.bias = nn.Parameter(torch.ones(conv.weight.shape)), nn.Parameter(torch.zeros(64))
+    spikes = torch.full((1, 1, 64, 8, 8), levels, dtype=torch.uint8)
+    with torch.inference_mode():
+        sums = Int8SeqConv2d(conv)(spikes)
+    return torch.allclose(sums, torch.tensor(64.0 * 9 * levels))
+
+
 @lru_cache(maxsize=1)
-def int8_works() -> bool:
-    """Whether this PyTorch has the kernel: it is for x86 only, and no part of the stable interface."""
+def _has_int8() -> bool:
     conv = SeqConv2d(2, 3, 3, padding=1, device="meta")
     weight = torch.linspace(-0.2, 0.3, conv.weight.numel()).view(conv.weight.shape)
     conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(torch.tensor([0.01, 0.02, -0.01]))

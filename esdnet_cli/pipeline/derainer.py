@@ -274,7 +274,7 @@ def load(
         raise EsdnetError(f"ensemble must be one of {', '.join(map(str, ENSEMBLES))}, not {ensemble}")
     checkpoint = open_checkpoint(str(weights))
     chosen = choose_device(device)
-    chosen_precision = choose_precision(precision, chosen, checkpoint.close_precisions)
+    chosen_precision = choose_precision(precision, chosen, checkpoint.close_precisions, checkpoint.config.levels)
     side = checkpoint.tile if tile is None else tile
     shared = (
         (checkpoint.overlap if tile is None else min(checkpoint.overlap, tile // 4)) if overlap is None else overlap

@@ -269,7 +269,8 @@ class TrainingRun:
         stored.load_state_dict(as_shipped(self.average.state_dict()))
         tiling = tiling_for(self.recipe.crop)
         # by a stopwatch, so the first process's word counts
-        lowered = [precision for precision in LOWERED if self._agree(is_fast(precision, self.device))]
+        levels = self.recipe.config.levels
+        lowered = [precision for precision in LOWERED if self._agree(is_fast(precision, self.device, levels))]
         precisions: list[Precision] = ["fp32", *lowered]
         sums = torch.zeros(len(precisions), 2, dtype=torch.float64)
         for row, precision in enumerate(precisions):

@@ -92,7 +92,8 @@ def teacher_of(name: str, copies: int, crop: int, device: torch.device, say: Cal
             f"not {crop}; use another --crop"
         )
     # not what a stopwatch may choose today and not tomorrow
-    precision = choose_precision("auto", device, close=LOWERED if device.type == "cuda" else ["int8"])
+    close = LOWERED if device.type == "cuda" else ["int8"]
+    precision = choose_precision("auto", device, close, checkpoint.config.levels)
     network = SelfEnsemble(Inference(load_network(checkpoint), device, precision), copies)
     return Teacher(name, network, f"{checkpoint.sha256[:12]}={copies} in {precision}", checkpoint.origin)
 
