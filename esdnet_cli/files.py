@@ -157,6 +157,17 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink()
 
 
+def why_absent(name: str, kind: str) -> str:
+    """Why the system shows no `kind`, such as a file, of this name, and what to do."""
+    try:
+        os.stat(name)
+    except PermissionError as error:
+        return f"cannot be looked at: {error.strerror}; check the permissions of its folder"
+    except (OSError, ValueError):  # a name that no system takes is no file's, either
+        pass
+    return f"no such {kind}; check the name"
+
+
 def digest(data: bytes) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -10,6 +10,7 @@ from conftest import write
 
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.pipeline.sources import Source, find_sources, plan_outputs
+from esdnet_cli.video.inputs import find_clips
 
 
 def names(sources: list[Source]) -> list[str]:
@@ -153,3 +154,22 @@ def test_a_picture_is_no_list(tmp_path: Path) -> None:
 def test_a_name_that_no_system_takes_is_a_missing_file() -> None:
     _, (unusable,) = find_sources(["a" * 5000], recursive=False)
     assert "no such file or folder" in unusable.error
+
+
+def test_a_file_in_a_closed_folder_is_not_called_absent(tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    (folder / "a.mp4").touch()
+    folder.chmod(0)
+    everything = os.geteuid() == 0  # root may look everywhere
+    if everything:
+        os.seteuid(65534)
+    try:
+        _, pictures = find_sources([str(folder / "a.png")], recursive=False)
+        _, clips = find_clips([str(folder / "a.mp4")], tmp_path / "out.mp4")
+    finally:
+        if everything:
+            os.seteuid(0)
+        folder.chmod(0o700)
+    expected = "cannot be looked at: Permission denied; check the permissions of its folder"
+    assert [each.error for each in (*pictures, *clips)] == [expected] * 2

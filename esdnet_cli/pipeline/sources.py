@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError, printable
-from esdnet_cli.files import fitting_name
+from esdnet_cli.files import fitting_name, why_absent
 from esdnet_cli.model.config import LEVELS
 from esdnet_cli.pipeline.journal import JOURNAL, noted_outputs
 from esdnet_cli.pipeline.kinds import unread_ending
@@ -161,7 +161,7 @@ def _find(
             else:
                 _count(match, unread)
         return found, "the pattern matches no picture; check the pattern and its quotes"
-    return [], "no such file or folder; check the name"
+    return [], why_absent(text, "file or folder")
 
 
 def check_folder(output: Path) -> None:

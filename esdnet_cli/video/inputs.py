@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esdnet_cli.errors import EsdnetError, printable
-from esdnet_cli.files import fitting_name
+from esdnet_cli.files import fitting_name, why_absent
 from esdnet_cli.pipeline.kinds import is_clip
 from esdnet_cli.pipeline.sources import Unusable
 
@@ -61,7 +61,7 @@ def find_clips(inputs: Sequence[str], output: Path) -> tuple[list[ClipJob], list
                 paths.setdefault(os.path.abspath(name), Path(name))
             else:
                 special = "is no ordinary file, or a link that leads nowhere; save it as one"
-                why = special if os.path.lexists(name) else "no such file; check the name"
+                why = special if os.path.lexists(name) else why_absent(name, "file")
                 unusable.append(Unusable(printable(name), why))
     single = len(inputs) == 1 and len(paths) <= 1 and not os.path.isdir(output)
     if single and output.suffix.lower() not in CONTAINERS:
