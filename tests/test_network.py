@@ -254,17 +254,16 @@ def test_lower_precision_of_our_variants_stays_close(name: str, precision: Lower
     assert (derained - expected).abs().mean() < 0.1 * (expected - image).abs().mean()
 
 
+def in_8_bits(levels: int) -> Any:
+    """A parameter: skipped where 8 bits are missing, or sums of so many spikes overflow."""
+    return pytest.param(levels, marks=pytest.mark.skipif(not int8_works(levels), reason="not in 8 bits here"))
+
+
 def rounded_weight(conv: Int8SeqConv2d) -> torch.Tensor:
     return conv.weight * conv.scale[:, None, None, None]
 
 
-@pytest.mark.parametrize(
-    "levels",
-    [
-        pytest.param(most, marks=pytest.mark.skipif(not int8_works(most), reason="8-bit sums overflow here"))
-        for most in (127, 255)
-    ],
-)
+@pytest.mark.parametrize("levels", [in_8_bits(127), in_8_bits(255)])
 @torch.inference_mode()
 def test_many_levels_are_exact_in_8_bits(levels: int) -> None:
     config = dataclasses.replace(INTEGER, levels=levels)
@@ -343,6 +342,7 @@ def test_quantised_neurons_fire_as_plain_ones(levels: int, channels_last: bool) 
 def test_8_bits_are_refused_where_their_sums_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("esdnet_cli.model.low_precision._sums_exactly", lambda levels: levels <= 127)  # without VNNI
     monkeypatch.setattr("esdnet_cli.model.low_precision._has_int8", lambda: True)
+    monkeypatch.setattr("torch.cpu._is_vnni_supported", lambda: False)
     monkeypatch.setattr("torch.cpu._is_avx2_supported", lambda: True)
     device = torch.device("cpu")
     for levels in (1, 4, 127):
@@ -352,8 +352,7 @@ def test_8_bits_are_refused_where_their_sums_overflow(monkeypatch: pytest.Monkey
     assert choose_precision("auto", device, ["int8"], 128) == "fp32"
 
 
-@pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
-@pytest.mark.parametrize("levels", [1, 4, 127])
+@pytest.mark.parametrize("levels", [in_8_bits(1), in_8_bits(4), in_8_bits(127), in_8_bits(255)])
 @torch.inference_mode()
 def test_an_8_bit_convolution_fires_what_the_neurons_after_it_would(levels: int) -> None:
     config = dataclasses.replace(INTEGER, levels=levels)
