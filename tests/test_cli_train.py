@@ -157,6 +157,7 @@ def test_licences_of_beginning_and_teacher_are_both_kept(clean: Path, tmp_path: 
         (("--pairs", "x", "--streaks", "y"), "--streaks needs --clean."),
         (("--clean", "x"), "Give either --steps or --minutes."),
         (("--clean", "x", "--steps", 1, "--freeze-norm"), "--freeze-norm needs --init"),
+        (("--clean", "x", "--steps", 1, "--spike-budget", 0.9), "--spike-budget needs --init"),
         (("--clean", "x", "--steps", 1, "--teacher", "small=3"), "small=3: the copies must be one of 1, 2, 4, 8"),
         (("--clean", "x", "--steps", 1, "--teacher", "nowhere=2"), "nowhere: no such checkpoint"),
         (("--clean", "x", "--steps", 1, "--size", "lif", "--crop", 20, "--teacher", "small"), "multiple of 8, not 20"),

@@ -98,6 +98,7 @@ def test_after_a_recording_that_fails_all_is_as_before(tiny: Path) -> None:
     again = derainer(picture)
     assert np.array_equal(again.image, expected.image) and again.activity == expected.activity
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    assert 0 <= torch.rand(1, device="cuda").item() < 1
 
 
 def test_a_spike_map_is_no_replay(tiny: Path) -> None:

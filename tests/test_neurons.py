@@ -126,6 +126,21 @@ def test_gradient_of_integers_equals_plain_autograd(timesteps: int, levels: int)
     assert gradients[0].abs().max() > 1 and (gradients[0] == 0).any()
 
 
+@pytest.mark.parametrize("timesteps", [1, 3])
+@pytest.mark.parametrize("levels", [None, 4], ids=["lif", "integer"])
+def test_a_price_is_that_of_the_mean_firing(levels: int | None, timesteps: int) -> None:
+    def fired(x: Tensor, price: Tensor | None = None) -> Tensor:
+        return lif(x, price=price) if levels is None else integer_lif(x, levels, price=price)
+
+    x = torch.randn(timesteps, 2, 3, 5, 5, dtype=torch.float64).mul_(0.6).requires_grad_()
+    upstream = torch.randn_like(x)
+    (priced,) = torch.autograd.grad((fired(x, torch.tensor(0.7, dtype=torch.float64)) * upstream).sum(), x)
+    spikes = fired(x)
+    (stated,) = torch.autograd.grad((spikes * upstream).sum() + 0.7 * spikes.mean(), x)
+    torch.testing.assert_close(priced, stated, rtol=0, atol=1e-12)
+    assert (priced - torch.autograd.grad((fired(x) * upstream).sum(), x)[0]).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("timesteps", [1, 3])
 def test_integers_fire_alike_with_and_without_a_gradient_in_either_layout(timesteps: int, dtype: torch.dtype) -> None:

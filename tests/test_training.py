@@ -19,6 +19,8 @@ from esdnet_cli.errors import EsdnetError
 from esdnet_cli.metrics import ssim
 from esdnet_cli.model.inference import LOWERED, is_fast
 from esdnet_cli.training.data import (
+    DARK,
+    SOFT,
     Folder,
     MaskedRain,
     Mixed,
@@ -29,6 +31,7 @@ from esdnet_cli.training.data import (
     load_batches,
     read_pairs,
     reduced,
+    scenes,
     shares,
 )
 from esdnet_cli.training.loop import Recipe, TrainingRun, restoration_loss
@@ -104,6 +107,42 @@ def test_masks_are_added_to_the_scene() -> None:
     rainy, target = masked(100, 16, random())
     stripes = (rainy - target).amax((1, 2, 3)) > 0.6  # the others are dimmed or dry
     assert 0.2 < stripes.float().mean() < 0.9
+
+
+def test_some_scenes_are_dark_and_some_out_of_focus() -> None:
+    picture = photo(64, 64)
+    clean = torch.from_numpy(picture).permute(2, 0, 1).float().div(255).expand(800, -1, -1, -1)
+    shown, dim = scenes(clean, random())
+    unlike = (shown != clean).flatten(1).any(1)
+    darker = shown.mean((1, 2, 3)) < 0.98 * clean[0].mean()
+    detail = (shown[..., 1:] - shown[..., :-1]).abs().mean((1, 2, 3))
+    soft = ~darker & (detail < 0.9 * (clean[0, ..., 1:] - clean[0, ..., :-1]).abs().mean())
+    assert DARK - 0.05 < darker.float().mean() < DARK + 0.05
+    assert 0.5 * SOFT < soft.float().mean() < 1.2 * SOFT
+    assert DARK < unlike.float().mean() < DARK + 1.2 * SOFT
+    assert ((dim < 1).flatten() <= darker).all() and (dim.flatten()[darker] < 1).all() and dim.min() > 0.1
+    assert shown.min() >= 0 and shown.max() <= 1
+
+
+def test_rain_is_dimmer_in_the_dark() -> None:
+    grey, mask = np.full((40, 40, 3), 90, np.uint8), np.full((40, 40, 1), 255, np.uint8)
+    rainy, target = MaskedRain(Pictures([grey], CPU), Pictures([mask], CPU))(400, 16, random())
+    dark = target.mean((1, 2, 3)) < 80 / 255
+    added = (rainy - target).mean((1, 2, 3))
+    assert 40 < dark.sum() < 120
+    assert (
+        added[dark].quantile(0.9) < 0.8 * added[~dark].quantile(0.5) or added[dark].mean() < 0.75 * added[~dark].mean()
+    )
+
+
+def test_masks_of_just_a_crops_size_do(tmp_path: Path) -> None:
+    write(tmp_path / "clean" / "a.png", photo(32, 40))
+    write(tmp_path / "masks" / "a.png", np.zeros((32, 33, 3), np.uint8))
+    rainy, target = load_batches([tmp_path / "clean"], [Folder(tmp_path / "masks", 1.0)], [], 32, CPU)(20, 32, random())
+    assert rainy.shape == target.shape == (20, 3, 32, 32)
+    write(tmp_path / "masks" / "a.png", np.zeros((31, 33, 3), np.uint8))
+    with pytest.raises(EsdnetError, match=r"a.png: is 33x31, smaller than 32 pixels"):
+        load_batches([tmp_path / "clean"], [Folder(tmp_path / "masks", 1.0)], [], 32, CPU)
 
 
 def test_sources_are_drawn_by_their_shares() -> None:

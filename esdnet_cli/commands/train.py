@@ -96,6 +96,12 @@ _SHARED = _SharedFolder()
     metavar="NAME|PATH[=COPIES]",
     help="Learn from this checkpoint's results, too: with =2, =4 or =8 from the mean over mirrored and rotated copies.",
 )
+@option(
+    "--spike-budget",
+    type=_Number(0.1, 2),
+    metavar="FRACTION",
+    help="Hold the accumulations that spikes cause near this fraction of --init's.",
+)
 @option("--resume", is_flag=True, help="Continue the run in --output exactly where it stopped.")
 @option("--steps", type=click.IntRange(min=1), metavar="N", help="Length of the run in steps.")
 @option("--minutes", type=_Number(min=0, min_open=True), metavar="N", help="Length of the run in minutes.")
@@ -155,9 +161,9 @@ _SHARED = _SharedFolder()
 @quiet_option
 def command(
     clean: tuple[Path, ...], streaks: tuple[Any, ...], pairs: tuple[Any, ...], validate: Path | None, output: Path,
-    size: str | None, init: str | None, teacher: tuple[str, int] | None, resume: bool, steps: int | None,
-    minutes: float | None, batch: int, crop: int, lr: float, cooldown: float, freeze_norm: bool, seed: int,
-    device: str, precision: str, compiled: bool, quiet: bool,
+    size: str | None, init: str | None, teacher: tuple[str, int] | None, spike_budget: float | None, resume: bool,
+    steps: int | None, minutes: float | None, batch: int, crop: int, lr: float, cooldown: float, freeze_norm: bool,
+    seed: int, device: str, precision: str, compiled: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Train a network on clean photographs, rainy pairs, or both.
 
@@ -179,6 +185,8 @@ def command(
         raise click.UsageError("--streaks needs --clean.")
     if freeze_norm and init is None:
         raise click.UsageError("--freeze-norm needs --init, whose statistics it keeps.")
+    if spike_budget is not None and init is None:
+        raise click.UsageError("--spike-budget needs --init, whose spikes it goes by.")
     if (steps is None) == (minutes is None):
         raise click.UsageError("Give either --steps or --minutes.")
     from esdnet_cli.model.inference import choose_device, keep_freed_memory
@@ -211,7 +219,7 @@ def command(
         scored = fingerprint(picture for _, *both in validation for picture in both)
         computed_in = autocast_precision(precision, chosen, compiled, output if resume else None)
         recipe = Recipe(
-            config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown, freeze_norm,
+            config, steps, minutes, batch, crop, lr, seed, computed_in, cooldown, freeze_norm, spike_budget,
             teacher=taught.identity if taught else None, data=mixed.identity,
             validation=f"{len(validation)} pairs {scored}" if validation else None,
         )  # fmt: skip

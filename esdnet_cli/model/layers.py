@@ -19,13 +19,18 @@ _UNROLLED = 64  # float32 that a CPU's reductions take at once: four vectors of 
 class LIF(nn.Module):
     """Spiking neurons, one for each of [N, C, H, W], fed for T steps: see `neurons.lif`.
 
-    spike_dtype: of the spikes, where it is not the input's.
+    spike_dtype: of the spikes, where it is not the input's. price: of their mean while it learns, where it has one.
     """
 
     spike_dtype: torch.dtype | None = None
+    price: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("price", None, persistent=False)
 
     def forward(self, x_seq: Tensor) -> Tensor:
-        return lif(x_seq, self.spike_dtype)
+        return lif(x_seq, self.spike_dtype, self.price)
 
 
 class IntegerLIF(LIF):
@@ -36,7 +41,7 @@ class IntegerLIF(LIF):
         self.levels = levels
 
     def forward(self, x_seq: Tensor) -> Tensor:
-        return integer_lif(x_seq, self.levels, self.spike_dtype)
+        return integer_lif(x_seq, self.levels, self.spike_dtype, self.price)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}"

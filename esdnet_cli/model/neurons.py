@@ -96,24 +96,31 @@ def _fire_keeping_potentials(
     return spike_seq, h_seq
 
 
+def _with_price(grad_spike_seq: Tensor, price: Tensor | None) -> Tensor:
+    """The gradient of spikes with that of `price` times their mean: in float32, since it is small beside theirs."""
+    if price is None:
+        return grad_spike_seq
+    return grad_spike_seq.to(_potential_dtype(grad_spike_seq)) + price / grad_spike_seq.numel()
+
+
 class _LIF(torch.autograd.Function):
     """The whole sequence as one autograd node that keeps only the membrane potentials h."""
 
     @staticmethod
-    def forward(ctx: Any, x_seq: Tensor, spike_dtype: torch.dtype | None) -> Tensor:
+    def forward(ctx: Any, x_seq: Tensor, spike_dtype: torch.dtype | None, price: Tensor | None) -> Tensor:
         spike_seq, h_seq = _fire_keeping_potentials(
             x_seq, spike_dtype, lambda h: h >= V_THRESHOLD, lambda h, spike: h.masked_fill(spike, 0)
         )
-        ctx.save_for_backward(torch.stack(h_seq))
+        ctx.save_for_backward(torch.stack(h_seq), price)
         return spike_seq
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        (h_seq,) = ctx.saved_tensors
-        (grad_spike_seq,) = grad_outputs
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        h_seq, price = ctx.saved_tensors
+        grad_spike_seq = _with_price(grad_outputs[0], price)
         sigmoid = torch.sub(h_seq, V_THRESHOLD).mul_(SURROGATE_ALPHA).sigmoid_()
         surrogate_seq = torch.addcmul(sigmoid, sigmoid, sigmoid, value=-1).mul_(SURROGATE_ALPHA)
-        grad_x_seq = torch.empty_like(grad_spike_seq)
+        grad_x_seq = torch.empty_like(grad_outputs[0])
         grad_h = None
         for t in reversed(range(len(h_seq))):
             later, surrogate = grad_h, surrogate_seq[t]
@@ -123,10 +130,10 @@ class _LIF(torch.autograd.Function):
                 kept = torch.addcmul((h_seq[t] < V_THRESHOLD).to(h_seq.dtype), h_seq[t], surrogate, value=-1)
                 grad_h.addcmul_(kept, later, value=1 - 1 / TAU)
             grad_x_seq[t] = grad_h
-        return grad_x_seq, None
+        return grad_x_seq, None, None
 
 
-def lif(x_seq: Tensor, spike_dtype: torch.dtype | None = None) -> Tensor:
+def lif(x_seq: Tensor, spike_dtype: torch.dtype | None = None, price: Tensor | None = None) -> Tensor:
     """Leaky integrate-and-fire neurons with hard reset, T steps from rest; no state outlives the call.
 
         h[t] = v[t-1] (1 - 1/TAU) + x[t],  spike[t] = 1 where h[t] >= V_THRESHOLD else 0,  v[t] = h[t] (1 - spike[t])
@@ -134,9 +141,10 @@ def lif(x_seq: Tensor, spike_dtype: torch.dtype | None = None) -> Tensor:
     x_seq: [T, ...], any float dtype and device; v[-1] = 0. Returns spikes of 0 and 1, same shape and layout, in
     `spike_dtype` or the input's. The membrane potential is kept in float32 or better. Gradient of a spike: derivative
     of sigmoid(SURROGATE_ALPHA (h - V_THRESHOLD)) (surrogate gradient; Song et al., IJCAI 2024, eq. 1 to 3).
+    price: what the mean firing rate costs, a scalar tensor: its gradient is added to that of what comes after.
     """
     if _needs_gradient(x_seq):
-        return _LIF.apply(x_seq, spike_dtype)  # type: ignore[no-untyped-call]
+        return _LIF.apply(x_seq, spike_dtype, price)  # type: ignore[no-untyped-call]
     return _fire(
         x_seq, spike_dtype,
         lambda h, out: torch.ge(h, V_THRESHOLD, out=out),
@@ -153,22 +161,23 @@ class _IntegerLIF(torch.autograd.Function):
     """The whole sequence as one autograd node that keeps only the membrane potentials h."""
 
     @staticmethod
-    def forward(ctx: Any, x_seq: Tensor, levels: int, spike_dtype: torch.dtype | None) -> Tensor:
+    def forward(ctx: Any, x_seq: Tensor, levels: int, spike_dtype: torch.dtype | None, price: Tensor | None) -> Tensor:
         spike_seq, h_seq = _fire_keeping_potentials(
             x_seq, spike_dtype, lambda h: _count(h, levels), lambda h, spike: torch.add(h, spike, alpha=-V_THRESHOLD)
         )
-        ctx.save_for_backward(x_seq if len(x_seq) == 1 else torch.stack(h_seq))  # at T = 1 the input is h
+        ctx.save_for_backward(x_seq if len(x_seq) == 1 else torch.stack(h_seq), price)  # at T = 1 the input is h
         ctx.levels = levels
         return spike_seq
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        (h_seq,) = ctx.saved_tensors
-        (grad_spike_seq,) = grad_outputs
-        grad_x_seq = torch.empty_like(grad_spike_seq)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        h_seq, price = ctx.saved_tensors
+        grad_x_seq = torch.empty_like(grad_outputs[0])
+        grad_spike_seq = _with_price(grad_outputs[0], price)
         later = None
         for t in reversed(range(len(h_seq))):
-            h, low, high = h_seq[t], -V_THRESHOLD / 2, (ctx.levels + 0.5) * V_THRESHOLD
+            low, high = -V_THRESHOLD / 2, (ctx.levels + 0.5) * V_THRESHOLD
+            h = h_seq[t].to(torch.promote_types(h_seq.dtype, grad_spike_seq.dtype))
             grad = grad_spike_seq[t].to(h.dtype)
             # 0 but between low and high
             grad_h = torch.ops.aten.hardtanh_backward(grad, h, low, high).div_(V_THRESHOLD)
@@ -176,10 +185,12 @@ class _IntegerLIF(torch.autograd.Function):
                 # v = h - V_THRESHOLD k and the reset is not detached: dv/dh = 0 where the gradient passes, else 1
                 grad_h.add_(later * ((h <= low) | (h >= high)), alpha=1 - 1 / TAU)
             grad_x_seq[t] = later = grad_h
-        return grad_x_seq, None, None
+        return grad_x_seq, None, None, None
 
 
-def integer_lif(x_seq: Tensor, levels: int, spike_dtype: torch.dtype | None = None) -> Tensor:
+def integer_lif(
+    x_seq: Tensor, levels: int, spike_dtype: torch.dtype | None = None, price: Tensor | None = None
+) -> Tensor:
     """Leaky integrate-and-fire neurons that fire whole numbers of spikes, with soft reset; T steps from rest.
 
         h[t] = v[t-1] (1 - 1/TAU) + x[t]
@@ -190,10 +201,10 @@ def integer_lif(x_seq: Tensor, levels: int, spike_dtype: torch.dtype | None = No
     x_seq: [T, ...], any float dtype and device; v[-1] = 0. levels: D. Returns k, same shape and layout, in
     `spike_dtype` or the input's. The membrane potential is kept in float32 or better. Gradient: straight through,
     1 / V_THRESHOLD where -V_THRESHOLD / 2 < h < (D + 1/2) V_THRESHOLD, else 0 (after I-LIF: Luo et al., "Integer-Valued
-    Training and Spike-Driven Inference Spiking Neural Network", ECCV 2024).
+    Training and Spike-Driven Inference Spiking Neural Network", ECCV 2024). price: as of `lif`, of the mean k.
     """
     if _needs_gradient(x_seq):
-        return _IntegerLIF.apply(x_seq, levels, spike_dtype)  # type: ignore[no-untyped-call]
+        return _IntegerLIF.apply(x_seq, levels, spike_dtype, price)  # type: ignore[no-untyped-call]
     return _fire(
         x_seq, spike_dtype,
         lambda h, out: _count(h, levels, out),

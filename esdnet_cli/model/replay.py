@@ -127,6 +127,11 @@ class _Replay:
             recording = torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local")
             with torch.cuda.stream(stream), recording:
                 self._result = compute(self._images)
+        except RuntimeError:
+            # PyTorch leaves the device's generator within the recording: whoever drew from it next would fail
+            random = torch.cuda.default_generators[images.device.index]
+            random.graphsafe_set_state(random.clone_state())
+            raise
         finally:
             _recording.following = None
 

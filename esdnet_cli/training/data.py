@@ -31,6 +31,9 @@ DRAWN = 0.4  # share of our own rain that is `streak_layers` alone
 BOTH = 0.25  # share that has both; the rest is `camera_rain` alone
 NEARER = 0.3  # share of synthetic crops whose streaks are enlarged
 NEAREST = 2.5  # times, at most
+DARK = 0.2  # share of synthetic crops whose scene is darkened, and the rain in it dimmed
+SOFT = 0.12  # share whose scene is out of focus, whole or in part
+_BLURS = (4, 8, 16)  # pixels
 LIT = 0.65  # share of our own rain whose streaks cover the scene, rather than add light to it
 
 
@@ -48,6 +51,7 @@ class Pictures:
         sizes = torch.tensor([picture.shape[:2] for picture in pictures])
         ends = torch.tensor([picture.size for picture in pictures]).cumsum(0)
         self.count, self.fingerprint = len(pictures), fingerprint(pictures)
+        self.least = int(sizes.min())  # side of any
         self._channels = pictures[0].shape[2]
         self._heights, self._widths = sizes.to(device).unbind(1)
         self._starts = (ends - torch.tensor([picture.size for picture in pictures])).to(device)
@@ -78,12 +82,12 @@ class OwnRain:
     clean: Pictures
 
     def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        clean = self.clean.crops(count, size, random, turn=True)
+        clean, dim = scenes(self.clean.crops(count, size, random, turn=True), random)
         chance = torch.rand(4, count, 1, 1, 1, generator=random, device=random.device)
         wet = chance[0] >= DRY
         streaks = streak_layers(count, size, size, "mixed", random) * (chance[1] < DRAWN + BOTH)
         streaks = streaks + camera_rain(count, size, size, random) * (chance[1] >= DRAWN)
-        streaks = nearer(streaks, NEARER, NEAREST, random) * wet
+        streaks = nearer(streaks, NEARER, NEAREST, random) * wet * dim
         covered = streaks.clamp(0, 1) * (light(clean, random) - clean)
         streaks = torch.where(chance[3] < LIT, covered, streaks)
         veil = torch.rand(count, generator=random, device=random.device) * MAX_VEIL
@@ -99,14 +103,14 @@ class MaskedRain:
     masks: Pictures
 
     def __call__(self, count: int, size: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        clean = self.clean.crops(count, size, random, turn=True)
+        clean, dim = scenes(self.clean.crops(count, size, random, turn=True), random)
         wet = torch.rand(count, 1, 1, 1, generator=random, device=random.device) >= DRY
         dry = clean.new_zeros(count)  # no veil: the masks' own pictures have none
         streaks = nearer(self._streaks(count, size, random), NEARER, NEAREST, random)
-        return photograph(clean, streaks * wet, dry, random)
+        return photograph(clean, streaks * wet * dim, dry, random)
 
     def _streaks(self, count: int, size: int, random: torch.Generator) -> Tensor:
-        around = _around(size)
+        around = min(_around(size), (self.masks.least - size) // 2)  # beyond, masks are mirrored
         masks = self.masks.crops(count, size + 2 * around, random, turn=False)
         chance = torch.rand(6, count, generator=random, device=random.device)
         # streaks are alike upside down, and lean to the other side: as many masks again
@@ -194,6 +198,29 @@ def reduced(picture: NDArray[np.uint8], least: int) -> list[NDArray[np.uint8]]:
     return copies
 
 
+def scenes(clean: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Photographs [N, 3, H, W] as they are, darkened, or out of focus; and how bright rain is there, [N, 1, 1, 1].
+
+    Most photographs to learn from show sharp things by day. In those of real rain, faint streaks stand before the night
+    or an even ground.
+    """
+    count, _, height, width = clean.shape
+    chance = torch.rand(7, count, 1, 1, 1, generator=random, device=random.device)
+    blurred = clean
+    for blur, most in zip(_BLURS, (1 / 3, 2 / 3, 1)):
+        coarse = F.avg_pool2d(clean, blur, ceil_mode=True)
+        smooth = F.interpolate(coarse, (height, width), mode="bicubic", align_corners=False).clamp(0, 1)
+        blurred = torch.where((chance[0] < most) & (chance[0] >= most - 1 / 3), smooth, blurred)
+    # in half of them a part stays sharp
+    ground = torch.rand(count, 1, 4, 4, generator=random, device=random.device)
+    ground = F.interpolate(ground, (height, width), mode="bicubic", align_corners=False)
+    behind = torch.where(chance[1] < 0.5, 1.0, ((ground - 0.4) * 8).clamp(0, 1))
+    clean = torch.where(chance[2] < SOFT, torch.lerp(clean, blurred, behind), clean)
+    dark = chance[3] < DARK
+    darkened = clean ** (1 + 1.5 * chance[4]) * (0.25 + 0.75 * chance[5])
+    return torch.where(dark, darkened, clean), torch.where(dark, 0.12 + 0.78 * chance[6], 1.0)
+
+
 def shares(given: Sequence[Folder], own: bool) -> list[float]:
     """The share of each of these folders; with rain of our own (`own`) the rest of 1 is left for it.
 
@@ -228,8 +255,7 @@ def load_batches(
         known.append(f"{len(pictures)} photographs {photographs.fingerprint}")
         sources.append((OwnRain(photographs), max(1 - sum(parts), 0.0)))
     for folder, share in zip(streaks, parts):
-        least = crop + 2 * _around(crop)
-        masks = Pictures([read_mask(mask.path, least) for mask in listing(folder.path)], device)
+        masks = Pictures([read_mask(mask.path, crop) for mask in listing(folder.path)], device)
         known.append(f"{masks.count} masks {masks.fingerprint}={share:g}")
         sources.append((MaskedRain(photographs, masks), share))
     for folder, share in zip(pairs, parts[len(streaks) :]):

@@ -28,6 +28,7 @@ from esdnet_cli.model.inference import LOWERED, Inference, Precision, choose_bat
 from esdnet_cli.model.layers import TDBatchNorm2d
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.pipeline.tiling import Batches, Tiling, derain_tiled, is_out_of_memory
+from esdnet_cli.training.budget import COUNTED, EVERY, SpikeBudget
 from esdnet_cli.training.data import CropSource
 from esdnet_cli.training.optimiser import MuonAdamW
 from esdnet_cli.training.recorded import Ahead, Recorded
@@ -49,6 +50,7 @@ class Recipe:
     lr: learning rate, reached after `warmup` steps (MOST_WARMUP of a short run), kept, and falling to 0 over the last
     `cooldown` of the run (a share; 0: it does not fall, for a run that another will go on from). frozen_norm: batch
     norm goes by the statistics that the run began with, as at inference, not by those of the few crops of a step.
+    spike_budget: the share of the first weights' spike-driven accumulations that may be spent (None: any).
     teacher: which network teaches this one, and how (the crops come with its results). data, validation: which pictures
     it learns from, in which shares, and is validated on (None: not said). ema: decay of the averaged
     weights. clip: gradient norm. precision: fp32, or bf16 under autocast.
@@ -64,6 +66,7 @@ class Recipe:
     precision: str
     cooldown: float
     frozen_norm: bool = False
+    spike_budget: float | None = None
     teacher: str | None = None
     data: str | None = None
     validation: str | None = None
@@ -73,8 +76,9 @@ class Recipe:
     clip: float = 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; nothing frozen, no teacher and no data go unsaid, as in states of older versions."""
-        unsaid = [name for name in ("frozen_norm", "teacher", "data", "validation") if not getattr(self, name)]
+        """JSON-ready; nothing frozen, no budget, no teacher and no data go unsaid, as in states of older versions."""
+        optional = ("frozen_norm", "spike_budget", "teacher", "data", "validation")
+        unsaid = [name for name in optional if not getattr(self, name)]
         return {key: value for key, value in asdict(self).items() if key not in unsaid} | {
             "config": self.config.to_dict()
         }
@@ -154,12 +158,20 @@ class TrainingRun:
         self._batches = Ahead(
             lambda count, random: crops(count, recipe.crop, random), recipe.batch // self.world, random
         )
+        self._budget = self._begin_budget(crops) if recipe.spike_budget else None
         self.step, self.saved, self.seconds, self.best = 0, 0, 0.0, -math.inf
         self.stopping = False  # set, it ends the run after the step under way, saved, with KeyboardInterrupt
         if resume:
             self._restore()
         self._forward = self._prepared(compiled)
         self._recorded: Recorded | None = None
+
+    def _begin_budget(self, crops: CropSource) -> SpikeBudget:
+        assert self.recipe.spike_budget is not None
+        random = torch.Generator(self.device).manual_seed(self.recipe.seed)  # leaves the batches as they are
+        rainy = crops(COUNTED, self.recipe.crop, random)[0]
+        lowered = self.recipe.precision == "bf16"
+        return SpikeBudget(self.network, self.average, self.recipe.spike_budget, rainy, lowered)
 
     def _prepared(self, compiled: bool) -> Callable[[Tensor], Tensor]:
         forward: Any = torch.compile(self.network, dynamic=False) if compiled else self.network
@@ -217,6 +229,8 @@ class TrainingRun:
         return self.recipe.lr * warm * min(1.0, left)
 
     def _train_step(self) -> tuple[float, float]:
+        if self._budget is not None and self.step % EVERY == 0:
+            self._budget.charge(self._agree(self._budget.spent()))
         loss = self._gradients(*self._batches.take())
         lr = self._learning_rate()
         self._optimiser.step(lr)
@@ -316,6 +330,8 @@ class TrainingRun:
         tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
         tensors |= {f"average.{key}": value for key, value in self.average.state_dict().items()}
         tensors |= {f"optimiser.{key}": value for key, value in self._optimiser.state().items()}
+        if self._budget is not None:
+            tensors |= {f"budget.{key}": value for key, value in self._budget.state().items()}
         tensors |= {f"random.{rank}": state for rank, state in enumerate(generators)}
         here = Position(self.step, self.seconds, self.best if math.isfinite(self.best) else None, self._origin)
         # last of all: what a resumed run starts from is never ahead of the files beside it
@@ -343,6 +359,8 @@ class TrainingRun:
             self.network.load_state_dict(below(tensors, "network."))
             self.average.load_state_dict(below(tensors, "average."))
             self._optimiser.restore(below(tensors, "optimiser."))
+            if self._budget is not None:
+                self._budget.restore(below(tensors, "budget."))
         except (KeyError, RuntimeError) as error:
             fault = f"has not the tensors of this network and its optimiser ({one_line(error)[:200]})"
             raise EsdnetError(f"{printable(path)}: {fault}; start a new run") from error
