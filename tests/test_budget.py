@@ -60,6 +60,13 @@ def test_spikes_cost_the_more_the_more_is_spent() -> None:
     assert in_loss(begun_with) == pytest.approx(AT_BUDGET * (2 - FREE) / (1 - FREE), rel=1e-4)
 
 
+def test_a_network_without_spikes_has_no_budget() -> None:
+    silent = ESDNet(INTEGER).eval()
+    silent.patch_embed.proj.weight.data.zero_()
+    with pytest.raises(EsdnetError, match="fires no spikes to go by"):
+        SpikeBudget(silent, silent, 1.0, torch.rand(1, 3, 16, 16), False)
+
+
 def test_a_run_keeps_to_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "EVERY", 2)
     first = new_run(tmp_path / "first", replace(BUDGET, spike_budget=None, steps=20, lr=4e-3, ema=0.8))

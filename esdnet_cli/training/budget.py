@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.layers import LIF
 from esdnet_cli.model.network import ESDNet
 
@@ -26,6 +27,7 @@ class SpikeBudget:
 
     learning: the network whose neurons get the prices. average: its averaged weights, whose spikes are counted.
     images: [N, 3, H, W] rainy crops, on their device. lowered: counted in bf16 under autocast.
+    Raises EsdnetError for a network that fires no spikes.
     """
 
     def __init__(self, learning: ESDNet, average: ESDNet, fraction: float, images: Tensor, lowered: bool) -> None:
@@ -37,6 +39,8 @@ class SpikeBudget:
         counted = self._count()
         self._all_fired_once = {name: self._costs[name] * neurons for name, (neurons, _) in counted.items()}
         self._begun_with = self.spent()
+        if not self._begun_with:
+            raise EsdnetError("--spike-budget: the network of --init fires no spikes to go by; train it without first")
         for layer in self._neurons.values():
             layer.price = torch.zeros((), device=images.device)
 
