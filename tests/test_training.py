@@ -130,9 +130,7 @@ def test_rain_is_dimmer_in_the_dark() -> None:
     dark = target.mean((1, 2, 3)) < 80 / 255
     added = (rainy - target).mean((1, 2, 3))
     assert 40 < dark.sum() < 120
-    assert (
-        added[dark].quantile(0.9) < 0.8 * added[~dark].quantile(0.5) or added[dark].mean() < 0.75 * added[~dark].mean()
-    )
+    assert added[dark].mean() < 0.75 * added[~dark].mean()
 
 
 def test_masks_of_just_a_crops_size_do(tmp_path: Path) -> None:

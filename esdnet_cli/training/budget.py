@@ -34,11 +34,11 @@ class SpikeBudget:
         self._average, self._fraction, self._images, self._lowered = average, fraction, images, lowered
         modules = dict(learning.named_modules())
         driven = learning.spiking_convs()
-        self._costs = {name: sum(_accumulations(modules[conv]) for conv in convs) for name, convs in driven.items()}
+        self._costs = {name: sum(_of_a_spike(modules[conv]) for conv in convs) for name, convs in driven.items()}
         self._neurons = {name: module for name, module in modules.items() if isinstance(module, LIF)}
         counted = self._count()
         self._all_fired_once = {name: self._costs[name] * neurons for name, (neurons, _) in counted.items()}
-        self._begun_with = self.spent()
+        self._begun_with = self._accumulations(counted)
         if not self._begun_with:
             raise EsdnetError("--spike-budget: the network of --init fires no spikes to go by; train it without first")
         for layer in self._neurons.values():
@@ -46,7 +46,7 @@ class SpikeBudget:
 
     def spent(self) -> float:
         """Accumulations that the averaged weights' spikes cause in the crops."""
-        return float(sum(self._costs[name] * spikes for name, (_, spikes) in self._count().items()))
+        return self._accumulations(self._count())
 
     def charge(self, spent: float) -> None:
         """Set the prices by what is spent now."""
@@ -67,6 +67,9 @@ class SpikeBudget:
         for name, layer in self._neurons.items():
             assert layer.price is not None
             layer.price.copy_(tensors[name])
+
+    def _accumulations(self, counted: Mapping[str, tuple[int, Tensor]]) -> float:
+        return float(sum(self._costs[name] * spikes for name, (_, spikes) in counted.items()))
 
     @torch.no_grad()
     def _count(self) -> dict[str, tuple[int, Tensor]]:
@@ -92,7 +95,7 @@ class SpikeBudget:
         return counted
 
 
-def _accumulations(conv: nn.Module) -> float:
-    """Those of a spike away from the border."""
+def _of_a_spike(conv: nn.Module) -> float:
+    """Accumulations that a spike causes in a convolution, away from the border."""
     assert isinstance(conv, nn.Conv2d)
     return conv.out_channels * conv.kernel_size[0] * conv.kernel_size[1] / (conv.stride[0] * conv.stride[1])
