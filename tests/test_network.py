@@ -290,10 +290,33 @@ def test_8_bit_weights_are_rounded_by_channel_and_sums_are_exact(kernel_size: in
     weight = rounded_weight(rounded)
     largest = conv.weight.abs().amax((1, 2, 3), keepdim=True)
     assert ((weight - conv.weight).abs() <= largest / 254 * 1.001).all()
-    for batch, height, width in ((1, 8, 12), (3, 21, 7)):  # packed once, whatever the size
+    for batch, height, width in ((1, 8, 12), (3, 21, 7), (2, 5, 5), (1, 8, 12)):  # each packs for its own
         spikes = (torch.rand(2, batch, 6, height, width) < 0.3).to(torch.int8)
         expected = F.conv2d(spikes.flatten(0, 1).float(), weight, conv.bias, stride, kernel_size // 2)
         assert_close(rounded(spikes).flatten(0, 1), expected, 1e-5 * float(largest.max()))
+
+
+@pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
+@torch.inference_mode()
+def test_8_bit_weights_are_packed_once_for_a_shape(capfd: pytest.CaptureFixture[str]) -> None:
+    """By oneDNN's own log: weights packed for another shape would be reordered at each call, which is slow."""
+    conv = Int8SeqConv2d(SeqConv2d(384, 192, 3, padding=1))
+    shared = copy.deepcopy(conv)
+
+    def reorders(layer: Int8SeqConv2d, *sizes: int) -> int:
+        capfd.readouterr()
+        for size in sizes:
+            spikes = torch.ones(1, size, size, 384, dtype=torch.int8).movedim(-1, 1)
+            with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+                layer(spikes[None])
+        log = capfd.readouterr().out
+        assert log.count("exec,cpu,convolution") == len(sizes), log
+        return log.count("exec,cpu,reorder")
+
+    assert reorders(conv, 64, 8) == 2
+    assert reorders(conv, 64, 8, 64) == 0
+    assert reorders(shared, 64) == 0, "copies share what is packed"
+    assert reorders(conv, 16, 64, 8) == 2, "of more than two shapes the oldest makes room"
 
 
 @pytest.mark.parametrize("precision", LOWERED_HERE)
