@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -20,30 +19,40 @@ _LARGEST = 127  # of a signed 8-bit weight
 
 
 class _Packings:
-    """A convolution's weights in the order that its kernel wants for the shapes of the latest inputs.
+    """A convolution's 8-bit weights in the order that its kernel wants for the shapes of the latest inputs.
 
     Which order that is depends on the shape and on the number of threads. Weights in another order are reordered at
     each call, which on a processor with VNNI alone takes up to five times as long as the convolution. Copies of a
     network share them, whichever thread comes first.
+
+    The first are for any shape, and make room for those of a shape that comes: in the same place, since between what
+    layers hand each other they would leave gaps.
     """
 
     _KEPT = 2  # of a picture's tiles, and of a last batch with fewer or of its smaller copies
 
-    def __init__(self) -> None:
-        self._packed: dict[tuple[int, ...], Tensor] = {}
+    def __init__(self, weight: Tensor, scale: Tensor, window: tuple[Any, ...]) -> None:
+        self._plain = (weight, scale, 1.0, 0, *window)
+        self._packed: dict[tuple[int, ...], Tensor] = {(): self._pack(None)}
         self._lock = threading.Lock()
 
-    def __call__(self, shape: torch.Size, pack: Callable[[torch.Size], Tensor]) -> Tensor:
+    def __call__(self, shape: torch.Size) -> Tensor:
         key = (*shape, torch.get_num_threads())
         with self._lock:
-            packed = self._packed.pop(key) if key in self._packed else pack(shape)
+            packed = self._packed.pop(key, None)
+            if packed is None:
+                if () in self._packed or len(self._packed) == self._KEPT:
+                    del self._packed[next(iter(self._packed))]
+                packed = self._pack(list(shape))
             self._packed[key] = packed  # the latest is the last
-            if len(self._packed) > self._KEPT:
-                del self._packed[next(iter(self._packed))]
         return packed
 
     def __deepcopy__(self, memo: dict[int, object]) -> _Packings:
         return self
+
+    def _pack(self, shape: list[int] | None) -> Tensor:
+        packed: Tensor = torch.ops.onednn.qconv_prepack(*self._plain, shape)
+        return packed
 
 
 class Int8SeqConv2d(SeqConv2d):
@@ -65,7 +74,7 @@ class Int8SeqConv2d(SeqConv2d):
         self.bias = conv.bias
         self._zero = torch.zeros(len(weight), dtype=torch.long)
         self._window: tuple[Any, ...] = (list(conv.stride), [int(p) for p in conv.padding], list(conv.dilation), 1)
-        self._packings = _Packings()
+        self._packings = _Packings(rounded, self.scale, self._window)
         self._result: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
         if fires is not None:
             self._result = (V_THRESHOLD, 0, torch.uint8, "hardtanh", [0.0, fires * V_THRESHOLD], "")
@@ -78,15 +87,11 @@ class Int8SeqConv2d(SeqConv2d):
         return unfolded(result, len(x_seq))
 
     def _sums(self, spikes: Tensor) -> Tensor:
-        packed = self._packings(spikes.shape, self._pack)
+        packed = self._packings(spikes.shape)
         sums: Tensor = torch.ops.onednn.qconv2d_pointwise(
             spikes, 1.0, 0, packed, self.scale, self._zero, self.bias, *self._window, *self._result
         )
         return sums
-
-    def _pack(self, shape: torch.Size) -> Tensor:
-        packed: Tensor = torch.ops.onednn.qconv_prepack(self.weight, self.scale, 1.0, 0, *self._window, list(shape))
-        return packed
 
 
 class QuantisedLIF(IntegerLIF):
