@@ -22,7 +22,7 @@ from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import Inference, Lowered, choose_precision
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d, folded, unfolded
-from esdnet_cli.model.low_precision import FiredLIF, Int8SeqConv2d, QuantisedLIF, int8_works, quantisation_works
+from esdnet_cli.model.low_precision import FiredLIF, Int8SeqConv2d, QuantisedLIF, int8_works, pack, quantisation_works
 from esdnet_cli.model.network import ESDNet, FeatureRefinement
 from esdnet_cli.model.neurons import CACHED, integer_lif
 
@@ -317,6 +317,24 @@ def test_8_bit_weights_are_packed_once_for_a_shape(capfd: pytest.CaptureFixture[
     assert reorders(conv, 64, 8, 64) == 0
     assert reorders(shared, 64) == 0, "copies share what is packed"
     assert reorders(conv, 16, 64, 8) == 2, "of more than two shapes the oldest makes room"
+
+
+@pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
+@pytest.mark.parametrize("config", [INTEGER, TWO_STEPS, TINY])
+@torch.inference_mode()
+def test_all_8_bit_weights_are_packed_before_the_pass(config: ESDNetConfig, capfd: pytest.CaptureFixture[str]) -> None:
+    network = tiny_network(config)
+    Inference(network, torch.device("cpu"), "int8")
+    images = torch.rand(3, 3, 32, 48).contiguous(memory_format=torch.channels_last)
+
+    def packed() -> int:
+        return capfd.readouterr().out.count("reorder,jit:uni,undef,src:s8")
+
+    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        pack(network, images.shape)
+        assert packed() == sum(isinstance(module, Int8SeqConv2d) for module in network.modules())
+        network(images)
+        assert packed() == 0
 
 
 @pytest.mark.parametrize("precision", LOWERED_HERE)

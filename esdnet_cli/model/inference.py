@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from esdnet_cli.errors import EsdnetError
-from esdnet_cli.model.low_precision import int8_works, lower
+from esdnet_cli.model.low_precision import int8_works, lower, pack
 from esdnet_cli.model.network import ESDNet
 from esdnet_cli.model.replay import Replays
 
@@ -169,6 +169,7 @@ class Inference:
             native = precision == "bf16" or is_fast("bf16", device)
             lower(network, precision, others=torch.bfloat16 if native else torch.float32)
         self._replays = Replays(self.network, device)
+        self._packed_for: tuple[int, ...] | None = None
 
     def copy(self) -> Inference:
         """Another one of the same tensors: hooks on its modules see its own passes alone."""
@@ -190,10 +191,20 @@ class Inference:
             # sums of fp32 depend on the layout
             layout = torch.contiguous_format if self.precision == "fp32" else torch.channels_last
             images = images.contiguous(memory_format=layout)
+            if self.precision == "int8":
+                self._pack(images.shape)
             if cuda:
                 few = len(images) * _widest(self.network, *images.shape[2:]) <= _REPLAYED_BYTES
                 return self._replays(images, record=few)
             return self.network(images).float()
+
+    def _pack(self, shape: torch.Size) -> None:
+        key = (*shape, torch.get_num_threads())
+        if key != self._packed_for:
+            pack(self.network, shape)
+            if self._packed_for is None:
+                return_freed_memory()  # of the weights as they were packed before, which no layer fits into
+            self._packed_for = key
 
 
 @contextmanager

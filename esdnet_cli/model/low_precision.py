@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from esdnet_cli.model.config import MOST_LEVELS
 from esdnet_cli.model.layers import LIF, IntegerLIF, SeqConv2d, TDBatchNorm2d, convolved, folded, unfolded
-from esdnet_cli.model.network import ESDNet, SpikingResidualBlock
+from esdnet_cli.model.network import LEVELS, ESDNet, SpikingResidualBlock
 from esdnet_cli.model.neurons import V_THRESHOLD, integer_lif
 
 _LARGEST = 127  # of a signed 8-bit weight
@@ -25,8 +25,7 @@ class _Packings:
     each call, which on a processor with VNNI alone takes up to five times as long as the convolution. Copies of a
     network share them, whichever thread comes first.
 
-    The first are for any shape, and make room for those of a shape that comes: in the same place, since between what
-    layers hand each other they would leave gaps.
+    The first are for any shape, and make room for those of a shape that comes.
     """
 
     _KEPT = 2  # of a picture's tiles, and of a last batch with fewer or of its smaller copies
@@ -86,8 +85,12 @@ class Int8SeqConv2d(SeqConv2d):
             result = result.view(x_seq.dtype)
         return unfolded(result, len(x_seq))
 
+    def pack(self, shape: torch.Size) -> Tensor:
+        """The weights for spikes [N, C, H, W]."""
+        return self._packings(shape)
+
     def _sums(self, spikes: Tensor) -> Tensor:
-        packed = self._packings(spikes.shape)
+        packed = self.pack(spikes.shape)
         sums: Tensor = torch.ops.onednn.qconv2d_pointwise(
             spikes, 1.0, 0, packed, self.scale, self._zero, self.bias, *self._window, *self._result
         )
@@ -198,6 +201,15 @@ def lower(network: ESDNet, precision: str, others: torch.dtype) -> None:
         if isinstance(layer, nn.Conv2d) and not isinstance(layer, Int8SeqConv2d):
             layer.to(others)
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def pack(network: ESDNet, images: torch.Size) -> None:
+    """Pack all 8-bit weights for pictures [N, 3, H, W] at once: amid what layers hand each other they leave gaps."""
+    batch, _, height, width = images
+    for name, conv in network.named_modules():
+        if isinstance(conv, Int8SeqConv2d):
+            side = network.config.patch * 2 ** (LEVELS[name.partition(".")[0]] - 1)
+            conv.pack(torch.Size((network.config.timesteps * batch, conv.in_channels, height // side, width // side)))
 
 
 def _fold_batch_norms(network: ESDNet) -> None:

@@ -14,6 +14,12 @@ from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d, folded, scu, unfolded
 from esdnet_cli.model.neurons import cached_piece
 
+# at which level the convolutions of each part read: what is enlarged comes to them as such
+LEVELS = {
+    "encoder_level1": 1, "down1_2": 1, "encoder_level2": 2, "down2_3": 2, "encoder_level3": 3, "decoder_level3": 3,
+    "up3_2": 2, "reduce_chan_level2": 2, "decoder_level2": 2, "up2_1": 1, "decoder_level1": 1,
+}  # fmt: skip
+
 
 class OverlapPatchEmbed(nn.Module):
     """The first convolution, real-valued, of patches side by side: the same for every step, so it runs once."""
