@@ -6,7 +6,8 @@ import copy
 import dataclasses
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.model.inference import Inference, Lowered, choose_precision
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d, folded, unfolded
-from esdnet_cli.model.low_precision import FiredLIF, Int8SeqConv2d, QuantisedLIF, int8_works, pack, quantisation_works
+from esdnet_cli.model.low_precision import FiredLIF, Int8SeqConv2d, QuantisedLIF, int8_works, quantisation_works
 from esdnet_cli.model.network import ESDNet, FeatureRefinement
 from esdnet_cli.model.neurons import CACHED, integer_lif
 
@@ -296,45 +297,47 @@ def test_8_bit_weights_are_rounded_by_channel_and_sums_are_exact(kernel_size: in
         assert_close(rounded(spikes).flatten(0, 1), expected, 1e-5 * float(largest.max()))
 
 
+def calls_of(capfd: pytest.CaptureFixture[str], run: Callable[[], object]) -> list[str]:
+    """What oneDNN logs while it runs: `weights` put into another order, and `convolution`, in turn."""
+    capfd.readouterr()
+    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        run()
+    lines = [line for line in capfd.readouterr().out.splitlines() if ",exec,cpu," in line]
+    return [
+        "weights" if ",reorder," in line else "convolution"
+        for line in lines
+        if ",convolution," in line or (",reorder," in line and "src:s8" in line)
+    ]
+
+
 @pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
 @torch.inference_mode()
 def test_8_bit_weights_are_packed_once_for_a_shape(capfd: pytest.CaptureFixture[str]) -> None:
-    """By oneDNN's own log: weights packed for another shape would be reordered at each call, which is slow."""
+    """Weights packed for another shape would be put into another order at each call, which is slow."""
     conv = Int8SeqConv2d(SeqConv2d(384, 192, 3, padding=1))
     shared = copy.deepcopy(conv)
 
-    def reorders(layer: Int8SeqConv2d, *sizes: int) -> int:
-        capfd.readouterr()
-        for size in sizes:
-            spikes = torch.ones(1, size, size, 384, dtype=torch.int8).movedim(-1, 1)
-            with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
-                layer(spikes[None])
-        log = capfd.readouterr().out
-        assert log.count("exec,cpu,convolution") == len(sizes), log
-        return log.count("exec,cpu,reorder")
+    def packed(layer: Int8SeqConv2d, *sizes: int) -> int:
+        spikes = [torch.ones(1, size, size, 384, dtype=torch.int8).movedim(-1, 1)[None] for size in sizes]
+        calls = calls_of(capfd, lambda: [layer(x) for x in spikes])
+        assert calls.count("convolution") == len(sizes)
+        return calls.count("weights")
 
-    assert reorders(conv, 64, 8) == 2
-    assert reorders(conv, 64, 8, 64) == 0
-    assert reorders(shared, 64) == 0, "copies share what is packed"
-    assert reorders(conv, 16, 64, 8) == 2, "of more than two shapes the oldest makes room"
+    assert packed(conv, 64, 8) == 2
+    assert packed(conv, 64, 8, 64) == 0
+    assert packed(shared, 64) == 0, "copies share what is packed"
+    assert packed(conv, 16, 64, 8) == 2, "of more than two shapes the oldest makes room"
 
 
 @pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")
 @pytest.mark.parametrize("config", [INTEGER, TWO_STEPS, TINY])
-@torch.inference_mode()
 def test_all_8_bit_weights_are_packed_before_the_pass(config: ESDNetConfig, capfd: pytest.CaptureFixture[str]) -> None:
-    network = tiny_network(config)
-    Inference(network, torch.device("cpu"), "int8")
-    images = torch.rand(3, 3, 32, 48).contiguous(memory_format=torch.channels_last)
-
-    def packed() -> int:
-        return capfd.readouterr().out.count("reorder,jit:uni,undef,src:s8")
-
-    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
-        pack(network, images.shape)
-        assert packed() == sum(isinstance(module, Int8SeqConv2d) for module in network.modules())
-        network(images)
-        assert packed() == 0
+    inference = Inference(tiny_network(config), torch.device("cpu"), "int8")
+    convs = sum(isinstance(module, Int8SeqConv2d) for module in inference.network.modules())
+    for images in (torch.rand(3, 3, 32, 48), torch.rand(1, 3, 16, 32)):
+        calls = calls_of(capfd, partial(inference, images))
+        assert calls[:convs] == ["weights"] * convs and "weights" not in calls[convs:]
+        assert "weights" not in calls_of(capfd, partial(inference, images))
 
 
 @pytest.mark.parametrize("precision", LOWERED_HERE)
