@@ -26,6 +26,16 @@ def test_the_published_way_computes_the_same(config: ESDNetConfig) -> None:
     torch.testing.assert_close(published(network, torch.device("cpu"))(images), ours, atol=1e-5, rtol=0)
 
 
+@torch.inference_mode()
+def test_the_published_way_leaves_nothing_out() -> None:
+    network = tiny_network(INTEGER)
+    network.refinement.sa[3].weight.data.zero_()
+    called: list[bool] = []
+    network.refinement.sa[0].register_forward_hook(lambda *_: called.append(True))
+    published(network, torch.device("cpu"))(torch.rand(1, 3, 24, 32))
+    assert called
+
+
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_figures_hang_together(rounds: int, tiny: Path, two_cores: None) -> None:
     measured = bench(esdnet_cli.load(tiny, device="cpu"), photo(40, 50), rounds, against_published=True)

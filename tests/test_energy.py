@@ -123,6 +123,8 @@ def test_everything_of_a_tiny_network_by_hand() -> None:
     assert layers["refinement.ca.1"].mac == 2 * d * 2
     assert layers["refinement"].mac == 2 * pixels * 2 * d
     assert layers["output.0"].mac == pixels * 2 * d * 3 * 9
+    network.refinement.uniform = True  # (1 - f) a is the same at every pixel then
+    assert count(network, torch.rand(1, 3, 8, 12))["refinement"].mac == (pixels + 1) * 2 * d
     dense = {name: layer.dense for name, layer in layers.items()}
     assert dense["down1_2.maxpool_conv.1"] == steps * pixels // 4 * d * 2 * d * 9
     assert dense["reduce_chan_level2.1"] == steps * pixels // 4 * 4 * d * 2 * d

@@ -21,7 +21,7 @@ from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.energy.counter import ActivityCounter
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.model.config import ESDNetConfig
-from esdnet_cli.model.inference import Inference, Lowered, choose_precision
+from esdnet_cli.model.inference import Inference, Lowered, Precision, choose_precision
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d, folded, unfolded
 from esdnet_cli.model.low_precision import FiredLIF, Int8SeqConv2d, QuantisedLIF, int8_works, quantisation_works
 from esdnet_cli.model.network import ESDNet, FeatureRefinement
@@ -226,6 +226,22 @@ LOWERED_HERE = [
     "bf16",
     pytest.param("int8", marks=pytest.mark.skipif(not int8_works(), reason="no 8-bit convolution in this PyTorch")),
 ]
+
+
+@pytest.mark.parametrize("precision", ["fp32", *LOWERED_HERE])
+@torch.inference_mode()
+def test_a_gate_that_is_the_same_everywhere_is_not_convolved_for(precision: Precision) -> None:
+    network, images = tiny_network(INTEGER), torch.rand(3, 3, 48, 40)
+    network.refinement.sa[3].weight.data.zero_()
+    inference = Inference(network, torch.device("cpu"), precision)
+    called: list[nn.Module] = []
+    network.refinement.sa[0].register_forward_hook(lambda module, *_: called.append(module))
+    derained = inference(images)
+    assert not called
+    network.refinement.uniform = False
+    # products and sums may be rounded together or apart, and the blend to 8 digits after that
+    assert_close(inference(images), derained, 1e-6 if precision == "fp32" else 4e-3)
+    assert called
 
 
 @pytest.mark.parametrize("precision", LOWERED_HERE)

@@ -1,5 +1,5 @@
-"""tools/: a card's figures are of the pictures that weights/validation.txt names; dead units live again, others fire
-less; derived weights keep their terms."""
+"""tools/: a card's figures are of the pictures that weights/validation.txt names; dead units live again or go, others
+fire less; derived weights keep their terms."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from conftest import INTEGER, TINY, photo, tiny_network, write
 import esdnet_cli
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint, save
 from esdnet_cli.energy.counter import ActivityCounter
+from esdnet_cli.model.inference import Inference
 from esdnet_cli.model.low_precision import int8_works
 
 
@@ -69,7 +70,7 @@ def test_dead_units_of_the_refinement_are_made_anew_and_the_result_is_the_same(t
     assert "1 of 2 units made anew" in run.output, run.output
     assert open_checkpoint(str(after)).metadata["license"] == "as it was"
     old, new = (load_network(open_checkpoint(str(path))) for path in (before, after))
-    _, units = revive.hidden(new, pictures)
+    units = torch.cat([revive.hidden(new, picture)[1] for picture in pictures])
     assert 0.3 < (units[:, 0] > 0).float().mean() < 0.7
     image = torch.from_numpy(photo(160, 160)).movedim(-1, 0)[None].float() / 255
     kernels = {name: tensor.half().float() for name, tensor in old.state_dict().items() if tensor.dim() >= 4}
@@ -77,6 +78,26 @@ def test_dead_units_of_the_refinement_are_made_anew_and_the_result_is_the_same(t
     torch.testing.assert_close(new(image), old(image), rtol=0, atol=1e-6)
     again = CliRunner().invoke(revive.main, [str(after), str(before), *map(str, pictures)])
     assert again.exit_code == 1 and "all of its 2 units are alive" in again.output
+
+
+@pytest.mark.parametrize("dead", [1, 2])
+@torch.inference_mode()
+def test_dead_units_taken_away_change_nothing_and_cost_nothing(dead: int, tmp_path: Path) -> None:
+    network = tiny_network(INTEGER)
+    network.load_state_dict({name: tensor.half().float() for name, tensor in network.state_dict().items()})
+    network.refinement.sa[1].bias.data[:dead] = -1e3
+    network.refinement.sa[1].bias.data[dead:] = 1e3
+    before, after = tmp_path / "before.safetensors", tmp_path / "after.safetensors"
+    save(before, network.state_dict(), INTEGER, {"license": "as it was"})
+    picture = write(tmp_path / "rainy.png", photo(170, 180))
+    run = CliRunner().invoke(revive.main, [str(before), str(after), str(picture), "--bury"])
+    assert f"{dead} of 2 units taken away" in run.output, run.output
+    image = torch.from_numpy(photo(160, 160)).movedim(-1, 0)[None].float() / 255
+    inference = Inference(load_network(open_checkpoint(str(after))), torch.device("cpu"), "fp32")
+    with ActivityCounter(inference.network) as counter:
+        torch.testing.assert_close(inference(image), network(image), rtol=0, atol=1e-6)
+    convolutions = {layer.name for layer in counter.activity().layers if layer.name.startswith("refinement.sa")}
+    assert len(convolutions) == (0 if dead == 2 else 3)
 
 
 def test_averaged_and_widened_weights_keep_their_terms(tmp_path: Path) -> None:

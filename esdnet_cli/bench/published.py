@@ -92,4 +92,6 @@ def published(network: ESDNet, device: torch.device) -> Inference:
                 setattr(module, name, _SeparateAttention(child))
             elif isinstance(child, OverlapPatchEmbed):
                 setattr(module, name, _RepeatedEmbed(child, network.config.timesteps))
-    return Inference(network, device, "fp32")
+    inference = Inference(network, device, "fp32")
+    inference.network.refinement.uniform = False  # it computes what changes nothing, too
+    return inference

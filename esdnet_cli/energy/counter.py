@@ -281,10 +281,12 @@ class ActivityCounter:
 
     def _product_hook(self, name: str, cause: Cause, factors: int) -> Any:
         @replayable
-        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+        def hook(module: nn.Module, _: Any, output: Tensor) -> None:
             if not self._pass.is_new:
                 return
             products = factors * output.numel()
+            if isinstance(module, FeatureRefinement) and module.uniform:
+                products = output.numel() + output[..., 0, 0].numel()  # (1 - f) a is the same at every pixel
             at_once = products // self._config.timesteps if output.dim() == 5 else products
             self._pass.layers.append(
                 LayerActivity(

@@ -165,6 +165,7 @@ class Inference:
         self.network = network.to(device)
         self.device = device
         self.precision = precision
+        network.refinement.leave_out_idle()
         if precision != "fp32":
             native = precision == "bf16" or is_fast("bf16", device)
             lower(network, precision, others=torch.bfloat16 if native else torch.float32)

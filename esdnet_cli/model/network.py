@@ -87,6 +87,9 @@ class FeatureRefinement(nn.Module):
     """(1 - f) a + f x with channel attention a and pixel attention f, both of x [N, C, H, W]; not spiking.
 
     The result has the dtype of the convolutions, as the output convolution wants it.
+
+    uniform: f is the same at every pixel, since of its last convolution only the bias is left; then the three are not
+    computed.
     """
 
     def __init__(self, channels: int) -> None:
@@ -103,23 +106,37 @@ class FeatureRefinement(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(),
             nn.Conv2d(hidden, channels, 3, padding=1), nn.Sigmoid(),
         )  # fmt: skip
+        self.uniform = False
+
+    def leave_out_idle(self) -> None:
+        """From now on, and for weights that stay as they are: compute no convolution that changes nothing."""
+        last = self.sa[3]
+        assert isinstance(last, nn.Conv2d)
+        self.uniform = not last.weight.any()
 
     def forward(self, x: Tensor) -> Tensor:
         *convolutions, gate = self.sa
-        first = convolutions[0]
-        assert isinstance(first, nn.Conv2d)
-        pixels = x.to(first.weight.dtype)
-        for layer in convolutions:
-            pixels = layer(pixels)
+        first, last = convolutions[0], convolutions[-1]
+        assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d)
+        if self.uniform:
+            assert last.bias is not None
+            pixels = last.bias.view(1, -1, 1, 1)
+        else:
+            pixels = x.to(first.weight.dtype)
+            for layer in convolutions:
+                pixels = layer(pixels)
         channels = self.ca(x).to(x.dtype)
         if torch.is_grad_enabled():
             return torch.lerp(channels, x, gate(pixels).to(x.dtype)).to(first.weight.dtype)
         result = torch.empty_like(x, dtype=first.weight.dtype)
         group = max(cached_piece(x) // x[0].numel(), 1)  # on a CPU a few tiles at a time, which its cache holds
-        of_tiles = (y.split(group) for y in (x, channels, pixels, result))
+        of_tiles = (y.split(group) for y in (x, channels, pixels.expand(len(x), -1, -1, -1), result))
         for tile, channel, pixel, blended in zip(*of_tiles):
-            f = pixel.to(x.dtype).sigmoid_()  # the gate, which needs no memory of its own
-            blended.copy_(torch.lerp(channel, tile, f, out=f))
+            if self.uniform:
+                blended.copy_(torch.lerp(channel, tile, pixel.to(x.dtype).sigmoid()))
+            else:
+                f = pixel.to(x.dtype).sigmoid_()  # the gate, which needs no memory of its own
+                blended.copy_(torch.lerp(channel, tile, f, out=f))
         return result
 
 
