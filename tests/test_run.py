@@ -9,6 +9,7 @@ import pytest
 from conftest import photo, write
 from numpy.typing import NDArray
 
+import esdnet_cli
 from esdnet_cli.files import digest
 from esdnet_cli.pipeline.derainer import AsIs
 from esdnet_cli.pipeline.journal import Journal
@@ -43,6 +44,34 @@ def test_as_it_is_and_nowhere_change_and_write_nothing(kind: str, tmp_path: Path
     assert sum(shares) == 1
     np.testing.assert_array_equal(seen[0].derained.rgb, seen[0].rainy.rgb)
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_cut_out_is_derained_as_what_is_visible_of_it(tiny: Path, tmp_path: Path) -> None:
+    whole = np.dstack((photo(40, 48), np.zeros((40, 48), np.uint8)))
+    whole[5:29, 9:40, 3] = 255
+    whole[5:9, 9:13, 3] = 0  # a corner of it that is hidden, too
+    jobs = []
+    for name, pixels in (("whole", whole), ("cut", whole[5:29, 9:40])):
+        jobs.append(Job(Source(write(tmp_path / f"{name}.png", pixels), Path(f"{name}.png"))))
+    seen: list[Done] = []
+
+    def watch(done: Done, result: ImageResult) -> ImageResult:
+        seen.append(done)
+        return result
+
+    shares: list[float] = []
+    results = list(derain_files(esdnet_cli.load(tiny, device="cpu"), jobs, Nowhere(), shares.append, [watch]))
+    assert sum(shares) == pytest.approx(2)
+    assert [(result.width, result.height) for result in results] == [(48, 40), (31, 24)]
+    assert results[0].activity == results[1].activity is not None
+    of_whole, of_cut = seen
+    np.testing.assert_array_equal(of_whole.derained.rgb[5:29, 9:40], of_cut.derained.rgb)
+    outside = np.ones((40, 48), bool)
+    outside[5:29, 9:40] = False
+    np.testing.assert_array_equal(of_whole.derained.rgb[outside], of_whole.rainy.rgb[outside])
+    assert of_whole.spike_map is not None and of_cut.spike_map is not None
+    np.testing.assert_array_equal(of_whole.spike_map[5:29, 9:40], of_cut.spike_map)
+    assert not of_whole.spike_map[outside].any()
 
 
 def test_a_job_that_names_no_file_overwrites_none(tmp_path: Path) -> None:

@@ -261,6 +261,19 @@ def encode_picture(picture: Picture, path: Path) -> bytes:
     return bmp.with_density(bytes(data), metadata.density) if writer is _BMP else bytes(data)
 
 
+def visible_part(picture: Picture) -> tuple[slice, slice]:
+    """Rows and columns around all that alpha does not hide wholly; all of them where it hides nothing, or everything.
+
+    The network judges by all that it sees of a picture. Where most of that is what nobody sees, however it is filled,
+    the rain in the rest stays.
+    """
+    whole = slice(0, picture.height), slice(0, picture.width)
+    if picture.alpha is None:
+        return whole
+    rows, columns = (np.flatnonzero(picture.alpha.any(axis)) for axis in (1, 0))
+    return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if len(rows) else whole
+
+
 def without_hidden_colours(picture: Picture) -> NDArray[Any]:
     """The picture's rgb where pixels that alpha hides wholly take the colour of the nearest visible one.
 

@@ -15,7 +15,7 @@ from esdnet_cli.pipeline.results import ModelInfo
 
 # of the code that makes pixels, raised with every change to what comes out for the same input and network: decoding,
 # colours, tiles, arithmetic, encoding; outputs of another number are made again
-PIXELS = 9
+PIXELS = 10
 
 
 def pixel_settings(model: ModelInfo) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from esdnet_cli.errors import PictureError, system_error, unexpected
 from esdnet_cli.files import digest
 from esdnet_cli.pipeline.derainer import AsIs, Derainer
-from esdnet_cli.pipeline.images import Picture, grey_again, read_picture, without_hidden_colours
+from esdnet_cli.pipeline.images import Picture, grey_again, read_picture, visible_part, without_hidden_colours
 from esdnet_cli.pipeline.output import Nowhere, Output
 from esdnet_cli.pipeline.results import ImageResult
 from esdnet_cli.pipeline.sources import Job, Source
@@ -161,7 +161,9 @@ class _Steps:
     def derain(self, job: Job, read: _Read) -> tuple[Done, ImageResult]:
         """On the thread of whoever iterates: the network has all cores."""
         picture = read.picture
-        left = tiles = self.derainer.tiles(picture.height, picture.width)
+        part = visible_part(picture)
+        seen = replace(picture, rgb=picture.rgb[part], alpha=None if picture.alpha is None else picture.alpha[part])
+        left = tiles = self.derainer.tiles(seen.height, seen.width)
 
         def on_tile() -> None:
             nonlocal left
@@ -170,15 +172,20 @@ class _Steps:
 
         try:
             mapped = bool(self.observers or self.maps)
-            derained = self.derainer(without_hidden_colours(picture), self.count, on_tile, mapped)
+            derained = self.derainer(without_hidden_colours(seen), self.count, on_tile, mapped)
         finally:
             self.progress(left / tiles)
-        rgb = grey_again(derained.image) if picture.grey else derained.image
+        rgb, spike_map = grey_again(derained.image) if picture.grey else derained.image, derained.spike_map
+        if seen.rgb.shape != picture.rgb.shape:
+            rgb = _within(picture.rgb.copy(), part, rgb)
+            if spike_map is not None:  # where nothing was computed nothing fired
+                whole = np.zeros((picture.height, picture.width, spike_map.shape[2]), spike_map.dtype)
+                spike_map = _within(whole, part, spike_map)
         if picture.alpha is not None:
             rgb[picture.alpha == 0] = picture.rgb[picture.alpha == 0]  # what nobody sees stays as it was
         size = picture.width, picture.height
         return (
-            Done(job.source, read.sha256, picture, replace(picture, rgb=rgb), derained.spike_map, read.modified_ns),
+            Done(job.source, read.sha256, picture, replace(picture, rgb=rgb), spike_map, read.modified_ns),
             ImageResult.done(
                 job.source.name, job.output_name, size, derained.seconds, derained.activity, read.lost, read.sha256
             ),
@@ -193,6 +200,11 @@ class _Steps:
         for observer in self.observers:
             result = observer(done, result)
         return result
+
+
+def _within(whole: NDArray[Any], part: tuple[slice, slice], pixels: NDArray[Any]) -> NDArray[Any]:
+    whole[part] = pixels
+    return whole
 
 
 def _or_failed(step: Callable[..., R], job: Job, *args: Any) -> R | ImageResult:
