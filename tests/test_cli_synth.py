@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,15 @@ def test_the_same_seed_gives_the_same_bytes(clean: Path, tmp_path: Path, run: Ru
     assert sorted(one) == ["input/a.png", "input/sub/b.png", "target/a.png", "target/sub/b.png"]
     assert one == contents(tmp_path / "two")
     assert one["input/a.png"] != contents(tmp_path / "other")["input/a.png"]
+
+
+def test_a_name_that_is_no_utf8(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "in").mkdir()
+    name = os.fsdecode(b"b\xff.png")
+    (tmp_path / "in" / name).write_bytes(write(tmp_path / "z.png").read_bytes())
+    done = run("synth", tmp_path / "in", "-o", tmp_path / "out")
+    assert done.exit_code == 0 and "1 pairs written" in done.stdout, done.output
+    assert (tmp_path / "out" / "target" / name).is_file()
 
 
 def test_a_picture_keeps_its_rain_when_others_come_and_go(clean: Path, tmp_path: Path, run: Run) -> None:

@@ -50,6 +50,27 @@ def test_synth_train_and_use(clean: Path, tmp_path: Path, run: Run) -> None:
     assert shown.exit_code == 0 and (tmp_path / "out" / "0.png").is_file()
 
 
+def test_a_reader_who_has_gone_ends_no_run(clean: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs"
+    for side in ("input", "target"):
+        write(pairs / side / "a.png")
+    command = ("train", "--clean", clean, "--validate", pairs, "-o", tmp_path / "run", "--steps", 3, *FEW)
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(esdnet(*command), stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["step"] == 3
+
+
+def test_a_folder_whose_name_is_no_utf8(clean: Path, tmp_path: Path, run: Run) -> None:
+    odd = clean.rename(tmp_path / os.fsdecode(b"c\xff"))
+    done = run("train", "--clean", odd, "-o", tmp_path / "run", "--steps", 1, *FEW)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run" / "last.safetensors").is_file()
+
+
 def test_what_is_assumed_of_a_checkpoint_is_said(clean: Path, tmp_path: Path, run: Run, tiny: Path) -> None:
     save_file(load_file(tiny), tmp_path / "bare.safetensors")
     train = ("train", "--clean", clean, "--init", tmp_path / "bare.safetensors", "--steps", 1, "--crop", 16)

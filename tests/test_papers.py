@@ -68,6 +68,16 @@ def test_both_sides_are_priced_alike(reports: tuple[Path, Path], run: Run, tmp_p
     assert mixed.splitlines()[2:] == run("energy", "--compare", *reports).stdout.splitlines()[2:], "as the first is"
 
 
+def test_different_pictures_of_one_name_are_not_compared(reports: tuple[Path, Path], tmp_path: Path, run: Run) -> None:
+    other = json.loads(reports[1].read_text())
+    name = other["images"][0]["input"]
+    other["images"][0]["input_sha256"] = "0" * 64
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    before, after = (run("energy", "--compare", reports[0], b).stdout for b in (reports[1], tmp_path / "other.json"))
+    assert f"  {name}\n" in before and f"  {name}\n" not in after
+    assert "in B alone, 1 of one name of different files\n" in after and "of different files" not in before
+
+
 def test_what_does_not_compare(reports: tuple[Path, Path], tiny: Path, tmp_path: Path, run: Run) -> None:
     command = (tmp_path / "in" / "w.png", "--weights", tiny, "--report")
     run("energy", *command, tmp_path / "w.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from esdnet_cli.checkpoint.store import load_network, open_checkpoint
 from esdnet_cli.errors import EsdnetError
-from esdnet_cli.metrics import ssim
+from esdnet_cli.metrics import quality, ssim
 from esdnet_cli.model.inference import LOWERED, is_fast
+from esdnet_cli.training import loop
 from esdnet_cli.training.data import (
     DARK,
     SOFT,
@@ -312,6 +314,22 @@ def test_a_run_learns_and_leaves_checkpoints_that_load(tmp_path: Path) -> None:
     network = load_network(open_checkpoint(str(run.folder / LAST)))
     averaged = run.average.state_dict()
     assert all(torch.allclose(value, averaged[key], atol=1e-3) for key, value in network.state_dict().items())
+
+
+def test_a_pair_that_comes_back_exactly_spoils_no_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = quality(photo(), photo())
+    assert figures.psnr_y == math.inf
+    monkeypatch.setattr(loop, "quality", lambda *_: figures)
+    run = new_run(tmp_path / "run")
+    list(run.train())
+
+    def refused(text: str) -> None:
+        raise AssertionError(f"{text} is not JSON")
+
+    for text in (run.folder / LOG).read_text().splitlines():
+        json.loads(text, parse_constant=refused)
+    metrics = json.loads(open_checkpoint(str(run.folder / BEST)).metadata["metrics"], parse_constant=refused)
+    assert metrics["validation"]["psnr_y"] == run.best == 100
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 from clips import make_clip, times_of
-from conftest import Run, write
+from conftest import Run, photo, write
 from numpy.typing import NDArray
 
 from esdnet_cli.energy.cost import Activity, LayerActivity
@@ -395,6 +395,13 @@ def test_flicker_of_clips(tmp_path: Path, run: Run) -> None:
     (tmp_path / "y.mkv").write_bytes(b"no clip")
     broken = run("evaluate", "--input", clip, "--flicker", tmp_path / "y.mkv")
     assert broken.exit_code == 2 and "cannot be opened as video" in broken.stderr
+
+
+def test_flicker_of_pictures_of_two_sizes(tmp_path: Path, run: Run) -> None:
+    for index, size in enumerate(((48, 64), (48, 64), (32, 64))):
+        write(tmp_path / "in" / f"{index}.png", photo(*size))
+    result = run("evaluate", "--input", tmp_path / "in", "--flicker", tmp_path / "in")
+    assert result.exit_code == 2 and "frame 2 has 64x32, the first one 64x48; give frames of one size" in result.stderr
 
 
 def test_an_encoder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,9 @@ def compare_rows(first: Path, second: Path, reprice: Callable[[EnergyCosts], Ene
     results_a, run_a = merge([first], reprice, command)
     results_b, run_b = merge([second], lambda _: run_a.costs, command)
     a, b = _counted(results_a, run_a, first), _counted(results_b, run_b, second)
-    both = [name for name in a if name in b]
+    shared = [name for name in a if name in b]
+    both = [name for name in shared if _may_be_one(a[name], b[name])]
+    others = f", {len(shared) - len(both)} of one name of different files" if len(both) < len(shared) else ""
     if not both:
         raise EsdnetError(
             f"{printable(first)} and {printable(second)} have no picture in common; run both on one folder"
@@ -81,7 +83,7 @@ def compare_rows(first: Path, second: Path, reprice: Callable[[EnergyCosts], Ene
         f"B: {_about(run_b)}: {printable(second)}",
         f"strict, {run_a.costs.pj_mac:g} pJ a MAC, {run_a.costs.pj_ac:g} pJ an AC; "
         f"{len(both)} picture{'s' if len(both) != 1 else ''} in both, "
-        f"{len(a) - len(both)} in A alone, {len(b) - len(both)} in B alone",
+        f"{len(a) - len(shared)} in A alone, {len(b) - len(shared)} in B alone{others}",
         f"{'A, mJ':>8} {'B, mJ':>8} {'B to A':>8} {'A, %':>6} {'B, %':>6}  picture",
     ]
     for name in both:
@@ -104,6 +106,11 @@ def compare_rows(first: Path, second: Path, reprice: Callable[[EnergyCosts], Ene
         (mj_a, rate_a), (mj_b, rate_b) = (layers.get(name, (None, None)) for layers in (layers_a, layers_b))
         lines.append(_compared(mj_a, mj_b, rate_a, rate_b, name))
     return lines
+
+
+def _may_be_one(a: ImageResult, b: ImageResult) -> bool:
+    """Whether both are of the same file, as far as their reports say."""
+    return None in (a.input_sha256, b.input_sha256) or a.input_sha256 == b.input_sha256
 
 
 def _counted(results: Sequence[ImageResult], run: RunInfo, path: Path) -> dict[str, ImageResult]:

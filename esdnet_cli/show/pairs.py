@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from esdnet_cli.errors import EsdnetError, PictureError, printable, system_error
 from esdnet_cli.pipeline.sources import Job, Unusable
-from esdnet_cli.show.terminal import tell
+from esdnet_cli.show.terminal import print_rows, tell
 from esdnet_cli.training.synth import Rainmaker, write_pair
 
 
@@ -36,7 +36,7 @@ def show_pairs(
             tell(failed[-1])
     if not quiet:
         same = len(jobs) - written - (len(failed) - len(unusable))
-        tqdm.write(f"{written} pairs written, {same} already there, {len(failed)} failed: {output}")
+        print_rows(f"{written} pairs written, {same} already there, {len(failed)} failed: {output}")
         for line in failed:
             tell(f"failed: {line}")
     return 1 if failed else 0

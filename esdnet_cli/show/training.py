@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from esdnet_cli.show.terminal import tell
+from esdnet_cli.show.terminal import print_rows, tell
 from esdnet_cli.training.loop import TrainingRun
 
 
@@ -36,14 +36,14 @@ def show_training(run: TrainingRun, quiet: bool) -> None:
                     line = (
                         f"step {event.step}: validation PSNR {figures.psnr_y:.2f} dB, SSIM {figures.ssim_y:.4f}{best}"
                     )
-                    tqdm.write(line)
+                    print_rows(line)
         except KeyboardInterrupt:
             if not quiet:
                 onward = f"--resume continues from step {run.saved}" if run.saved else "nothing was saved yet"
                 tell(f"Interrupted at step {run.step}; {onward}.")
             raise
     if not quiet:
-        tqdm.write(f"{run.step} steps in {run.seconds / 60:.1f} minutes: {run.folder}")
+        print_rows(f"{run.step} steps in {run.seconds / 60:.1f} minutes: {run.folder}")
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from esdnet_cli.pipeline.images import eight_bit, open_picture
 from esdnet_cli.pipeline.sources import Source, find_sources, pair_up
 from esdnet_cli.training.rain import camera_rain, light, nearer, photograph, streak_layers
 
+SMALLER = "take it out, or use a smaller --crop"
 DRY = 0.17  # share of synthetic crops without rain: dry pictures must come back as they were
 GIVEN = 0.75  # share of crops whose rain is given, as masks or pairs, where nothing is said; the others get our own
 FAINTER = 0.45  # share of masks that are dimmed
@@ -279,7 +280,7 @@ def read_mask(path: Path, least: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(_read(path, least).max(axis=2, keepdims=True))
 
 
-def read_pairs(folder: Path, least: int) -> list[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
+def read_pairs(folder: Path, least: int, mend: str = SMALLER) -> list[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
     """(name, rainy, target) for each picture of folder/input and its namesake in folder/target, uint8 RGB of one size.
 
     Raises EsdnetError for a name without partner, a pair whose sizes differ, a bad or small picture, no pair at all.
@@ -290,7 +291,7 @@ def read_pairs(folder: Path, least: int) -> list[tuple[str, NDArray[np.uint8], N
         raise EsdnetError(f"{entry.input}: {entry.error}")
     for source, partner in couples:
         path = source.path
-        rainy, target = _read(path, least), _read(partner, least)
+        rainy, target = _read(path, least, mend), _read(partner, least, mend)
         if rainy.shape != target.shape:
             (h, w), (th, tw) = rainy.shape[:2], target.shape[:2]
             raise EsdnetError(f"{printable(path)} is {w}x{h}, {printable(partner)} {tw}x{th}; both must be of one size")
@@ -313,16 +314,13 @@ def _around(size: int) -> int:
     return math.ceil(size * 0.3)
 
 
-def _read(path: Path, least: int) -> NDArray[np.uint8]:
+def _read(path: Path, least: int, mend: str = SMALLER) -> NDArray[np.uint8]:
     rgb = eight_bit(open_picture(path).rgb)
     if min(rgb.shape[:2]) < least:
-        raise EsdnetError(
-            f"{printable(path)}: is {rgb.shape[1]}x{rgb.shape[0]}, smaller than {least} pixels; "
-            "take it out, or use a smaller --crop"
-        )
+        raise EsdnetError(f"{printable(path)}: is {rgb.shape[1]}x{rgb.shape[0]}, smaller than {least} pixels; {mend}")
     return rgb
 
 
 def load_validation(folder: Path) -> list[tuple[str, NDArray[np.uint8], NDArray[np.uint8]]]:
     """The pairs of a folder, large enough to be scored. Raises EsdnetError as `read_pairs` does."""
-    return read_pairs(folder, SMALLEST)
+    return read_pairs(folder, SMALLEST, mend="take it out")

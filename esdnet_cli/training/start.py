@@ -100,7 +100,7 @@ def teacher_of(name: str, copies: int, crop: int, device: torch.device, say: Cal
 
 def origin_of(begun: Mapping[str, str], folders: Iterable[Path], teacher: Teacher | None) -> dict[str, str]:
     """What a run's weights must say of licence and training data; begun: what those that it began with say."""
-    trained_on = ", ".join(map(str, folders))
+    trained_on = ", ".join(map(printable, folders))
     if "trained_on" in begun:
         trained_on = f"{begun['trained_on']}; then {trained_on}"
     taught = {} if teacher is None else teacher.origin

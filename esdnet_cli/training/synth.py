@@ -37,7 +37,7 @@ class Rainmaker:
         """Raises PictureError for a file that is no picture, OSError if it cannot be read."""
         rgb = eight_bit(read_picture(path.read_bytes(), path).rgb)
         clean = torch.from_numpy(rgb).movedim(-1, 0)[None].float() / 255
-        hashed = hashlib.sha256(f"{self._seed}/{name.as_posix()}".encode()).digest()
+        hashed = hashlib.sha256(f"{self._seed}/{name.as_posix()}".encode("utf-8", "surrogateescape")).digest()
         random = torch.Generator().manual_seed(int.from_bytes(hashed[:7], "big"))
         height, width = rgb.shape[:2]
         scale = max(1.0, min(height, width) / USUAL_SIDE)

@@ -75,6 +75,7 @@ def warping_errors(rainy: Path, derained: Path, clean: Path | None) -> Flicker:
     paths = [rainy, derained, *([] if clean is None else [clean])]
     error, count = WarpingError(len(paths)), 0
     sequences = [_frames(path) for path in paths]
+    first: tuple[int, ...] | None = None
     for frames in zip_longest(*sequences):
         if any(frame is None for frame in frames):
             ended = next(path for path, frame in zip(paths, frames) if frame is None)
@@ -82,6 +83,13 @@ def warping_errors(rainy: Path, derained: Path, clean: Path | None) -> Flicker:
         if len({frame.shape for frame in frames}) > 1:
             sizes = ", ".join(f"{frame.shape[1]}x{frame.shape[0]}" for frame in frames)
             raise EsdnetError(f"{printable(derained)}: frame {count} differs in size from the others ({sizes})")
+        shape = frames[0].shape
+        first = first or shape
+        if shape != first:
+            raise EsdnetError(
+                f"{printable(rainy)}: frame {count} has {shape[1]}x{shape[0]}, the first one {first[1]}x{first[0]}; "
+                "give frames of one size"
+            )
         error.add(frames[-1] if clean is not None else frames[0], list(frames))
         count += 1
     means = error.means
