@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -897,6 +898,37 @@ def test_the_clock_of_a_broadcast_begins_anew(
     heard = [(pts - shift, data) for pts, _, data in sound if first <= pts < last]
     for (ours, _, data), (theirs, packet) in zip(packets_of(target, "audio")[0], heard, strict=True):
         assert data == packet and abs(ours - theirs) < MILLISECONDS
+
+
+def piece_of_a_stream(path: Path, offset: int) -> Path:
+    """A clip, as joined from the init segment and later ones of a stream: by so many seconds its clock is late."""
+    sound = {".mp4": "aac", ".webm": "libopus"}[path.suffix]
+    if path.suffix == ".webm":
+        return make_clip(path, codec="libvpx", unit=MILLISECONDS, sound=sound, offset=offset)
+    make_clip(path, 30, sound=sound, muxer={"movflags": "frag_keyframe+empty_moov"})
+    data, place = bytearray(path.read_bytes()), 0
+    while (place := data.find(b"tfdt", place + 1)) > 0:
+        (track,) = struct.unpack_from(">I", data, data.rfind(b"tfhd", 0, place) + 8)
+        (begins,) = struct.unpack_from(">Q", data, place + 8)
+        struct.pack_into(">Q", data, place + 8, begins + offset * (12800 if track == 1 else 48000))
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "x.webm"])
+@pytest.mark.parametrize("offset", [0, 7200, 1_700_000_000])
+def test_a_piece_of_a_stream_is_whole_and_begins_anew(
+    name: str, offset: int, still: Path, tmp_path: Path, run: Run
+) -> None:
+    source, target = piece_of_a_stream(tmp_path / name, offset), tmp_path / "y.mp4"
+    result = run("video", source, "-o", target, "--weights", still)
+    assert result.exit_code == 0, result.stderr
+    times, (sound,), (heard,) = times_of(source), packets_of(source, "audio"), packets_of(target, "audio")
+    assert times[0] >= offset
+    shifts = [theirs - ours for ours, theirs in zip(times_of(target), times, strict=True)]
+    shifts.append((sound[0][0] or 0) - (heard[0][0] or 0))
+    assert max(shifts) - min(shifts) < MILLISECONDS, "all streams alike"
+    assert abs(min(shifts[0] - offset, times[0] - shifts[0])) < Fraction(1, 10) and (offset or not shifts[0])
 
 
 @pytest.mark.parametrize("rotation, size", [(None, (96, 32)), (90, (48, 64))])

@@ -169,7 +169,7 @@ def read_info(path: Path) -> ClipInfo:
             time_base=stream.time_base,
             rate=rate,
             first=frame.pts or 0,
-            zero=zero_of(container, (frame.pts or 0) * stream.time_base),
+            zero=zero_of(container, stream, (frame.pts or 0) * stream.time_base),
             depth=max(8, min(bits, 16)),
             chroma=_chroma(frame),
             # FFmpeg's own decoder of VP9 does not show it; that of GIF does where there is none

@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 
 # ASF's File Properties Object, and how much of a file is searched for it
 _PROPERTIES, _HEADER = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), 2**20
+_LATE = 1  # seconds: a Matroska file that begins later is a piece of a stream
 
 
 def declared_end(path: Path, container: InputContainer, stream: VideoStream) -> tuple[Fraction | None, bool]:
@@ -29,7 +30,9 @@ def declared_end(path: Path, container: InputContainer, stream: VideoStream) -> 
         duration = stream.duration
         if container.format.name == "avi":  # FFmpeg shortens it where the file is shorter than its header says
             duration = max(duration, stream.frames)
-        ends = (duration + (stream.start_time or 0)) * stream.time_base
+        # a piece of a stream counts its duration from 0; that of one that begins there lacks what B-frames delay
+        piece = _in_fragments(container, stream) and any(entry.timestamp > 0 for entry in stream.index_entries[:1])
+        ends = (duration + (0 if piece else stream.start_time or 0)) * stream.time_base
         shown = _shown_entries(container, stream)
         if shown:  # the duration of an edit list counts what it puts before the first frame, too
             rate = stream.average_rate or stream.guessed_rate or Fraction(25)
@@ -68,15 +71,21 @@ def _asf_end(path: Path) -> Fraction | None:
     return seconds if seconds > 0 and not flags & 1 else None  # a broadcast's length is not known
 
 
-def zero_of(container: InputContainer, first: Fraction) -> Fraction:
-    """Where a file's clock begins anywhere, as that of a broadcast (MPEG-TS): its first frame, or what comes before."""
-    if any(name in container.format.name for name in ("mp4", "matroska")):
-        return Fraction(0)
+def zero_of(container: InputContainer, stream: VideoStream, first: Fraction) -> Fraction:
+    """Where a file's clock begins anywhere, as that of a broadcast (MPEG-TS): its first frame, or what comes before.
+
+    MP4 and Matroska count from 0, unless they are a piece of a stream.
+    """
     starts = (
         stream.start_time * stream.time_base for stream in container.streams
         if stream.type == "audio" and stream.start_time is not None and stream.time_base
     )  # fmt: skip
-    return min([first, *starts])
+    begins = min([first, *starts])
+    if "matroska" in container.format.name:
+        return begins if begins > _LATE else Fraction(0)
+    if "mp4" in container.format.name:
+        return max(begins, Fraction(0)) if _in_fragments(container, stream) else Fraction(0)
+    return begins
 
 
 def declared_frames(container: InputContainer, stream: VideoStream) -> int | None:
@@ -92,3 +101,8 @@ def _shown_entries(container: InputContainer, stream: VideoStream) -> list[Any]:
     if not stream.frames or "mp4" not in container.format.name:
         return []
     return [entry for entry in stream.index_entries if not entry.is_discard]
+
+
+def _in_fragments(container: InputContainer, stream: VideoStream) -> bool:
+    """Is it an MP4 whose index comes in fragments, as those of streams?"""
+    return "mp4" in container.format.name and not stream.frames
