@@ -277,6 +277,23 @@ def test_parts_are_whole_or_not_there(tmp_path: Path) -> None:
     assert not Parts(tmp_path / "x.mp4", {"source": "2"}).begin() and list(parts.read()) == []
 
 
+def test_parts_of_two_runs_are_never_mixed(tmp_path: Path) -> None:
+    part = Part(
+        Segment(b"head", [EncodedPacket(0, 1, True, b"abc")]), [FrameRecord(0, 0, 0.5, [])], Activity(4, ()), b""
+    )
+    first, second = (Parts(tmp_path / "x.mp4", {"weights": name}) for name in ("small", "tiny"))
+    assert first.begin() and first.begin(), "nothing had to go yet"
+    first.write(0, part)
+    late = (first.folder / "000000.part").read_bytes()
+    assert not second.begin()
+    with pytest.raises(PictureError, match="another run with other options is making this output now"):
+        first.write(1, part)
+    (second.folder / "000000.part").write_bytes(late)  # the first run looked before the second began
+    assert list(second.read()) == []
+    second.write(0, part)
+    assert list(second.read()) == [part]
+
+
 def test_the_activity_of_a_clip_is_the_sum_of_its_frames() -> None:
     frames = [
         Activity(4, (LayerActivity("a", "neuron", "membrane updates", spikes=n, neurons=9, mac=2, ac=n * n),))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from esdnet_cli.energy.cost import Activity, LayerActivity
+from esdnet_cli.errors import PictureError
 from esdnet_cli.files import digest, fitting_name, write_atomically
 from esdnet_cli.video.encoder import EncodedPacket, Segment, reordering
 
@@ -96,14 +97,14 @@ class Parts:
         self.folder = parts_folder(output)
         self._job = self.folder / "job.json"
         self._identity = json.dumps(identity, sort_keys=True)
+        self._sha256 = digest(self._identity.encode())
 
     def begin(self) -> bool:
         """Make the folder ready; False if parts of another identity had to go."""
-        ours = True
-        if self.folder.exists():
-            ours = self.are_ours()
-            if not ours:
-                shutil.rmtree(self.folder)
+        # one without parts may be that of a run which begins at the same time
+        ours = self.are_ours() or not any(self.folder.glob("*.part"))
+        if not ours:
+            shutil.rmtree(self.folder)
         write_atomically(self._job, self._identity.encode())
         return ours
 
@@ -112,9 +113,15 @@ class Parts:
         return self._job.is_file() and self._job.read_text() == self._identity
 
     def write(self, index: int, part: Part) -> None:
-        """Store a finished segment: whole, or not at all. Raises OSError."""
+        """Store a finished segment: whole, or not at all.
+
+        Raises OSError, and PictureError if the folder has become another run's meanwhile.
+        """
+        if not self.are_ours():
+            raise PictureError("another run with other options is making this output now; name another one, or wait")
         payload = b"".join([*(packet.data for packet in part.segment.packets), part.state])
         head = {
+            "job": self._sha256,  # a run that began before this one may be about to write a part, too
             "extradata": part.segment.extradata.hex(),
             "packets": [[*packet[:3], len(packet.data)] for packet in part.segment.packets],
             "frames": [[frame.number, frame.pts, frame.seconds, frame.counts] for frame in part.frames],
@@ -139,7 +146,7 @@ class Parts:
         try:
             line, _, payload = self._path(index).read_bytes().partition(b"\n")
             head = json.loads(line)
-            if digest(payload) != head["sha256"]:
+            if head["job"] != self._sha256 or digest(payload) != head["sha256"]:
                 return None
             packets, start = [], 0
             for pts, duration, key, size in head["packets"]:
