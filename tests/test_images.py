@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from esdnet_cli.errors import PictureError
-from esdnet_cli.pipeline import avif
+from esdnet_cli.pipeline import avif, bmp
 from esdnet_cli.pipeline.images import check_output, encode_picture, grey_again, read_picture
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -250,6 +250,28 @@ def test_sixteen_bits_are_rounded_to_eight(tmp_path: Path) -> None:
     levels = np.arange(0, 65536, 3, dtype=np.uint16)[: 24 * 900].reshape(24, -1)
     after = through(write(tmp_path / "in.png", levels), tmp_path / "out.bmp")
     np.testing.assert_array_equal(after, np.round(levels / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["to the width", "to a multiple of four"])
+@pytest.mark.parametrize("width", [21, 22, 23, 24])
+def test_bmp_of_runs_of_bytes(width: int, padded: bool, tmp_path: Path) -> None:
+    """Rows of ImageMagick run on to where the next one of an unpacked file would begin."""
+    indices = (np.arange(9)[:, None] * 7 + np.arange(width) // 3).astype(np.uint8)
+    palette = np.random.default_rng(0).integers(0, 256, (256, 4), np.uint8)
+    runs = b""
+    for row in indices[::-1].tolist():
+        literal = row[:5]  # an odd number of them, then runs
+        runs += bytes((0, 5, *literal, 0))
+        runs += b"".join(bytes((1, value)) for value in [*row[5:], *([0] * (-width % 4) if padded else [])])
+        runs += b"\0\0"
+    runs += b"\0\1"
+    info = struct.pack("<IiiHHIIiiII", 40, width, 9, 1, 8, 1, len(runs), 0, 0, 256, 0)
+    start = 54 + palette.size
+    data = struct.pack("<2sIHHI", b"BM", start + len(runs), 0, 0, start) + info + palette.tobytes() + runs
+    picture = read_picture(data, tmp_path / "a.bmp")
+    np.testing.assert_array_equal(picture.rgb, palette[indices][..., 2::-1])
+    if width % 4:  # OpenCV reads what is left of others as it likes
+        assert bmp.plain(data[:-40]) == data[:-40], "what is damaged is left to OpenCV"
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".tif", ".bmp", ".jp2", ".ppm", ".avif", ".gif"])

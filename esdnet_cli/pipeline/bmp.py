@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esdnet_cli.pipeline.metadata import Density
+from esdnet_cli.settings import max_pixels
 
 _FILE, _OS2, _INFO = 14, 12, 40  # bytes of the file's header, OS/2's and Windows' first
 _V5, _EMBEDDED = 124, b"DEBM"  # bytes of the longest header; its PROFILE_EMBEDDED
-_BITFIELDS = 3
+_RUNS_OF_BYTES, _BITFIELDS = 1, 3  # kinds of compression
 _GREEN_565 = 0x7E0
 
 
@@ -26,7 +27,9 @@ def plain(data: bytes) -> bytes:
 
     OS/2's header, whose colours it shows in grey, becomes one of Windows. Three masks in a short header, of which it
     takes the fourth byte for alpha and the masks for the usual ones, get a header that has room for an alpha mask.
-    Masks of 16 bits in a long header get a short one, behind which it looks for them.
+    Masks of 16 bits in a long header get a short one, behind which it looks for them. Runs of bytes are unpacked where
+    a row may run on beyond the width, to the multiple of four that it would fill, as ImageMagick's do: OpenCV loses
+    its place there.
     """
     pixels, header = struct.unpack_from("<II", data, 10)
     if header == _OS2:
@@ -38,6 +41,10 @@ def plain(data: bytes) -> bytes:
     if len(data) < 70:
         return data
     bits, compression = struct.unpack_from("<HI", data, 28)
+    if compression == _RUNS_OF_BYTES and bits == 8:
+        width, height = struct.unpack_from("<ii", data, 18)
+        rows = _unpacked(data[pixels:], width, height) if width % 4 else None
+        return data if rows is None else data[:30] + struct.pack("<II", 0, len(rows)) + data[38:pixels] + rows
     if compression != _BITFIELDS:
         return data
     if bits == 16 and header > _INFO:
@@ -45,6 +52,32 @@ def plain(data: bytes) -> bytes:
     if bits == 32 and header in (40, 52):
         return data[:10] + struct.pack("<II", pixels + 4, 56) + data[18:66] + bytes(4) + data[66:]
     return data
+
+
+def _unpacked(runs: bytes, width: int, height: int) -> bytes | None:
+    """Rows of bytes, padded as a BMP's are, from runs of them (BI_RLE8); None where they are damaged or too large."""
+    if min(width, height) < 1 or width * height > max_pixels():
+        return None
+    rows = np.zeros((height, -(-width // 4) * 4), np.uint8)
+    x = y = place = 0
+    while place + 1 < len(runs) and y < height:
+        count, value = runs[place], runs[place + 1]
+        place += 2
+        if count:
+            rows[y, x : min(x + count, width)] = value
+            x += count
+        elif value == 0:
+            x, y = 0, y + 1
+        elif value == 1:
+            return rows.tobytes()
+        elif value == 2:
+            right_and_up = runs[place : place + 2]
+            x, y, place = x + sum(right_and_up[:1]), y + sum(right_and_up[1:]), place + 2
+        else:
+            literal = np.frombuffer(runs[place : place + value], np.uint8)[: max(width - x, 0)]
+            rows[y, x : x + len(literal)] = literal
+            x, place = x + value, place + value + value % 2
+    return rows.tobytes() if y >= height else None
 
 
 def meant(pixels: NDArray[Any], data: bytes) -> NDArray[Any]:
