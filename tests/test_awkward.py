@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -324,6 +325,14 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "white_is_0_motorola.tif": (made.tiff(65535 - DEEP[..., 1], 0, order=">"), Back(DEEP[..., 1], "I;16")),
     "white_is_0_big.tif": (made.tiff(65535 - DEEP[..., 1], 0, big=True), Back(DEEP[..., 1], "I;16")),
     "white_is_0_8.tif": (made.tiff(255 - GREY, 0), Back(GREY, "L")),
+    "planes_beyond.tif": (made.tiff(COLOUR, 2, planar=True, more=((273, 4, 3, struct.pack("<3I", 8, 8 + GREY.size, 1 << 20)),)), Refused("parts of its data are missing")),
+    "planes_cut.tif": (made.tiff(COLOUR, 2, planar=True, more=((279, 4, 3, struct.pack("<3I", GREY.size, GREY.size, 1 << 20)),)), Refused("parts of its data are missing")),
+    "bands.tif": (made.tiff(COLOUR, 1), Refused("TIFF of 3 channels that are no colours; save it as RGB")),
+    "bands_16.tif": (made.tiff(DEEP, 0), Refused("TIFF of 3 channels that are no colours; save it as RGB")),
+    "palette_1.tif": (made.tiff(GREY, 3, more=((258, 3, 1, b"\1\0"), (320, 3, 6, bytes(12)))), Refused("a palette of 1 bits")),
+    "palette_gone.tif": (made.tiff(GREY, 3), Refused("a palette that is missing or cut off")),
+    "palette_cut.tif": (made.tiff(GREY, 3, more=((320, 3, 767, bytes(1534)),)), Refused("a palette that is missing or cut off")),
+    "palette.tif": (made.tiff(GREY, 3, more=((320, 3, 768, np.repeat(np.arange(256, dtype="<u2") * 257, 3).reshape(256, 3).T.tobytes()),)), Back(np.dstack((GREY,) * 3), "RGB")),
     "planes_8.tif": (made.tiff(COLOUR, 2, planar=True), Back(COLOUR, "RGB")),
     "planes_16.tif": (made.tiff(DEEP, 2, planar=True), Refused("separate planes")),
     "planes_16_big.tif": (made.tiff(DEEP, 2, planar=True, big=True), Refused("separate planes")),

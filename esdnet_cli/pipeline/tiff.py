@@ -35,7 +35,7 @@ _COMPRESSION_NAMES = {
     33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 32809: "ThunderScan", 32766: "NeXT",
 }  # fmt: skip
 _DEFLATE, _NO_LONG_ZEROS = {8, 32946}, {5, 32773}
-_FILL_ORDER = 266
+_FILL_ORDER, _COLOUR_MAP = 266, 320
 _UNSPECIFIED, _ALPHA = 0, 2  # extra samples
 _HOLE = 512  # bytes; LZW and PackBits make few of many zeros
 _UNITS = {1: 0.0, 2: 1 / 0.0254, 3: 100.0}
@@ -71,14 +71,17 @@ def plain(data: bytes) -> bytes:
 
 
 def is_damaged(data: bytes, tags: Tags) -> bool:
-    """Are compressed parts of 8 bits missing, of which OpenCV says nothing?
+    """Are parts of 8 bits missing, of which OpenCV says nothing?
 
-    Do they not unpack to their checksum, or hold long zeros?
+    Do they lie beyond the file's end, or, compressed, not unpack to their checksum, or hold long zeros?
     """
-    compression = _one(tags, _COMPRESSION, 1)
+    compression, planar = _one(tags, _COMPRESSION, 1), _one(tags, _PLANAR, 1)
+    places, sizes = (tags.get(strips) or tags.get(tiles) or () for strips, tiles in ((273, 324), (279, 325)))
+    # of one plane OpenCV reads to the end, and some writers say a little too much
+    if any(place + (size if planar == 2 else 0) > len(data) for place, size in zip(places, sizes)):
+        return True
     if _one(tags, _FILL_ORDER, 1) != 1:  # bits the other way round
         return False
-    places, sizes = (tags.get(strips) or tags.get(tiles) or () for strips, tiles in ((273, 324), (279, 325)))
     for place, size in zip(places, sizes):
         part = data[int(place) : int(place) + int(size)]
         if compression in _DEFLATE and not _unpacks(part):
@@ -112,6 +115,12 @@ def why_not_read(tags: Tags) -> str | None:
         return f"TIFF with {_COLOUR_NAMES.get(photometric, f'colours of kind {photometric}')}; save it as RGB"
     if len(set(bits)) > 1 or bits[0] not in (1, 8, 10, 12, 14, 16, 32, 64):  # 32 and 64: said by their type
         return f"TIFF of {'/'.join(f'{depth:g}' for depth in bits)} bits; save it with 8 or 16"
+    if photometric == _PALETTE and bits[0] < 8:
+        return f"TIFF with a palette of {bits[0]:g} bits, which OpenCV reads in grey; save it as PNG"
+    if photometric == _PALETTE and len(tags.get(_COLOUR_MAP) or ()) < 3 << int(bits[0]):
+        return "TIFF with a palette that is missing or cut off; copy it again"
+    if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO) and samples > 2:
+        return f"TIFF of {samples} channels that are no colours; save it as RGB, or each of them by itself"
     if photometric == _INKS and (bits[0] != 8 or samples != 4):
         return f"TIFF in CMYK of {bits[0]:g} bits and {samples} inks; save it as RGB"
     if bits[0] > 8 and planar == 2 and samples > 1:
