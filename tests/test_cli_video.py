@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -913,6 +914,20 @@ def piece_of_a_stream(path: Path, offset: int) -> Path:
         struct.pack_into(">Q", data, place + 8, begins + offset * (12800 if track == 1 else 48000))
     path.write_bytes(data)
     return path
+
+
+def test_fragments_behind_a_damage_are_missed(still: Path, tmp_path: Path, run: Run) -> None:
+    source = make_clip(tmp_path / "x.mp4", 12, muxer={"movflags": "frag_every_frame+empty_moov"})
+    data = bytearray(source.read_bytes())
+    place = len(data) // 2
+    place = data.index(b"mdat", data.index(b"moof", place))
+    data[place - 4 : place + 4] = bytes(8)
+    (tmp_path / "damaged.mp4").write_bytes(data)
+    result = run("video", tmp_path / "damaged.mp4", "-o", tmp_path / "y.mp4", "--weights", still)
+    assert result.exit_code == 1 and re.search(r"about \d of \d+ frames are missing", result.stderr), result.stderr
+    assert 2 < len(times_of(tmp_path / "y.mp4")) < 10
+    whole = run("video", source, "-o", tmp_path / "z.mp4", "--weights", still)
+    assert whole.exit_code == 0 and len(times_of(tmp_path / "z.mp4")) == 12, whole.stderr
 
 
 @pytest.mark.parametrize("name", ["x.mp4", "x.webm"])

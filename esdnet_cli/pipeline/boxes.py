@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -29,6 +30,22 @@ def lacks_index(file: BinaryIO) -> bool:
     found = {(kind, end <= size) for kind, _, end in boxes(file, 0, size)}
     has_index = any((kind, True) in found for kind in (b"moov", b"meta", b"moof"))
     return any(kind == b"mdat" for kind, _ in found) and not has_index
+
+
+def breaks_off(file: BinaryIO, reached: int) -> bool:
+    """Is it a film in fragments (`moof`, 8.8.4) with something that is no box before or behind one that was not read?
+
+    There FFmpeg ends the film, as if it were whole. reached: up to where it was read.
+    """
+    size, sound, last = file.seek(0, os.SEEK_END), 0, 0
+    for kind, start, end in boxes(file, 0, size):
+        if not kind.isalnum():
+            break
+        sound, last = end, start if kind == b"moof" else last
+    if not last or sound >= size:
+        return False
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return last > reached or data.find(b"moof", sound) >= 0
 
 
 def holds_places(file: BinaryIO) -> bool:

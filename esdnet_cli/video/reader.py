@@ -17,6 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from esdnet_cli.pipeline.boxes import breaks_off
 from esdnet_cli.video.decode import Tally, decode, open_clip
 from esdnet_cli.video.info import EXACT, FULL, LIMITED, SWS_MATRIX, ClipInfo, check_size
 
@@ -169,7 +170,7 @@ class Frames:
             return max(tally.damaged, self._torn_out()) + (self._cut_off() if self._read_to_end else 0)
         # a damaged packet may cost more frames than its own
         lost = max(tally.damaged, tally.packets - self.decoded) if tally.damaged else 0
-        lost = max(lost, self._torn_out())
+        lost = max(lost, self._torn_out(), self._broken_off())
         if len(tally.awaited) > _UNSHOWN:  # nothing is damaged, as where another codec follows
             lost = max(lost, len(tally.awaited))
         if info.ends is None:
@@ -180,6 +181,16 @@ class Frames:
         if (info.ends - reached) * rate < Fraction(1 if uncounted else 3, 2):  # ends are rounded
             return lost
         return (uncounted or max(1, round((info.ends - tally.video_ends) * rate))) + lost
+
+    def _broken_off(self) -> int:
+        """About how many frames lie behind the place at which an MP4 in fragments is damaged."""
+        reached = self._tally.reached
+        if not reached:
+            return 0
+        with self._path.open("rb") as file:
+            if not breaks_off(file, reached):
+                return 0
+        return max(1, round(self._tally.packets * (self._bytes - reached) / reached))
 
     def _torn_out(self) -> int:
         """Frames that would have place where the file lacks bytes: where it was merely joined, times go on."""
