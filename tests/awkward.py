@@ -385,9 +385,15 @@ def tiff_with_exif(orientation: int, big: bool, order: str) -> bytes:
 
 
 def with_less_data(data: bytes) -> dict[str, bytes]:
-    """JPEG that ends as one should, of whose middle a part is missing, or zeros."""
+    """JPEG that ends as one should, of whose middle a part is missing."""
     half, later = len(data) // 2, len(data) * 3 // 4
-    return {"cut": data[:half] + b"\xff\xd9", "gap": data[:half] + data[later:], "hole": hollow(data, 0.5, 0.75)}
+    return {"cut": data[:half] + b"\xff\xd9", "gap": data[:half] + data[later:]}
+
+
+def with_noise(data: bytes, size: int = 4096) -> bytes:
+    """A copy in whose middle a block of the disk is another file's."""
+    half = len(data) // 2
+    return data[:half] + np.random.default_rng(0).bytes(size) + data[half + size :]
 
 
 def hollow(data: bytes, start: float = 0.5, end: float = 1) -> bytes:

@@ -162,6 +162,8 @@ def white_is_65535(output: Output) -> None:
     assert pixels.dtype == np.uint16 and pixels.max() == 65535
 
 
+LARGE = np.tile(COLOUR, (9, 9, 1))
+LARGE_JPEG = made.jpeg(pixels=LARGE)
 CORNER = COLOUR.copy()
 CORNER[-16:, -16:] = 128
 LA = np.dstack((GREY, ALPHA))
@@ -333,6 +335,7 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "palette_gone.tif": (made.tiff(GREY, 3), Refused("a palette that is missing or cut off")),
     "palette_cut.tif": (made.tiff(GREY, 3, more=((320, 3, 767, bytes(1534)),)), Refused("a palette that is missing or cut off")),
     "palette.tif": (made.tiff(GREY, 3, more=((320, 3, 768, np.repeat(np.arange(256, dtype="<u2") * 257, 3).reshape(256, 3).T.tobytes()),)), Back(np.dstack((GREY,) * 3), "RGB")),
+    "strips_unsaid.tif": (made.tiff(COLOUR, 2, more=((273, 4, 1 << 20, b"\0\0\1\0\0"),)), Refused("parts of its data are missing")),
     "planes_8.tif": (made.tiff(COLOUR, 2, planar=True), Back(COLOUR, "RGB")),
     "planes_16.tif": (made.tiff(DEEP, 2, planar=True), Refused("separate planes")),
     "planes_16_big.tif": (made.tiff(DEEP, 2, planar=True, big=True), Refused("separate planes")),
@@ -376,8 +379,15 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "page.png": (b"<!DOCTYPE html><html>", Refused(r"not read \(web page\); fetch the file itself")),
     "psd_named.tif": (b"8BPS\0\1" + bytes(99), Refused("Photoshop")),
     "clip_named.jpg": (b"\0\0\0\x18ftypisom" + bytes(99), Refused(r"not read \(clip\); esdnet video derains it")),
-    "half_empty.jpg": (made.hollow(made.jpeg(pixels=np.tile(COLOUR, (9, 9, 1)))), Refused("has no end")),
-    **{f"{name}.jpg": (data, Refused("a part of its data is missing")) for name, data in made.with_less_data(made.jpeg(pixels=np.tile(COLOUR, (9, 9, 1)))).items()},
+    "half_empty.jpg": (made.hollow(LARGE_JPEG), Refused("has no end")),
+    **{f"{name}.jpg": (data, Refused("a part of its data is missing")) for name, data in made.with_less_data(LARGE_JPEG).items()},
+    "hole.jpg": (made.hollow(LARGE_JPEG, 0.5, 0.51), Refused("a part of its data is zeros")),
+    "noise.jpg": (made.with_noise(LARGE_JPEG), Refused("a part of its data is something else")),
+    "noise_progressive.jpg": (made.with_noise(made.jpeg(pixels=LARGE, progressive=True)), Refused("a part of its data is something else")),
+    "gap_restarts.jpg": (made.with_less_data(made.jpeg(pixels=LARGE, restart_marker_blocks=7))["gap"], Refused("a part of its data is missing")),
+    # nothing but zeros in their data, and sound
+    **{f"flat_{how}.jpg": (made.jpeg(pixels=np.full((512, 512, 3), 128, np.uint8), **{how: True}), Back(np.full((512, 512, 3), 128, np.uint8), "RGB", (silent,))) for how in ("optimize", "progressive")},
+    **{f"restarts_{how}.jpg": (made.jpeg(pixels=COLOUR, restart_marker_blocks=3, **{how: True}), Back(COLOUR, "RGB", (silent,), JPEG_NEAR)) for how in ("optimize", "progressive")},
     "grey_corner.jpg": (made.jpeg(pixels=CORNER), Back(CORNER, "RGB", (silent,), JPEG_NEAR)),
     # what no output takes is said before the work
     "small.jp2": (made.pillow("JPEG2000", COLOUR[:20, :20]), Refused("cannot be written as .jp2")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -9,9 +10,16 @@ from esdnet_cli.pipeline import tiff
 from esdnet_cli.pipeline.directories import numbers
 from esdnet_cli.pipeline.metadata import Density, Metadata, checked_icc, without_thumbnails
 
-_SOI, _SOS, _APP0, _APP1, _APP2, _APP13, _COM = 0xD8, 0xDA, 0xE0, 0xE1, 0xE2, 0xED, 0xFE
-_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
+_EOI, _SOS, _DHT, _DRI = 0xD9, 0xDA, 0xC4, 0xDD
+_APP0, _APP1, _APP2, _APP13, _COM = 0xE0, 0xE1, 0xE2, 0xED, 0xFE
+_ALONE = {0x01, *range(0xD0, 0xDA)}  # markers without a length
+_RESTARTS = range(0xD0, 0xD8)
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15
+_SEQUENTIAL = {0xC0, 0xC1}  # of these, such as write a block as a whole, by Huffman's codes
+_AMID = {_DHT, 0xCC, *range(_SOS, 0xDE), *range(_APP0, 0xF0), _COM}  # what may follow a scan's data
+_MARKER = re.compile(rb"\xff[^\0\xff]")
+_END_OF_BLOCK = 0x00  # of AC coefficients
+_NO_ZEROS = 64  # bytes in a row, which are 170 coefficients of a block of 64 or more where they are no end of a block
 _SOF55 = 0xF7  # JPEG-LS (ITU-T T.87)
 _LARGEST = 65533  # bytes in a segment
 _EXIF, _XMP, _MORE_XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
@@ -36,10 +44,39 @@ def why_not_decoded(data: bytes) -> str | None:
     return None
 
 
-def is_whole(data: bytes) -> bool:
-    """Does a JPEG's end come after its first scan? A file of which only a part was copied often ends in zeros."""
-    start = 2 + sum(4 + len(content) for _, content in _segments(data))  # not later than the first scan
-    return data.find(b"\xff\xd9", start) >= 0
+def fault(data: bytes) -> str | None:
+    """What shows that a JPEG is damaged; None if up to its end it is such as an encoder writes.
+
+    Where a part was not copied there are zeros, or what lay there before, and a decoder makes something of either. In 4
+    KiB of something else 0xFF stands fifteen times before a byte that no encoder puts there, on average; and zeros in a
+    row mean something only where they are the code for flat blocks.
+    """
+    scanning = sequential = zeros = False  # zeros: in the scan under way they may stand in a row
+    interval = restarts = start = 0
+    tables: dict[int, int] = {}
+    for end, marker, content in _markers(data):
+        if scanning and not zeros and data.find(bytes(_NO_ZEROS), start, end) >= 0:
+            return "a part of its data is zeros"
+        if scanning and marker == _EOI:
+            return None
+        if scanning and marker in _RESTARTS:
+            if not interval or marker - _RESTARTS[0] != restarts % 8:
+                return "a part of its data is missing"
+            restarts += 1
+        elif scanning and (marker not in _AMID or (marker == _SOS and len(content) != 4 + 2 * content[0])):
+            return "a part of its data is something else"
+        start = end
+        if marker in _FRAMES:
+            sequential = marker in _SEQUENTIAL
+        elif marker == _DHT:
+            tables |= _shortest_codes(content)
+        elif marker == _DRI:
+            interval = int.from_bytes(content, "big")
+        elif marker == _SOS:
+            scanning, restarts = True, 0
+            flat = all(tables.get(chosen & 15) == _END_OF_BLOCK for chosen in content[2:-3:2])
+            zeros = not sequential or flat
+    return "it has no end"
 
 
 def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
@@ -126,19 +163,40 @@ def _split(content: bytes, length: int) -> list[bytes]:
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Marker and content of each segment before the first scan; as far as they can be read."""
+    for _, marker, content in _markers(data):
+        if marker == _SOS:
+            return
+        if marker not in _ALONE:
+            yield marker, content
+
+
+def _markers(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Where each marker's segment ends, the marker, and the segment's content; as far as they can be read.
+
+    Stray bytes and fill bytes are passed over, and so are the data of scans.
+    """
     position = 0
-    while (position := data.find(b"\xff", position)) >= 0 and position + 4 <= len(data):
-        marker = data[position + 1]
-        if marker in (0x00, 0xFF):  # stray bytes, fill bytes
-            position += 1
-        elif marker in _ALONE:
-            position += 2
-        else:
-            (length,) = struct.unpack_from(">H", data, position + 2)
-            if marker == _SOS or length < 2:
+    while found := _MARKER.search(data, position):
+        position, marker = found.end(), data[found.end() - 1]
+        content = b""
+        if marker not in _ALONE:
+            length = int.from_bytes(data[position : position + 2], "big")
+            if length < 2:
                 return
-            yield marker, data[position + 4 : position + 2 + length]
-            position += 2 + length
+            content = data[position + 2 : position + length]
+            position += length
+        yield position, marker, content
+
+
+def _shortest_codes(content: bytes) -> dict[int, int]:
+    """What a code of zeros alone stands for in each of a DHT segment's tables of AC coefficients, by their numbers."""
+    codes = {}
+    while len(content) > 17:
+        kind, count = content[0], sum(content[1:17])
+        if kind & 0x10 and count:
+            codes[kind & 15] = content[17]
+        content = content[17 + count :]
+    return codes
 
 
 def _pictures(block: bytes) -> int:

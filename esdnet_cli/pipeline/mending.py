@@ -30,7 +30,7 @@ def why_not_read(data: bytes) -> str | None:
     if data.startswith(b"\xff\xd8"):
         if trouble := jpeg.why_not_decoded(data):
             return f"is of a kind that is not read ({trouble}); convert it to PNG"
-        return None if jpeg.is_whole(data) else "is truncated or damaged: it has no end; copy it again"
+        return f"is truncated or damaged: {fault}; copy it again" if (fault := jpeg.fault(data)) else None
     if tiff.is_tiff(data):
         tags = tiff.read_tags(data)
         if trouble := tiff.why_not_read(tags):

@@ -73,10 +73,13 @@ def plain(data: bytes) -> bytes:
 def is_damaged(data: bytes, tags: Tags) -> bool:
     """Are parts of 8 bits missing, of which OpenCV says nothing?
 
-    Do they lie beyond the file's end, or, compressed, not unpack to their checksum, or hold long zeros?
+    Do they, or the list of where they are, lie beyond the file's end, or, compressed, not unpack to their checksum, or
+    hold long zeros?
     """
     compression, planar = _one(tags, _COMPRESSION, 1), _one(tags, _PLANAR, 1)
     places, sizes = (tags.get(strips) or tags.get(tiles) or () for strips, tiles in ((273, 324), (279, 325)))
+    if not places:
+        return True
     # of one plane OpenCV reads to the end, and some writers say a little too much
     if any(place + (size if planar == 2 else 0) > len(data) for place, size in zip(places, sizes)):
         return True
