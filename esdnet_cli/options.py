@@ -175,7 +175,7 @@ _RUN_OPTIONS = {
         type=_AutoOr("auto|N|0", "a number of pixels", least=0, fault=_tile_fault),
         default="auto",
         show_default=True,
-        help="Side of a tile in pixels; 0 for the picture in one piece.",
+        help="Side of square tiles in pixels; 0 for the picture in one piece; auto takes the checkpoint's tiles.",
     ),
     "overlap": option(
         "--overlap",

@@ -61,7 +61,8 @@ def test_no_round_pays_for_a_recording(device: str, passes: list[bool]) -> None:
 
 def test_rates_and_shares_follow_in_terminal_and_json_alike() -> None:
     measured = Bench(
-        device="cpu", processor="x", threads=2, precision="int8", tile=80, overlap=8, width=500, height=400, rounds=1,
+        device="cpu", processor="x", threads=2, precision="int8", tile=80, overlap=8, tile_shape="square",
+        width=500, height=400, rounds=1,
         seconds=0.5, gmac=40.0, peak_gmac_per_s=400.0, peak_memory_mib=300.0,
         stages_s={"convolutions": 0.25, "neurons": 0.25}, bound=Bound(0.125, 0.25, 2.5, 10.0), published=None,
     )  # fmt: skip

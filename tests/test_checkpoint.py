@@ -126,6 +126,7 @@ METADATA = {
     "nested": ({"config": "[" * 100_000}, "metadata config"),
     "tile": ({"tile": "-80"}, "metadata tile is '-80'"),
     "overlap": ({"tile": "8", "overlap": "8"}, "overlap 8 is not smaller than tile 8"),
+    "tile shape": ({"tile_shape": "round"}, "metadata tile_shape is 'round', not square or fitted"),
 }  # fmt: skip
 
 

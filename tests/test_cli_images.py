@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 from clips import make_clip
-from conftest import Run, load_json, photo, read, write
+from conftest import TINY, Run, load_json, photo, read, tiny_network, write
 
+from esdnet_cli.checkpoint.store import save
 from esdnet_cli.pipeline.journal import JOURNAL
 
 ROOT = str(Path(__file__).resolve().parents[1])
@@ -425,6 +426,27 @@ def test_outputs_of_older_code_are_made_again(
     monkeypatch.setattr(output, "PIXELS", output.PIXELS + 1)
     for fate in ("1 done, 0 skipped", "0 done, 1 skipped"):
         assert fate in run(*command).stdout
+
+
+def test_fitted_tiles_are_the_checkpoint_s_and_any_tile_of_ones_own_is_square(tmp_path: Path, run: Run) -> None:
+    weights = tmp_path / "fitted.safetensors"
+    save(weights, tiny_network().state_dict(), TINY, {"tile": "40", "overlap": "4", "tile_shape": "fitted"})
+    write(tmp_path / "a.png", photo(24, 60))
+    command = ("images", tmp_path / "a.png", "-o", tmp_path / "out", "--weights", weights)
+    computed = {}
+    for name, options in {"fitted": (), "square": ("--tile", "40", "--overlap", "4")}.items():
+        for fate in ("1 done, 0 skipped", "0 done, 1 skipped"):  # one's output is not the other's
+            assert fate in run(*command, *options, "--scales", "1", "--report", tmp_path / f"{name}.json").stdout
+        report = load_json(tmp_path / f"{name}.json")
+        said = report["run"]
+        assert (said["tile"], said["overlap"], said["tile_shape"]) == (40, 4, name)
+        computed[name] = report["totals"]["tiling_share"], report["totals"]["state_bytes"]
+    assert computed["fitted"][0] == 0  # one tile of 60x24, else two of 40x24
+    assert computed["square"][0] == pytest.approx(1 - 60 / 80)
+    assert computed["fitted"][1] / computed["square"][1] == pytest.approx(60 / 40)
+    merged = run("energy", "--merge", tmp_path / "fitted.json", tmp_path / "square.json")
+    assert merged.exit_code == 2 and "other weights, precision or tiling" in merged.stderr
+    assert "tile_shape  fitted" in run("weights", weights).stdout
 
 
 def test_a_json_report_keeps_figures_over_reruns(tiny: Path, tmp_path: Path, run: Run) -> None:

@@ -497,7 +497,7 @@ def test_any_tiling_gives_the_picture_back(height: int, width: int, tile: int, o
     tiling = Tiling(tile, overlap % tile)
     batches = Batches([lambda tiles: pad(tiles, 4)], batch, 4)
     np.testing.assert_array_equal(derain_tiled(pixels, tiling, batches), pixels)
-    assert tiling.count(height, width) == len(tiling.starts(height)) * len(tiling.starts(width))
+    assert len(tiling.grid(height, width)) == len(tiling.starts(height)) * len(tiling.starts(width))
 
 
 @settings(max_examples=100, deadline=None)

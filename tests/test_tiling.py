@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import GOLDEN, photo, tiny_network
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import Tensor
 
@@ -69,6 +71,36 @@ def test_whole_picture_is_one_tile() -> None:
     assert Tiling(0, 8).window(1000) == 1000
 
 
+@pytest.mark.parametrize(
+    "height, width, tiles",  # count, height and width; square ones of 408 would be 1.0 to 2.7 times the pixels
+    [
+        (321, 481, (1, 321, 481)), (481, 321, (1, 481, 321)), (480, 640, (2, 480, 328)), (512, 512, (2, 512, 264)),
+        (408, 408, (1, 408, 408)), (1080, 1920, (15, 368, 392)), (3000, 4000, (80, 384, 408)), (1, 1, (1, 1, 1)),
+        (100, 1000, (2, 100, 504)),
+    ],
+)  # fmt: skip
+def test_fitted_tiles_take_the_shape_of_the_picture(height: int, width: int, tiles: tuple[int, int, int]) -> None:
+    fitted, square = (Tiling(408, 8, fitted).grid(height, width) for fitted in (True, False))
+    assert (len(fitted), fitted.height, fitted.width) == tiles
+    assert len(fitted) * fitted.height * fitted.width <= len(square) * square.height * square.width
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 60), st.integers(0, 59))
+def test_fitted_tiles_cover_any_picture_evenly_and_are_no_larger_than_square_ones(
+    height: int, width: int, tile: int, overlap: int
+) -> None:
+    grid = Tiling(tile, overlap % tile, fitted=True).grid(height, width)
+    multiple = 8
+    padded = [side + -side % multiple for side in (grid.height, grid.width, tile)]
+    assert padded[0] * padded[1] <= padded[2] ** 2
+    for size, side, starts in ((height, grid.height, grid.tops), (width, grid.width, grid.lefts)):
+        assert side <= 1.5 * tile + multiple
+        assert (starts[0], starts[-1] + side) == (0, size)
+        distances = {later - earlier for earlier, later in itertools.pairwise(starts)}
+        assert not distances or (max(distances) - min(distances) <= 1 and max(distances) <= side - overlap % tile)
+
+
 def test_blend_weight_is_the_published_formula() -> None:
     weight = blend_weight(80, 60)
     assert weight[0, 0].item() == pytest.approx(1 / (40**2 + 30**2 + 1e-3) ** 0.5)
@@ -88,10 +120,11 @@ def test_pad_reaches_multiples_of_four_and_keeps_the_picture(height: int, width:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (33, 2), (21, 50)])
-def test_identity_network_gives_the_picture_back(dtype: type, shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("fitted", [False, True])
+def test_identity_network_gives_the_picture_back(dtype: type, shape: tuple[int, int], fitted: bool) -> None:
     peak = 1 if dtype is np.float32 else np.iinfo(dtype).max
     pixels = (np.random.default_rng(0).random((*shape, 3)) * peak).astype(dtype)
-    back = derain_tiled(pixels, Tiling(8, 3), batches(identity, 5))
+    back = derain_tiled(pixels, Tiling(8, 3, fitted), batches(identity, 5))
     assert back.dtype == pixels.dtype
     if dtype is np.float32:
         np.testing.assert_allclose(back, pixels, atol=1e-6)

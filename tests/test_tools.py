@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import blend
@@ -33,11 +34,11 @@ def test_a_checkpoint_is_scored_and_stamped(tmp_path: Path) -> None:
         write(tmp_path / "data" / folder / "input" / "another.png", photo(24, 30))  # is in no list
     weights, stamped = tmp_path / "run.safetensors", tmp_path / "stamped.safetensors"
     save(weights, tiny_network(INTEGER).state_dict(), INTEGER, {"tile": "40", "overlap": "8"})
-    arguments = [str(weights), "--data", str(tmp_path / "data"), "--tile", "24", "--overlap", "8"]
+    arguments = [str(weights), "--data", str(tmp_path / "data"), "--tile", "24", "--overlap", "8", "--fitted"]
     run = CliRunner().invoke(score.main, [*arguments, "--stamp", str(stamped), "--version", "9"])
     assert run.exit_code == 0, run.output
     metadata = open_checkpoint(str(stamped)).metadata
-    assert (metadata["version"], metadata["tile"], metadata["overlap"]) == ("9", "24", "8")
+    assert [metadata[key] for key in ("version", "tile", "overlap", "tile_shape")] == ["9", "24", "8", "fitted"]
     assert "non-commercial" in metadata["license"]
     metrics = json.loads(metadata["metrics"])
     sets = {"rain100h_dev", "own_light_rain", "own_camera_rain", "dry", "rain100l_dev", "sirr_dev", "nturain_dev"}
@@ -47,6 +48,7 @@ def test_a_checkpoint_is_scored_and_stamped(tmp_path: Path) -> None:
     for name in sets:
         assert f"{metrics[name]['psnr_y']:.2f} / {metrics[name]['ssim_y']:.4f}" in run.output
     same = esdnet_cli.load(weights, device="cpu", precision="fp32", tile=24, overlap=8)
+    same.tiling = replace(same.tiling, fitted=True)
     again = esdnet_cli.load(stamped, device="cpu", precision="fp32")
     picture = photo(40, 48)
     # convolutions are stored in fp16, so that a spike may flip
@@ -137,12 +139,13 @@ def test_widening_changes_nothing_or_says_so(tmp_path: Path) -> None:
 
 def test_neurons_that_fire_less_cost_less_and_change_little(tmp_path: Path) -> None:
     before, after = tmp_path / "before.safetensors", tmp_path / "after.safetensors"
-    save(before, tiny_network(INTEGER).state_dict(), INTEGER, {"license": "as it was", "tile": "64", "overlap": "8"})
+    save(before, tiny_network(INTEGER).state_dict(), INTEGER, {"license": "as it was", "tile_shape": "fitted"})
     pictures = [write(tmp_path / f"{seed}.png", photo(64, 64, seed=seed)) for seed in range(3)]
     arguments = [str(before), str(after), *map(str, pictures), "--save", "0.25"]
     run = CliRunner().invoke(quieten.main, arguments)
     assert run.exit_code == 0 and "of the accumulations" in run.output, run.output
     assert open_checkpoint(str(after)).metadata["license"] == "as it was"
+    assert open_checkpoint(str(after)).fitted
     old, new = (load_network(open_checkpoint(str(path))) for path in (before, after))
     shifted = copy.deepcopy(new)  # without what was given back in the mean
     for name, tensor in shifted.state_dict().items():

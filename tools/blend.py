@@ -36,8 +36,7 @@ def main(before: str, after: str, target: Path, share: float) -> None:
         if new.is_floating_point():
             new = old[name].lerp(new, share)
         state[name] = new
-    tiling = {"tile": str(second.tile), "overlap": str(second.overlap)}
-    save(target, as_shipped(state), second.config, origins(first.origin, second.origin) | tiling)
+    save(target, as_shipped(state), second.config, origins(first.origin, second.origin) | second.tiling)
 
 
 if __name__ == "__main__":

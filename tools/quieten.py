@@ -155,8 +155,7 @@ def main(before: str, after: Path, pictures: tuple[Path, ...], share: float) -> 
         assert next_norm.running_mean is not None
         norm.bias.data[choice.channel] -= choice.lower
         next_norm.running_mean -= conv.weight[:, choice.channel].sum((1, 2)) * choice.lost
-    tiling = {"tile": str(checkpoint.tile), "overlap": str(checkpoint.overlap)}
-    save(after, as_shipped(network.state_dict()), checkpoint.config, checkpoint.origin | tiling)
+    save(after, as_shipped(network.state_dict()), checkpoint.config, checkpoint.origin | checkpoint.tiling)
     saved = sum(choice.saved for choice in quieter) / total
     click.echo(f"{len(quieter)} channels fire less: {100 * saved:.1f} % of the accumulations of second neurons saved")
 

@@ -95,8 +95,7 @@ def main(before: str, after: Path, pictures: tuple[Path, ...], buried: bool, see
         bury(network, dead)
     else:
         make_anew(network, dead, torch.cat(kept))
-    tiling = {"tile": str(checkpoint.tile), "overlap": str(checkpoint.overlap)}
-    save(after, as_shipped(network.state_dict()), checkpoint.config, checkpoint.origin | tiling)
+    save(after, as_shipped(network.state_dict()), checkpoint.config, checkpoint.origin | checkpoint.tiling)
     click.echo(f"{len(dead)} of {len(alive)} units {'taken away' if buried else 'made anew'}")
 
 

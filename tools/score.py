@@ -10,12 +10,14 @@ and of pictures at one size: the figures are the network's.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
+from esdnet_cli.checkpoint.header import tiling_metadata
 from esdnet_cli.checkpoint.store import as_shipped, load_network, open_checkpoint, save
 from esdnet_cli.errors import EsdnetError
 from esdnet_cli.metrics import quality
@@ -104,12 +106,13 @@ def write(weights: str, target: Path, like: str, tiling: dict[str, str], more: d
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--tile", type=int)
 @click.option("--overlap", type=int)
+@click.option("--fitted", is_flag=True, help="Tiles take the shape that suits a picture.")
 @click.option("--ensemble", type=click.Choice([str(copies) for copies in ENSEMBLES]), default="1", show_default=True)
 @click.option("--stamp", type=click.Path(path_type=Path), help="Write the checkpoint with its figures here.")
 @click.option("--version", help="Of the stamped file.")
 @click.option("--like", default="small", show_default=True, help="Whose licence and data the stamped file states.")
 def main(
-    weights: str, data: Path, tile: int | None, overlap: int | None, ensemble: str,
+    weights: str, data: Path, tile: int | None, overlap: int | None, fitted: bool, ensemble: str,
     stamp: Path | None, version: str | None, like: str,
 ) -> None:  # fmt: skip
     """Print PSNR and SSIM of every set; with --stamp, of the stamped file, and what lower precision changes, too."""
@@ -120,11 +123,13 @@ def main(
         derainer = load(
             weights, device="cpu", precision="int8", tile=tile, overlap=overlap, ensemble=int(ensemble), scales=1
         )
+        if fitted:
+            derainer.tiling = replace(derainer.tiling, fitted=True)
         pairs_of = sets(data)
         if stamp is None or version is None:
             score(derainer, pairs_of)
             return
-        tiling = {"tile": str(derainer.tiling.tile), "overlap": str(derainer.tiling.overlap)}
+        tiling = tiling_metadata(**asdict(derainer.tiling))
         write(weights, stamp, like, tiling, {"version": version})
         metrics = score(load(stamp, device="cpu", precision="int8", scales=1), pairs_of)
         chosen_on = pairs_of[CHOSEN_ON.replace("-", "_")]

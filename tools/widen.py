@@ -60,8 +60,7 @@ def main(source: str, target: Path, dim: int, timesteps: int | None) -> None:
             state[name] = tensor[tuple(slice(size) for size in shapes[name])].contiguous()
         else:
             state[name] = widened(tensor, shapes[name], generator)
-    tiling = {"tile": str(checkpoint.tile), "overlap": str(checkpoint.overlap)}
-    save(target, state, config, checkpoint.origin | tiling)
+    save(target, state, config, checkpoint.origin | checkpoint.tiling)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from esdnet_cli.bench.published import published
+from esdnet_cli.checkpoint.header import FITTED, SQUARE
 from esdnet_cli.checkpoint.store import load_network
 from esdnet_cli.energy.cost import AS_RUN, LayerActivity, NumberFormat
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
@@ -89,6 +90,7 @@ class Bench:
     precision: str
     tile: int
     overlap: int
+    tile_shape: str
     width: int
     height: int
     rounds: int
@@ -167,6 +169,7 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
         precision=derainer.precision,
         tile=derainer.tiling.tile,
         overlap=derainer.tiling.overlap,
+        tile_shape=FITTED if derainer.tiling.fitted else SQUARE,
         width=width,
         height=height,
         rounds=rounds,

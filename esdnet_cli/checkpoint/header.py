@@ -19,6 +19,7 @@ from esdnet_cli.files import file_digest
 from esdnet_cli.model.config import ESDNetConfig
 
 PUBLISHED_TILE, PUBLISHED_OVERLAP = 80, 8
+TILE_SHAPES = SQUARE, FITTED = ("square", "fitted")  # metadata's words, the first one where it says nothing
 MOST_DB_LOST = 0.05  # of PSNR, what a faster precision may cost where none was asked for
 _FLOATS = {"F32", "F16", "BF16"}
 _COUNTERS = {"I64", "I32"}  # num_batches_tracked
@@ -30,7 +31,8 @@ class Checkpoint:
     """A safetensors file whose header was read; its tensors are read by `store.load_network`.
 
     sha256: of the file when it was opened, in hexadecimal.
-    tile, overlap: the tiling that it was tuned for, the published one (80, 8) where it says nothing.
+    tile, overlap: the tiling that it was tuned for, the published one (80, 8) where it says nothing. fitted: its tiles
+    take a shape that suits the picture (see pipeline.tiling.Tiling).
     metadata: the header's strings as they stand. shapes: of every tensor. stated: fields of the configuration that
     whoever opened it stated.
     """
@@ -41,6 +43,7 @@ class Checkpoint:
     config: ESDNetConfig
     tile: int
     overlap: int
+    fitted: bool
     metadata: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
     stated: tuple[str, ...] = ()
@@ -55,6 +58,11 @@ class Checkpoint:
         """Trained numbers: everything but the batch-norm statistics."""
         statistics = (".running_mean", ".running_var", ".num_batches_tracked")
         return sum(math.prod(shape) for name, shape in self.shapes.items() if not name.endswith(statistics))
+
+    @property
+    def tiling(self) -> dict[str, str]:
+        """As `tiling_metadata`."""
+        return tiling_metadata(self.tile, self.overlap, self.fitted)
 
     @property
     def origin(self) -> dict[str, str]:
@@ -72,6 +80,11 @@ class Checkpoint:
             return bool(change >= -MOST_DB_LOST)
         except (KeyError, TypeError, ValueError, RecursionError):
             return False
+
+
+def tiling_metadata(tile: int, overlap: int, fitted: bool) -> dict[str, str]:
+    """How a header states the tiling that its network was tuned for."""
+    return {"tile": str(tile), "overlap": str(overlap), **({"tile_shape": FITTED} if fitted else {})}
 
 
 def find(weights: str) -> tuple[str, Path]:
@@ -128,7 +141,14 @@ def read_header(weights: str, stated: Mapping[str, Any] | None = None) -> Checkp
         raise CheckpointError(
             f"{path}: metadata overlap {overlap} is not smaller than tile {tile}; convert the original again"
         )
-    return Checkpoint(name, path, file_digest(path), config, tile, overlap, metadata, shapes, tuple(stated or ()))
+    shape = metadata.get("tile_shape", SQUARE)
+    if shape not in TILE_SHAPES:
+        raise CheckpointError(
+            f"{path}: metadata tile_shape is {shape[:20]!r}, not {' or '.join(TILE_SHAPES)}; convert the original again"
+        )
+    return Checkpoint(
+        name, path, file_digest(path), config, tile, overlap, shape == FITTED, metadata, shapes, tuple(stated or ())
+    )
 
 
 def is_pickle(path: Path) -> bool:

@@ -59,7 +59,10 @@ def command(picture: Path | None, rounds: int, against_published: bool, options:
 
 def lines(measured: Bench, weights: str) -> list[str]:
     """For a terminal, with the name of the weights."""
-    side = f"tiles of {measured.tile}, overlap {measured.overlap}" if measured.tile else "one piece"
+    from esdnet_cli.checkpoint.header import FITTED
+
+    shape = "fitted " if measured.tile_shape == FITTED else ""
+    side = f"{shape}tiles of {measured.tile}, overlap {measured.overlap}" if measured.tile else "one piece"
     lines = [
         f"{weights}, {measured.precision}, {measured.width}x{measured.height}, {side}",
         f"{measured.processor} ({measured.device}), {measured.threads} threads, median of {measured.rounds}",

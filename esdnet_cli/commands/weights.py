@@ -42,8 +42,7 @@ def command(weights: str | None) -> None:
         "sha256": checkpoint.sha256,
         "parameters": f"{checkpoint.parameters:,}",
         "config": json.dumps(checkpoint.config.to_dict()),  # as `train --size` takes it
-        "tile": str(checkpoint.tile),
-        "overlap": str(checkpoint.overlap),
+        **checkpoint.tiling,
     }
     others = {key: text for key, text in checkpoint.metadata.items() if key not in facts}
     _show([("", ""), *facts.items(), *sorted(others.items())])

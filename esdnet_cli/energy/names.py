@@ -55,18 +55,15 @@ def footprint_bytes(config: ESDNetConfig) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in (*network.parameters(), *network.buffers()))
 
 
-def state_bytes(
-    layers: Sequence[LayerActivity], config: ESDNetConfig, height: int, width: int, tile: int
-) -> tuple[int, int]:
-    """Membrane potentials that a tile of a picture of this size keeps between steps: of the largest layer, of all.
+def state_bytes(layers: Sequence[LayerActivity], config: ESDNetConfig, height: int, width: int) -> tuple[int, int]:
+    """Membrane potentials that a tile of this size keeps between steps: of the largest layer, of all.
 
     Our layers run one after the other through all steps, so one layer's exist at a time; hardware that goes step by
-    step keeps all. At T = 1 there are none. tile: side, 0 for one piece.
+    step keeps all. At T = 1 there are none.
     """
     pixels = sum(layer.inputs for layer in layers if layer.kind == "embedding") // 3
     if config.timesteps == 1 or not pixels:
         return 0, 0
-    sides = (min(tile, side) if tile else side for side in (height, width))
-    window = math.prod(-(-side // config.multiple) * config.multiple for side in sides)
+    window = math.prod(-(-side // config.multiple) * config.multiple for side in (height, width))
     sizes = [layer.neurons * window // pixels * _POTENTIAL_BYTES for layer in layers]
     return max(sizes), sum(sizes)

@@ -107,6 +107,7 @@ class Derainer:
             timesteps=self.checkpoint.config.timesteps,
             ensemble=self.ensemble,
             scales=self.scales,
+            fitted=self.tiling.fitted,
         )
 
     def __str__(self) -> str:
@@ -115,7 +116,7 @@ class Derainer:
     def tiles(self, height: int, width: int) -> int:
         """Of a picture, at all its sizes."""
         scales = scales_for(height, width, self.scales)
-        return sum(self.tiling.count(height >> scale, width >> scale) for scale in range(scales))
+        return sum(len(self.tiling.grid(height >> scale, width >> scale)) for scale in range(scales))
 
     def meters(self) -> list[Meter]:
         """This machine's energy counters of what it computes on."""
@@ -148,13 +149,13 @@ class Derainer:
             raise ValueError(f"image must be [H, W, 3], not {list(image.shape)}")
         if image.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"image must be uint8, uint16 or float32, not {image.dtype}")
-        height, width = (self.tiling.window(size) for size in image.shape[:2])
+        grid = self.tiling.grid(*image.shape[:2])
         with ExitStack() as stack:
             stack.enter_context(self._calls)
             started = time.perf_counter()
-            side_by_side = self._most_hands()
-            most = self._batch or choose_batch(self.network, height, width, self.inference.device, side_by_side)
-            hands = self._hands(min(most, self.tiling.count(*image.shape[:2]), side_by_side))
+            device, side_by_side = self.inference.device, self._most_hands()
+            most = self._batch or choose_batch(self.network, grid.height, grid.width, device, side_by_side)
+            hands = self._hands(min(most, len(grid), side_by_side))
             counters = [stack.enter_context(counter) for counter in self._counters_of(hands)] if count else []
             networks: list[Callable[[Tensor], Tensor]] = [*hands]
             if spike_map:
@@ -258,12 +259,12 @@ def load(
 ) -> Derainer:
     """Load a checkpoint, by bundled name or path, onto a device.
 
-    device: auto, cpu, cuda, cuda:N or mps. precision: auto (the fastest that the device and
-    the checkpoint's metrics allow), fp32, bf16 or int8. tile: side in pixels, 0 for one piece.
-    tile and overlap default to what the checkpoint was tuned for, batch to what memory allows. ensemble: 1, 2, 4 or 8
-    mirrored and turned copies whose mean is the result; their operations add up. scales: at how many sizes to derain,
-    each half of the one before; None for one with a tile of your own, else one below 360 pixels of the shorter side,
-    two below 2,000, and more.
+    device: auto, cpu, cuda, cuda:N or mps. precision: auto (the fastest that the device and the checkpoint's metrics
+    allow), fp32, bf16 or int8. tile: side in pixels of square tiles, 0 for one piece. tile and overlap default to what
+    the checkpoint was tuned for, tiles that are fitted to the picture among it; batch to what memory allows. ensemble:
+    1, 2, 4 or 8 mirrored and turned copies whose mean is the result; their operations add up. scales: at how many sizes
+    to derain, each half of the one before; None for one with a tile of your own, else one below 360 pixels of the
+    shorter side, two below 2,000, and more.
     Raises EsdnetError (CheckpointError) with one line that says what to do.
     """
     if (tile is not None and tile < 0) or (overlap is not None and overlap < 0) or (batch is not None and batch < 1):
@@ -285,4 +286,5 @@ def load(
         scales = 1  # tile=80, overlap=8 is the published result, however large the picture
     inference = Inference(load_network(checkpoint), chosen, chosen_precision)
     return_freed_memory()  # of the weights in float32 and as they were stored: pieces that no layer fits into
-    return Derainer(checkpoint, inference, Tiling(side, shared), batch, ensemble, scales)
+    tiling = Tiling(side, shared, fitted=checkpoint.fitted and tile is None)
+    return Derainer(checkpoint, inference, tiling, batch, ensemble, scales)

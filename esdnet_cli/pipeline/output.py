@@ -28,6 +28,7 @@ def pixel_settings(model: ModelInfo) -> dict[str, Any]:
         "overlap": model.overlap,
         "ensemble": model.ensemble,
         "scales": model.scales,
+        **({"fitted": True} if model.fitted else {}),  # unsaid in older journals
     }
 
 

@@ -72,7 +72,10 @@ class ImageResult:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which network ran, and how. ensemble: copies whose mean was taken. scales: sizes, None for auto."""
+    """Which network ran, and how. ensemble: copies whose mean was taken. scales: sizes, None for auto.
+
+    tile, overlap, fitted: see pipeline.tiling.Tiling.
+    """
 
     weights_name: str
     weights_sha256: str
@@ -84,11 +87,13 @@ class ModelInfo:
     timesteps: int
     ensemble: int = 1
     scales: int | None = None
+    fitted: bool = False
 
     @property
     def tiling(self) -> str:
         """In words."""
-        pieces = f"tiles of {self.tile}, overlap {self.overlap}" if self.tile else "one piece"
+        shape = "fitted " if self.fitted else ""
+        pieces = f"{shape}tiles of {self.tile}, overlap {self.overlap}" if self.tile else "one piece"
         copies = f", mean of {self.ensemble} copies" if self.ensemble > 1 else ""
         sizes = "" if self.scales is None else ", at one size" if self.scales == 1 else f", at {self.scales} sizes"
         return pieces + copies + sizes

@@ -8,13 +8,14 @@ distance from the tile's centre.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,30 +26,84 @@ from torch.nn import functional as F
 from esdnet_cli.errors import PictureError
 from esdnet_cli.model.inference import fetch
 
+_MULTIPLE = 8  # of pixels: what sides of fitted tiles are padded to, as a network of patches of two wants it
 _NO_MEMORY = ("not enough memory", "CUDA error: out of memory", "can't allocate memory")
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Tiles of one size, height x width, which cover a picture. tops, lefts: the first row and column of each."""
+
+    height: int
+    width: int
+    tops: Sequence[int]
+    lefts: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.tops) * len(self.lefts)
+
+
+@dataclass(frozen=True)
 class Tiling:
-    """tile: side in pixels, 0 for the picture in one piece. overlap: pixels that neighbours share, less than tile."""
+    """tile: side in pixels, 0 for the picture in one piece. overlap: pixels that neighbours share, less than tile.
+
+    fitted: tiles lie at even distances, have at most the pixels of a square of that side, none of its own sides longer
+    than one and a half of it, and the shape by which the fewest pixels are computed, those included that the network's
+    padding adds. Else they are that square, as published, and the last ones overlap by what is left.
+    """
 
     tile: int
     overlap: int
+    fitted: bool = False
 
     def window(self, size: int) -> int:
-        """Side of a tile along an axis of `size` pixels."""
+        """Side of a square tile along an axis of `size` pixels."""
         return min(self.tile, size) if self.tile else size
 
     def starts(self, size: int) -> list[int]:
-        """First pixel of each tile along an axis of `size` pixels; the last tile ends at the border."""
+        """First pixel of each square tile along an axis of `size` pixels; the last tile ends at the border."""
         last = size - self.window(size)
         if not last:
             return [0]
         return [*range(0, last, self.tile - self.overlap), last]
 
-    def count(self, height: int, width: int) -> int:
-        """How many tiles cover a picture."""
-        return len(self.starts(height)) * len(self.starts(width))
+    def grid(self, height: int, width: int) -> Grid:
+        """The tiles of a picture."""
+        if not self.tile or not self.fitted:
+            return Grid(self.window(height), self.window(width), self.starts(height), self.starts(width))
+        pairs = itertools.product(self._divisions(height), self._divisions(width))
+        rim = 2 * self.overlap  # what a tile sees too little of: large and square ones have the least
+        rows, columns = min(
+            ((rows, columns) for rows, columns in pairs if rows.side * columns.side <= _padded(self.tile) ** 2),
+            key=lambda pair: math.prod(axis.tiles * (axis.side + rim) for axis in pair),
+        )
+        h, w = min(rows.side, height), min(columns.side, width)
+        return Grid(h, w, _spread(height, h, rows.tiles), _spread(width, w, columns.tiles))
+
+    def _divisions(self, size: int) -> list[_Division]:
+        """Into how many tiles an axis may be divided; at least one of them has no longer side than a square tile."""
+        longest = _padded(self.tile * 3 // 2)
+        shortest = max(self.tile * 2 // 3, (self.tile + self.overlap) // 2 + 1)
+        most = max(-(-(size - self.overlap) // (shortest - self.overlap)), 1)
+        sides = ((count, _padded(-(-(size + (count - 1) * self.overlap) // count))) for count in range(1, most + 1))
+        return [_Division(count, side) for count, side in sides if side <= longest]
+
+
+class _Division(NamedTuple):
+    """An axis in so many tiles. side: of each, with what the network's padding adds."""
+
+    tiles: int
+    side: int
+
+
+def _padded(side: int) -> int:
+    return side + -side % _MULTIPLE
+
+
+def _spread(size: int, side: int, count: int) -> list[int]:
+    """First pixel of each of `count` tiles at even distances, the first and the last one at the borders."""
+    last = max(size - side, 0)
+    return [last * index // max(count - 1, 1) for index in range(count)]
 
 
 def blend_weight(height: int, width: int) -> Tensor:
@@ -234,10 +289,10 @@ def derain_and_blend(
 ) -> tuple[NDArray[Any], NDArray[np.float16]]:
     """As `derain_tiled`, for a network of C channels: those after the third come second, blended alike [H, W, C-3]."""
     height, width = pixels.shape[:2]
-    h, w = tiling.window(height), tiling.window(width)
-    tops, lefts = tiling.starts(height), tiling.starts(width)
+    grid = tiling.grid(height, width)
+    h, w, tops, lefts = grid.height, grid.width, grid.tops, grid.lefts
     cut = (pixels[top : top + h, left : left + w] for top in tops for left in lefts)
-    derained = batches.derain(cut, tiling.count(height, width))
+    derained = batches.derain(cut, len(grid))
     result = np.empty_like(pixels)
     more = np.empty((height, width, 0), np.float16)
     # the row of tiles being blended, from its top, and the sum of its weights

@@ -15,6 +15,7 @@ from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from esdnet_cli import __version__
+from esdnet_cli.checkpoint.header import FITTED, SQUARE
 from esdnet_cli.energy.cost import (
     AS_RUN,
     COUNTS,
@@ -36,6 +37,7 @@ from esdnet_cli.energy.twin import Comparison, compare
 from esdnet_cli.metrics import Quality, SpikeRain, mean_quality, mean_spike_rain
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Spread, Totals
+from esdnet_cli.pipeline.tiling import Tiling
 from esdnet_cli.settings import scales_for
 
 T = TypeVar("T")
@@ -274,6 +276,7 @@ def report_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) ->
             "precision": model and model.precision,
             "tile": model and model.tile,
             "overlap": model and model.overlap,
+            "tile_shape": model and (FITTED if model.fitted else SQUARE),
             "timesteps": model and model.timesteps,
             "ensemble": model and model.ensemble,
             "scales": model and (model.scales or "auto"),
@@ -380,11 +383,10 @@ def _network_dict(
     if run.model is None or compared is None:
         return {}
     config, layers = ESDNetConfig.from_dict(run.model.config), totals.activity.layers
-    states = [
-        state_bytes(layers, config, result.height, result.width, run.model.tile)
-        for result in results
-        if result.activity and result.height and result.width
-    ]
+    tiling = Tiling(run.model.tile, run.model.overlap, run.model.fitted)
+    sizes = {(result.height, result.width) for result in results if result.activity}
+    grids = (tiling.grid(height, width) for height, width in sizes if height and width)
+    states = [state_bytes(layers, config, grid.height, grid.width) for grid in grids]
     return {
         **{figure.key: figures[figure.key] for figure in FIELD},
         "footprint_bytes": footprint_bytes(config),

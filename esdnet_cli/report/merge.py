@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from esdnet_cli.checkpoint.header import FITTED, SQUARE, TILE_SHAPES
 from esdnet_cli.energy.cost import COUNTS, PRESETS, Activity, Cause, EnergyCosts, LayerActivity, LayerKind, Precision
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.errors import EsdnetError, printable
@@ -159,10 +160,13 @@ def _run(report: dict[str, Any]) -> RunInfo:
         tile, overlap, timesteps = (_count(run[key]) for key in ("tile", "overlap", "timesteps"))
         ESDNetConfig.from_dict(weights["config"])
         copies = _count(run.get("ensemble", 1))
-        scales = run.get("scales", 1)  # older versions knew one only
+        scales = run.get("scales", 1)  # older versions knew one only, and square tiles
+        shape = run.get("tile_shape", SQUARE)
+        if shape not in TILE_SHAPES:
+            raise ValueError
         model = ModelInfo(
             name, sha256, dict(weights["config"]), device, precision, tile, overlap, timesteps, copies,
-            None if scales == "auto" else _count(scales),
+            None if scales == "auto" else _count(scales), shape == FITTED,
         )  # fmt: skip
     measured = [
         Measured(_text(entry["source"]), *(float(entry[key]) for key in ("joules", "idle_watts", "seconds")))
