@@ -384,7 +384,7 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     "hole.jpg": (made.hollow(LARGE_JPEG, 0.5, 0.51), Refused("a part of its data is zeros")),
     "noise.jpg": (made.with_noise(LARGE_JPEG), Refused("a part of its data is something else")),
     "noise_progressive.jpg": (made.with_noise(made.jpeg(pixels=LARGE, progressive=True)), Refused("a part of its data is something else")),
-    "gap_restarts.jpg": (made.with_less_data(made.jpeg(pixels=LARGE, restart_marker_blocks=7))["gap"], Refused("a part of its data is missing")),
+    "gap_restarts.jpg": (made.with_less_data(made.jpeg(pixels=LARGE, restart_marker_blocks=7))["gap"], Refused("truncated or damaged: a part of its data is missing")),
     # nothing but zeros in their data, and sound
     **{f"flat_{how}.jpg": (made.jpeg(pixels=np.full((512, 512, 3), 128, np.uint8), **{how: True}), Back(np.full((512, 512, 3), 128, np.uint8), "RGB", (silent,))) for how in ("optimize", "progressive")},
     **{f"restarts_{how}.jpg": (made.jpeg(pixels=COLOUR, restart_marker_blocks=3, **{how: True}), Back(COLOUR, "RGB", (silent,), JPEG_NEAR)) for how in ("optimize", "progressive")},

@@ -675,6 +675,17 @@ def test_a_length_that_no_header_tells_is_estimated(
     assert 0.5 * count < halfway[1] < 2 * count and done == total == count
 
 
+@pytest.mark.parametrize("name", ["y.mp4", "y.mkv", "y.webm"])
+def test_the_rate_that_a_header_tells_is_that_of_the_frames_that_are_left(
+    name: str, still: Path, tmp_path: Path, run: Run
+) -> None:
+    source, target = make_clip(tmp_path / "x.mp4", 12), tmp_path / name
+    assert run("video", source, "-o", target, "--weights", still, "--every", 3).exit_code == 0
+    with av.open(source) as before, av.open(target) as after:
+        rates = [stream.guessed_rate for stream in (before.streams.video[0], after.streams.video[0])]
+    assert rates[0] == pytest.approx(3 * rates[1], rel=1e-3)
+
+
 def test_a_clip_that_failed_has_its_row(still: Path, tmp_path: Path, run: Run) -> None:
     (tmp_path / "empty.mp4").touch()
     report, torn = tmp_path / "r.csv", make_clip(tmp_path / "torn.mkv", 24, codec="ffv1")

@@ -128,8 +128,9 @@ def plan_clip(derainer: Derainer, job: ClipJob, options: ClipOptions, overwrite:
     if options.compare:
         width, height = (width, 2 * height) if info.orientation.transposed else (2 * width, height)
     codec = options.codec or default_codec(container)
-    encoding, notes = choose_encoding(info, codec, options.crf, width, height, SEGMENT)
     selection = options.selection
+    paced = replace(info, rate=info.rate / selection.every)
+    encoding, notes = choose_encoding(paced, codec, options.crf, width, height, SEGMENT)
     settings = {
         **pixel_settings(derainer.info),
         "encoding": encoding.to_dict(),
