@@ -163,7 +163,7 @@ def white_is_65535(output: Output) -> None:
 
 
 LARGE = np.tile(COLOUR, (9, 9, 1))
-LARGE_JPEG = made.jpeg(pixels=LARGE)
+LARGE_JPEG, LARGE_PROGRESSIVE = made.jpeg(pixels=LARGE), made.jpeg(pixels=LARGE, progressive=True)
 CORNER = COLOUR.copy()
 CORNER[-16:, -16:] = 128
 LA = np.dstack((GREY, ALPHA))
@@ -383,8 +383,11 @@ AWKWARD: dict[str, tuple[bytes, Back | Refused]] = {
     **{f"{name}.jpg": (data, Refused("a part of its data is missing")) for name, data in made.with_less_data(LARGE_JPEG).items()},
     "hole.jpg": (made.hollow(LARGE_JPEG, 0.5, 0.51), Refused("a part of its data is zeros")),
     "noise.jpg": (made.with_noise(LARGE_JPEG), Refused("a part of its data is something else")),
-    "noise_progressive.jpg": (made.with_noise(made.jpeg(pixels=LARGE, progressive=True)), Refused("a part of its data is something else")),
+    "noise_progressive.jpg": (made.with_noise(LARGE_PROGRESSIVE), Refused("a part of its data is something else")),
     "gap_restarts.jpg": (made.with_less_data(made.jpeg(pixels=LARGE, restart_marker_blocks=7))["gap"], Refused("truncated or damaged: a part of its data is missing")),
+    "cut_scan.jpg": (LARGE_PROGRESSIVE[: LARGE_PROGRESSIVE.rindex(b"\xff\xda") + 4], Refused("a part of its data is something else")),
+    "filled_up.jpg": (made.jpeg()[:-2] + bytes(999) + b"\xff\xd9", Back(COLOUR, "RGB", (silent,), JPEG_NEAR)),
+    "comment_behind.jpg": (made.jpeg()[:-2] + b"\xff\xfe\0\x66" + bytes(100) + b"\xff\xd9", Back(COLOUR, "RGB", (silent,), JPEG_NEAR)),
     # nothing but zeros in their data, and sound
     **{f"flat_{how}.jpg": (made.jpeg(pixels=np.full((512, 512, 3), 128, np.uint8), **{how: True}), Back(np.full((512, 512, 3), 128, np.uint8), "RGB", (silent,))) for how in ("optimize", "progressive")},
     **{f"restarts_{how}.jpg": (made.jpeg(pixels=COLOUR, restart_marker_blocks=3, **{how: True}), Back(COLOUR, "RGB", (silent,), JPEG_NEAR)) for how in ("optimize", "progressive")},

@@ -52,10 +52,12 @@ def fault(data: bytes) -> str | None:
     row mean something only where they are the code for flat blocks.
     """
     scanning = sequential = zeros = False  # zeros: in the scan under way they may stand in a row
-    interval = restarts = start = 0
+    interval = restarts = begun = 0
     tables: dict[int, int] = {}
-    for end, marker, content in _markers(data):
-        if scanning and not zeros and data.find(bytes(_NO_ZEROS), start, end) >= 0:
+    for start, end, marker, content in _markers(data):
+        hole = -1 if zeros or not scanning else data.find(bytes(_NO_ZEROS), begun, start)
+        # what fills up behind the last block costs nothing
+        if hole >= 0 and (marker != _EOI or data[hole:start].strip(b"\0")):
             return "a part of its data is zeros"
         if scanning and marker == _EOI:
             return None
@@ -63,9 +65,9 @@ def fault(data: bytes) -> str | None:
             if not interval or marker - _RESTARTS[0] != restarts % 8:
                 return "a part of its data is missing"
             restarts += 1
-        elif scanning and (marker not in _AMID or (marker == _SOS and len(content) != 4 + 2 * content[0])):
+        elif scanning and (marker not in _AMID or (marker == _SOS and len(content) != 4 + 2 * sum(content[:1]))):
             return "a part of its data is something else"
-        start = end
+        begun = end
         if marker in _FRAMES:
             sequential = marker in _SEQUENTIAL
         elif marker == _DHT:
@@ -85,7 +87,8 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
     EXIF of more than a segment goes on in the next one. An ICC profile is put together by the numbers of its segments;
     one that is not whole, or none, is left out.
     """
-    exif = xmp = photoshop = b""
+    exif, photoshop = bytearray(), bytearray()  # which grow in place, however many segments there are
+    xmp = b""
     density = None
     icc: dict[int, bytes] = {}
     comments = []
@@ -113,7 +116,7 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
             photoshop += content[len(_PHOTOSHOP) :]
         elif marker == _COM:
             comments.append(content)
-    density = density or tiff.density(tiff.read_tags(exif))
+    density = density or tiff.density(tiff.read_tags(bytes(exif)))
     profile = checked_icc(b"".join(icc[number] for number in sorted(icc)))
     if icc and not profile:
         lost.add("ICC profile, which is broken")
@@ -121,7 +124,7 @@ def read_metadata(data: bytes) -> tuple[Metadata, set[str]]:
         lost.add("motion clip")
     if further > 0 and "gain map" not in lost:
         lost.add("further picture" if further == 1 else f"{further} further pictures")
-    return Metadata(exif, profile, xmp, without_thumbnails(photoshop), tuple(comments), density), lost
+    return Metadata(bytes(exif), profile, xmp, without_thumbnails(bytes(photoshop)), tuple(comments), density), lost
 
 
 def unwritable(metadata: Metadata) -> set[str]:
@@ -163,15 +166,15 @@ def _split(content: bytes, length: int) -> list[bytes]:
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Marker and content of each segment before the first scan; as far as they can be read."""
-    for _, marker, content in _markers(data):
+    for _, _, marker, content in _markers(data):
         if marker == _SOS:
             return
         if marker not in _ALONE:
             yield marker, content
 
 
-def _markers(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Where each marker's segment ends, the marker, and the segment's content; as far as they can be read.
+def _markers(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Where each marker's segment begins and ends, the marker, and the segment's content; as far as can be read.
 
     Stray bytes and fill bytes are passed over, and so are the data of scans.
     """
@@ -185,7 +188,7 @@ def _markers(data: bytes) -> Iterator[tuple[int, int, bytes]]:
                 return
             content = data[position + 2 : position + length]
             position += length
-        yield position, marker, content
+        yield found.start(), position, marker, content
 
 
 def _shortest_codes(content: bytes) -> dict[int, int]:
