@@ -114,8 +114,7 @@ def evaluate(checkpoint: Path, pairs: Sequence[Path], weights: str) -> None:
     ordinary = Derainer(spiking.checkpoint, inference, spiking.tiling, None)
     for folder in pairs:
         couples = load_validation(folder)
-        tiling = spiking.tiling
-        click.echo(f"{folder.name}: {len(couples)} pairs, tiles of {tiling.tile}, overlap {tiling.overlap}, fp32")
+        click.echo(f"{folder.name}: {len(couples)} pairs, {spiking.info.tiling}, fp32")
         for derainer in (spiking, ordinary):
             scores, figures = [], []
             for _, rainy, target in couples:

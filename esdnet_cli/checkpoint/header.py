@@ -147,7 +147,16 @@ def read_header(weights: str, stated: Mapping[str, Any] | None = None) -> Checkp
             f"{path}: metadata tile_shape is {shape[:20]!r}, not {' or '.join(TILE_SHAPES)}; convert the original again"
         )
     return Checkpoint(
-        name, path, file_digest(path), config, tile, overlap, shape == FITTED, metadata, shapes, tuple(stated or ())
+        name,
+        path,
+        file_digest(path),
+        config,
+        tile,
+        overlap,
+        bool(tile) and shape == FITTED,
+        metadata,
+        shapes,
+        tuple(stated or ()),
     )
 
 

@@ -149,20 +149,22 @@ class Derainer:
             raise ValueError(f"image must be [H, W, 3], not {list(image.shape)}")
         if image.dtype not in (np.uint8, np.uint16, np.float32):
             raise ValueError(f"image must be uint8, uint16 or float32, not {image.dtype}")
-        grid = self.tiling.grid(*image.shape[:2])
+        height, width = image.shape[:2]
+        scales = scales_for(height, width, self.scales)
+        grids = [self.tiling.grid(height >> scale, width >> scale) for scale in range(scales)]
+        largest = max(grids, key=lambda grid: grid.height * grid.width)
         with ExitStack() as stack:
             stack.enter_context(self._calls)
             started = time.perf_counter()
             device, side_by_side = self.inference.device, self._most_hands()
-            most = self._batch or choose_batch(self.network, grid.height, grid.width, device, side_by_side)
-            hands = self._hands(min(most, len(grid), side_by_side))
+            most = self._batch or choose_batch(self.network, largest.height, largest.width, device, side_by_side)
+            hands = self._hands(min(most, len(grids[0]), side_by_side))
             counters = [stack.enter_context(counter) for counter in self._counters_of(hands)] if count else []
             networks: list[Callable[[Tensor], Tensor]] = [*hands]
             if spike_map:
                 networks = [stack.enter_context(SpikeMapper(hand, hand.network)) for hand in hands]
             if self.ensemble > 1:
                 networks = [SelfEnsemble(network, self.ensemble) for network in networks]
-            scales = scales_for(image.shape[0], image.shape[1], self.scales)
             derained, maps = self._derain(image, networks, most // len(hands), on_tile, scales)
             activity = counters[0].activity(counters[1:]) if count else None
             if image.nbytes > _LARGE:

@@ -47,9 +47,11 @@ class Grid:
 class Tiling:
     """tile: side in pixels, 0 for the picture in one piece. overlap: pixels that neighbours share, less than tile.
 
-    fitted: tiles lie at even distances, have at most the pixels of a square of that side, none of its own sides longer
-    than one and a half of it, and the shape by which the fewest pixels are computed, those included that the network's
-    padding adds. Else they are that square, as published, and the last ones overlap by what is left.
+    fitted: tiles lie at even distances and have at most the pixels of a square of that side, and sides of two thirds to
+    one and a half of it (the network judges by all that a tile shows, and a strip shows little), or the picture's own.
+    Of such shapes, padded for the network, they have the one by which the fewest pixels are computed, a rim around each
+    among them: what a tile sees too little of. Else they are that square, as published, and the last ones overlap by
+    what is left.
     """
 
     tile: int
@@ -72,7 +74,7 @@ class Tiling:
         if not self.tile or not self.fitted:
             return Grid(self.window(height), self.window(width), self.starts(height), self.starts(width))
         pairs = itertools.product(self._divisions(height), self._divisions(width))
-        rim = 2 * self.overlap  # what a tile sees too little of: large and square ones have the least
+        rim = 2 * self.overlap  # large and square tiles have the least of it
         rows, columns = min(
             ((rows, columns) for rows, columns in pairs if rows.side * columns.side <= _padded(self.tile) ** 2),
             key=lambda pair: math.prod(axis.tiles * (axis.side + rim) for axis in pair),
@@ -82,11 +84,12 @@ class Tiling:
 
     def _divisions(self, size: int) -> list[_Division]:
         """Into how many tiles an axis may be divided; at least one of them has no longer side than a square tile."""
-        longest = _padded(self.tile * 3 // 2)
-        shortest = max(self.tile * 2 // 3, (self.tile + self.overlap) // 2 + 1)
-        most = max(-(-(size - self.overlap) // (shortest - self.overlap)), 1)
-        sides = ((count, _padded(-(-(size + (count - 1) * self.overlap) // count))) for count in range(1, most + 1))
-        return [_Division(count, side) for count, side in sides if side <= longest]
+        shortest, longest = self.tile * 2 // 3, _padded(self.tile * 3 // 2)
+        least = _padded(min(shortest, size))
+        most = -(-(size - self.overlap) // (max(shortest, (self.tile + self.overlap) // 2 + 1) - self.overlap))
+        sides = ((count, -(-(size + (count - 1) * self.overlap) // count)) for count in range(1, max(most, 1) + 1))
+        divisions = [_Division(count, max(_padded(side), least)) for count, side in sides]
+        return [division for division in divisions if division.side <= longest]
 
 
 class _Division(NamedTuple):
