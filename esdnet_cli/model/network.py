@@ -182,8 +182,11 @@ class ESDNet(nn.Module):
         level2 = self.encoder_level2(self.down1_2(level1))  # [T, N, 2d, H/2, W/2]
         x = self.encoder_level3(self.down2_3(level2))  # [T, N, 4d, H/4, W/4]
         x = self.up3_2(self.decoder_level3(x))
-        x = self.decoder_level2(self.reduce_chan_level2(joined(x, level2)))
-        x = self.decoder_level1(joined(self.up2_1(x), level1))  # [T, N, 2d, H, W]
+        x = joined(x, level2)
+        del level2  # so that its memory is free for what comes
+        x = joined(self.up2_1(self.decoder_level2(self.reduce_chan_level2(x))), level1)
+        del level1
+        x = self.decoder_level1(x)  # [T, N, 2d, H, W]
         x = sum(x[1:], start=x[0]) / len(x) if len(x) > 1 else x[0]  # [N, 2d, H, W]
         return F.pixel_shuffle(self.output(self.refinement(x)), self.config.patch) + image
 
