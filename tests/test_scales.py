@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 import esdnet_cli
 from esdnet_cli import settings
 from esdnet_cli.errors import EsdnetError
-from esdnet_cli.pipeline import scales
+from esdnet_cli.pipeline import derainer, scales
 from esdnet_cli.pipeline.scales import add_difference, halved
+from esdnet_cli.pipeline.tiling import Tiling
 from esdnet_cli.settings import scales_for
 
 
@@ -95,6 +96,20 @@ def test_sizes_add_up(tiny: Path) -> None:
     assert derained.activity.pixels == first.activity.pixels + second.activity.pixels
     assert len(tiles) == twice.tiles(50, 61) == once.tiles(50, 61) + once.tiles(25, 30)
     assert derained.spike_map is not None and derained.spike_map.shape[:2] == (50, 61)
+
+
+def test_batches_go_by_the_largest_tile_of_all_sizes(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = []
+
+    def one(network: object, height: int, width: int, *_: object) -> int:
+        sides.append((height, width))
+        return 1
+
+    monkeypatch.setattr(derainer, "choose_batch", one)
+    twice = esdnet_cli.load(tiny, precision="fp32", scales=2)
+    twice.tiling = Tiling(40, 4, fitted=True)
+    twice(photo(80, 146), count=False)
+    assert sides == [(40, 40)] and twice.tiling.grid(80, 146).height == 32
 
 
 def test_by_default_large_pictures_alone_are_derained_at_several(
