@@ -72,7 +72,7 @@ def test_whole_picture_is_one_tile() -> None:
 
 
 @pytest.mark.parametrize(
-    "height, width, tiles",  # count, height and width; square ones of 408 would be 1.0 to 2.7 times the pixels
+    "height, width, tiles",  # count, height and width; of square ones the last overlap by what is left
     [
         (321, 481, (1, 321, 481)), (481, 321, (1, 481, 321)), (480, 640, (2, 480, 328)), (512, 512, (2, 512, 272)),
         (408, 408, (1, 408, 408)), (416, 416, (2, 416, 272)), (555, 611, (4, 288, 312)), (1080, 1920, (15, 368, 392)),

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from esdnet_cli.bench.published import published
-from esdnet_cli.checkpoint.header import FITTED, SQUARE
 from esdnet_cli.checkpoint.store import load_network
 from esdnet_cli.energy.cost import AS_RUN, LayerActivity, NumberFormat
 from esdnet_cli.model.layers import LIF, MixedAttentionUnit, SeqConv2d, TDBatchNorm2d
@@ -169,7 +168,7 @@ def bench(derainer: Derainer, image: NDArray[np.uint8], rounds: int, against_pub
         precision=derainer.precision,
         tile=derainer.tiling.tile,
         overlap=derainer.tiling.overlap,
-        tile_shape=FITTED if derainer.tiling.fitted else SQUARE,
+        tile_shape=derainer.tiling.shape,
         width=width,
         height=height,
         rounds=rounds,

@@ -146,18 +146,9 @@ def read_header(weights: str, stated: Mapping[str, Any] | None = None) -> Checkp
         raise CheckpointError(
             f"{path}: metadata tile_shape is {shape[:20]!r}, not {' or '.join(TILE_SHAPES)}; convert the original again"
         )
-    return Checkpoint(
-        name,
-        path,
-        file_digest(path),
-        config,
-        tile,
-        overlap,
-        bool(tile) and shape == FITTED,
-        metadata,
-        shapes,
-        tuple(stated or ()),
-    )
+    fitted = bool(tile) and shape == FITTED
+    told = tuple(stated or ())
+    return Checkpoint(name, path, file_digest(path), config, tile, overlap, fitted, metadata, shapes, told)
 
 
 def is_pickle(path: Path) -> bool:

@@ -60,11 +60,11 @@ def command(picture: Path | None, rounds: int, against_published: bool, options:
 def lines(measured: Bench, weights: str) -> list[str]:
     """For a terminal, with the name of the weights."""
     from esdnet_cli.checkpoint.header import FITTED
+    from esdnet_cli.pipeline.tiling import Tiling
 
-    shape = "fitted " if measured.tile_shape == FITTED else ""
-    side = f"{shape}tiles of {measured.tile}, overlap {measured.overlap}" if measured.tile else "one piece"
+    tiling = Tiling(measured.tile, measured.overlap, measured.tile_shape == FITTED)
     lines = [
-        f"{weights}, {measured.precision}, {measured.width}x{measured.height}, {side}",
+        f"{weights}, {measured.precision}, {measured.width}x{measured.height}, {tiling}",
         f"{measured.processor} ({measured.device}), {measured.threads} threads, median of {measured.rounds}",
         f"{'images':<16} {measured.images_per_s:>9.3f} /s    {measured.seconds:.3f} s each",
         f"{'megapixels':<16} {measured.megapixels_per_s:>9.4f} /s",

@@ -8,6 +8,7 @@ from typing import Literal
 from esdnet_cli.energy.cost import Activity, Energy, EnergyCosts
 from esdnet_cli.energy.meter import Measured
 from esdnet_cli.metrics import Quality, SpikeRain
+from esdnet_cli.pipeline.tiling import Tiling
 
 Status = Literal["ok", "skipped", "failed"]
 
@@ -90,13 +91,16 @@ class ModelInfo:
     fitted: bool = False
 
     @property
+    def tiles(self) -> Tiling:
+        """Where tiles lie."""
+        return Tiling(self.tile, self.overlap, self.fitted)
+
+    @property
     def tiling(self) -> str:
         """In words."""
-        shape = "fitted " if self.fitted else ""
-        pieces = f"{shape}tiles of {self.tile}, overlap {self.overlap}" if self.tile else "one piece"
         copies = f", mean of {self.ensemble} copies" if self.ensemble > 1 else ""
         sizes = "" if self.scales is None else ", at one size" if self.scales == 1 else f", at {self.scales} sizes"
-        return pieces + copies + sizes
+        return str(self.tiles) + copies + sizes
 
 
 @dataclass(frozen=True)

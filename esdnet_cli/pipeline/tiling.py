@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from esdnet_cli.checkpoint.header import FITTED, SQUARE
 from esdnet_cli.errors import PictureError
 from esdnet_cli.model.inference import fetch
 
@@ -57,6 +58,16 @@ class Tiling:
     tile: int
     overlap: int
     fitted: bool = False
+
+    def __str__(self) -> str:
+        if not self.tile:
+            return "one piece"
+        return f"{'fitted ' if self.fitted else ''}tiles of {self.tile}, overlap {self.overlap}"
+
+    @property
+    def shape(self) -> str:
+        """As headers and reports say it."""
+        return FITTED if self.fitted else SQUARE
 
     def window(self, size: int) -> int:
         """Side of a square tile along an axis of `size` pixels."""

@@ -15,7 +15,6 @@ from operator import attrgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from esdnet_cli import __version__
-from esdnet_cli.checkpoint.header import FITTED, SQUARE
 from esdnet_cli.energy.cost import (
     AS_RUN,
     COUNTS,
@@ -37,7 +36,6 @@ from esdnet_cli.energy.twin import Comparison, compare
 from esdnet_cli.metrics import Quality, SpikeRain, mean_quality, mean_spike_rain
 from esdnet_cli.model.config import ESDNetConfig
 from esdnet_cli.pipeline.results import ImageResult, ModelInfo, RunInfo, Spread, Totals
-from esdnet_cli.pipeline.tiling import Tiling
 from esdnet_cli.settings import scales_for
 
 T = TypeVar("T")
@@ -276,7 +274,7 @@ def report_dict(results: Sequence[ImageResult], run: RunInfo, totals: Totals) ->
             "precision": model and model.precision,
             "tile": model and model.tile,
             "overlap": model and model.overlap,
-            "tile_shape": model and (FITTED if model.fitted else SQUARE),
+            "tile_shape": model and model.tiles.shape,
             "timesteps": model and model.timesteps,
             "ensemble": model and model.ensemble,
             "scales": model and (model.scales or "auto"),
@@ -383,9 +381,8 @@ def _network_dict(
     if run.model is None or compared is None:
         return {}
     config, layers = ESDNetConfig.from_dict(run.model.config), totals.activity.layers
-    tiling = Tiling(run.model.tile, run.model.overlap, run.model.fitted)
     sizes = {(result.height, result.width) for result in results if result.activity}
-    grids = (tiling.grid(height, width) for height, width in sizes if height and width)
+    grids = (run.model.tiles.grid(height, width) for height, width in sizes if height and width)
     states = [state_bytes(layers, config, grid.height, grid.width) for grid in grids]
     return {
         **{figure.key: figures[figure.key] for figure in FIELD},
